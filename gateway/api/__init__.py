@@ -1,0 +1,1 @@
+"""REST for the marketplace: routes, schemas, problem details, idempotency, OpenAPI, health."""

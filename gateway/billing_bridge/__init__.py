@@ -1,0 +1,1 @@
+"""The bridge to Stripe: holds, captures, transfers, receipts, webhooks out."""

@@ -1,0 +1,1 @@
+"""The embedded stack of a first run: Valkey, Stripe sandbox, mailbox, demo marketplace."""

@@ -1,0 +1,1 @@
+"""The sealed relay: terminates ICE, forwards DTLS and SRTP unopened."""

@@ -1,0 +1,1 @@
+"""Signaling: messages, peers, rooms, SDP rewriting, and the WebSocket shell."""
