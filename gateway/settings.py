@@ -1,0 +1,325 @@
+"""The settings of a node: a TOML file, overridden by the environment, checked before anything starts.
+
+Order, strongest first: what the command line set, `GATEWAY_GROUP__KEY`, plain `REDIS_URL` and `STRIPE_API_KEY`,
+the file, the defaults. An unknown key anywhere is an error that names it. `config/gateway.toml` documents every key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings.sources import TomlConfigSettingsSource
+
+from .errors import GatewayError
+
+PREFIX = "GATEWAY_"
+NESTED = "__"
+PLAIN_NAMES = {"REDIS_URL": ("redis", "url"), "STRIPE_API_KEY": ("stripe", "api_key")}
+URL_PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
+# HMAC-SHA256 keys shorter than the hash weaken it (RFC 7518, section 3.2).
+SIGNING_KEY_BYTES = 32
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(gt=0)]
+BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
+Currency = Literal["usd", "gbp", "eur", "cad", "chf"]
+Scope = Literal["sessions", "money", "read"]
+# Stripe's smallest charges, "Minimum and maximum charge amounts"; CAD and CHF are Stripe's published 0.50.
+MINIMUM_MINOR: Mapping[Currency, int] = {"usd": 50, "gbp": 30, "eur": 50, "cad": 50, "chf": 50}
+
+
+class BadConfiguration(GatewayError):
+    """The settings cannot be used. `problems` has one line for each fault, naming its key and never its value."""
+
+    code = "bad_configuration"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Server(Group):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    private_host: str = "127.0.0.1"
+    private_port: Port = 9090
+    public_url: str = Field(
+        default_factory=lambda known: f"http://localhost:{known.get('port', 8080)}", pattern=r"^https?://[^/?#]+$"
+    )
+
+
+class Media(Group):
+    host: str = "0.0.0.0"  # noqa: S104 - callers come from everywhere
+    port: Port = 3478
+    advertise: tuple[str, ...] = ()
+
+    @field_validator("advertise")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            ipaddress.ip_address(address)
+        return value
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        """A candidate of 0.0.0.0 reaches nobody, and behind a NAT the interfaces do not tell the right address."""
+        if ipaddress.ip_address(self.host).is_unspecified and not self.advertise:
+            raise ValueError("advertise must name the addresses that callers reach when host is 0.0.0.0 or ::")
+        return self
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses to offer as ICE candidates, in order of preference."""
+        return self.advertise or (self.host,)
+
+
+class Redis(Group):
+    # Not a plain string: it may hold a password.
+    url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    partitions: Annotated[int, Field(ge=1, le=16384)] = 64
+    waitaof_ms: Positive = 1000
+
+
+class Session(Group):
+    limit_default_minutes: Annotated[int, Field(ge=1, le=90)] = 30
+    cap_seconds: Annotated[int, Field(ge=1, le=5400)] = 5400
+    warnings: tuple[Positive, ...] = (600, 300, 60, 30)
+    free_warnings: tuple[Positive, ...] = (60, 10)
+    lone_seconds: Positive = 120
+    grace_seconds: Positive = 60
+    ring_seconds: Positive = 45
+    expires_hours: Annotated[int, Field(ge=1, le=720)] = 24
+    flush_ms: Annotated[int, Field(ge=50, le=1000)] = 500
+    rate_min_minor: Positive = 100
+    rate_max_minor: Positive = 1500
+    commission_bps: BasisPoints = 1000
+
+    @field_validator("warnings", "free_warnings")
+    @classmethod
+    def _falling(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value), reverse=True):
+            raise ValueError("must fall from the longest to the shortest, none twice")
+        return value
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.rate_min_minor > self.rate_max_minor:
+            raise ValueError("rate_min_minor must not be above rate_max_minor")
+        return self
+
+
+class Stripe(Group):
+    api_key: SecretStr
+    api_base: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$")
+    webhook_secret: SecretStr
+    settlement_currency: Currency = "usd"
+    minimum_minor: Mapping[Currency, Positive] = Field(default_factory=lambda: dict(MINIMUM_MINOR))
+
+    @model_validator(mode="after")
+    def _minimum_known(self) -> Self:
+        if self.settlement_currency not in self.minimum_minor:
+            raise ValueError("minimum_minor has no row for settlement_currency")
+        return self
+
+
+class Mail(Group):
+    host: str = "127.0.0.1"
+    port: Port = 25
+    username: str | None = None
+    password: SecretStr | None = None
+    starttls: bool = True
+    sender: str = "Parley <receipts@localhost>"
+
+
+class Issuer(Group):
+    name: str = "Parley"
+    address: str = ""
+    tax_id: str = ""
+    support: str = ""
+
+
+class WebhookEndpoint(Group):
+    url: str = Field(pattern=r"^https?://")
+    secret: SecretStr
+
+    @field_validator("secret")
+    @classmethod
+    def _standard(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,}={0,2}", value.get_secret_value()):
+            raise ValueError("must be whsec_ and at least 24 random bytes in base64 (Standard Webhooks)")
+        return value
+
+
+class Webhooks(Group):
+    endpoints: tuple[WebhookEndpoint, ...] = ()
+    allow_private: bool = False
+
+
+class ApiKey(Group):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    account: str = Field(pattern=r"^acc_[A-Za-z0-9_]+$")
+    scopes: tuple[Scope, ...] = ("sessions", "money", "read")
+    livemode: bool = False
+
+
+class Secrets(Group):
+    signing_key: SecretStr
+
+    @field_validator("signing_key")
+    @classmethod
+    def _long(cls, value: SecretStr) -> SecretStr:
+        if len(value.get_secret_value().encode()) < SIGNING_KEY_BYTES:
+            raise ValueError(f"must be at least {SIGNING_KEY_BYTES} bytes")
+        return value
+
+
+class Log(Group):
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """All settings, frozen. `Settings.load()` reads file and environment; the constructor takes the groups."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    server: Server = Field(default_factory=Server)
+    media: Media
+    redis: Redis = Field(default_factory=Redis)
+    session: Session = Field(default_factory=Session)
+    stripe: Stripe
+    mail: Mail = Field(default_factory=Mail)
+    issuer: Issuer = Field(default_factory=Issuer)
+    webhooks: Webhooks = Field(default_factory=Webhooks)
+    api_keys: tuple[ApiKey, ...] = ()
+    secrets: Secrets
+    log: Log = Field(default_factory=Log)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_missing_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """So that an absent group is reported by its missing keys, not by the group's name alone."""
+        return {"media": {}, "stripe": {}, "secrets": {}} | data
+
+    @classmethod
+    def load(cls, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Read `file` and the environment under `overrides` (groups of keys). Raises BadConfiguration."""
+        if file is not None:
+            _readable(file)
+        strangers = _unknown_variables(cls)
+        if strangers:
+            raise BadConfiguration(strangers)
+        try:
+            return _reading(file)(**dict(overrides or {}))
+        except ValidationError as fault:
+            raise BadConfiguration(list(_problems(cls, fault, file))) from None
+        except SettingsError as fault:
+            raise BadConfiguration([f"environment: {fault} (lists and tables are JSON: [600, 60])"]) from None
+
+    def effective(self) -> dict[str, Any]:
+        """What is in force, as plain values for printing: secrets are masked, URLs lose their passwords."""
+        shown = self.model_dump(mode="json")
+        shown["redis"]["url"] = URL_PASSWORD.sub(r"\1:**********@", self.redis.url.get_secret_value())
+        return shown
+
+
+class PlainNames(PydanticBaseSettingsSource):
+    """The two variables that every platform sets under their plain names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # the base class asks for it; __call__ below needs no single fields
+
+    def __call__(self) -> dict[str, Any]:
+        return {group: {key: os.environ[name]} for name, (group, key) in PLAIN_NAMES.items() if os.environ.get(name)}
+
+
+def _reading(file: Path | None) -> type[Settings]:
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources = (init_settings, env_settings, PlainNames(settings_cls))
+            return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, file))
+
+    return FromFile
+
+
+def _readable(file: Path) -> None:
+    try:
+        tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise BadConfiguration([f"{file}: {fault.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise BadConfiguration([f"{file}: {fault}"]) from None
+
+
+def _unknown_variables(model: type[Settings]) -> list[str]:
+    """The environment source skips names it does not know; a typing error in one would go unseen."""
+    names = [name for name in sorted(os.environ) if name.startswith(PREFIX)]
+    known = {f"{PREFIX}{group.upper()}": group for group in model.model_fields}
+    return [
+        f"environment variable {name}: unknown{_guess(name.split(NESTED)[0], known)}"
+        for name in names
+        if name.split(NESTED)[0] not in known
+    ]
+
+
+def _problems(model: type[Settings], fault: ValidationError, file: Path | None) -> Iterable[str]:
+    for error in fault.errors(include_url=False, include_context=False, include_input=False):
+        path = [str(part) for part in error["loc"]]
+        key = ".".join(path)
+        where = _origin(path, file)
+        if error["type"] == "extra_forbidden":
+            yield f"{where}{key}: unknown key{_guess(path[-1], _siblings(model, path))}"
+        elif error["type"] == "missing":
+            yield f"{key}: required, and set neither in the file nor in the environment ({_variable(path)})"
+        else:
+            yield f"{where}{key}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _variable(path: list[str]) -> str:
+    return PREFIX + NESTED.join(path).upper()
+
+
+def _origin(path: list[str], file: Path | None) -> str:
+    if len(path) > 1 and _variable(path[:2]) in os.environ:
+        return f"environment variable {_variable(path[:2])}: "
+    return f"{file}: " if file else ""
+
+
+def _siblings(model: type[BaseModel], path: list[str]) -> Iterable[str]:
+    fields = model.model_fields
+    if len(path) > 1 and path[0] in fields:
+        group = fields[path[0]].annotation
+        fields = group.model_fields if isinstance(group, type) and issubclass(group, BaseModel) else {}
+    return fields
+
+
+def _guess(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
