@@ -1,0 +1,29 @@
+"""Prefixed, sortable ids: `ses_…`, `evt_…`; and secrets that cannot be guessed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import time
+
+_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def uuid7_int(unix_ms: int, entropy: bytes) -> int:
+    """A version 7 UUID (RFC 9562 section 5.7) as an integer: 48 bits of milliseconds, then 74 random bits."""
+    random = int.from_bytes(entropy[:10], "big") & ((1 << 74) - 1)
+    high, low = random >> 62, random & ((1 << 62) - 1)
+    return (unix_ms & ((1 << 48) - 1)) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
+
+
+def new_id(prefix: str) -> str:
+    """`prefix_` and 26 characters of Crockford's base32, which sort by time of creation."""
+    number = uuid7_int(time.time_ns() // 1_000_000, os.urandom(10))
+    body = "".join(_BASE32[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return f"{prefix}_{body}"
+
+
+def new_secret(prefix: str = "", size: int = 32) -> str:
+    """`size` random bytes, URL-safe, behind an optional prefix that tells readers (and scanners) what it is."""
+    return prefix + base64.urlsafe_b64encode(secrets.token_bytes(size)).rstrip(b"=").decode()

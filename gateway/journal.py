@@ -1,0 +1,272 @@
+"""All records of a session, changed together or not at all, with the numbered events that tell of the change.
+
+One Lua script is the only writer of records: it compares versions (and the owner's fence), puts the new bodies,
+appends events (their place in the list *is* their sequence, so it has no gaps: law 8), schedules the session in work
+queues and publishes that it changed. Queues are sorted sets by time; an entry says only "look at this session", so
+a claim that its worker did not survive reappears by itself and doing it twice does nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.exceptions import RedisError
+
+from gateway.errors import Conflict, StoreUnavailable
+from gateway.ids import new_id
+from gateway.keys import Keys
+
+API_VERSION = "2026-11-01"
+
+# KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream
+# ARGV: JSON of the command (below)
+COMMIT = """
+local cmd = cjson.decode(ARGV[1])
+if cmd.fence then
+  local lease = redis.call('HMGET', KEYS[2], 'epoch', 'owner', 'usage')
+  if lease[1] ~= cmd.fence.epoch or lease[2] ~= cmd.fence.owner then return {err = 'FENCED'} end
+  if cmd.fence.usage and (lease[3] or '0') ~= cmd.fence.usage then return {err = 'USAGE'} end
+end
+for i, doc in ipairs(cmd.docs) do
+  local version = redis.call('HGET', KEYS[2 + i], 'v') or '0'
+  if version ~= doc.version then return {err = 'VERSION ' .. doc.name} end
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i, doc in ipairs(cmd.docs) do
+  redis.call('HSET', KEYS[2 + i], 'v', tostring(tonumber(doc.version) + 1), 'body', doc.body)
+end
+for _, event in ipairs(cmd.events) do
+  local sequence = redis.call('LLEN', KEYS[1]) + 1
+  redis.call('RPUSH', KEYS[1], '{"id":"' .. event.id .. '","type":"' .. event.type .. '","api_version":"' ..
+    cmd.api_version .. '","created":' .. string.format('%.0f', now) .. ',"session":"' .. cmd.session ..
+    '","sequence":' .. sequence .. ',"data":' .. event.data .. '}')
+end
+local base = 2 + #cmd.docs
+for i, queue in ipairs(cmd.queues) do
+  if queue.at == 'none' then redis.call('ZREM', KEYS[base + i], cmd.session)
+  elseif queue.at == 'now' then redis.call('ZADD', KEYS[base + i], now, cmd.session)
+  else redis.call('ZADD', KEYS[base + i], queue.at, cmd.session) end
+end
+if cmd.final then
+  redis.call('HSET', KEYS[2], 'final', '1')
+  redis.call('XADD', KEYS[base + #cmd.queues + 1], '*', 'session', cmd.session, 'record', cmd.final)
+end
+redis.call('PUBLISH', cmd.channel, cmd.session)
+return now
+"""
+
+# KEYS: queue; ARGV: now (ms) or '' for Redis time, lease ms, limit
+CLAIM = """
+local now = tonumber(ARGV[1])
+if not now then local t = redis.call('TIME'); now = t[1] * 1000 + math.floor(t[2] / 1000) end
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, tonumber(ARGV[3]))
+for _, member in ipairs(due) do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), member) end
+return {now + tonumber(ARGV[2]), due}
+"""
+
+# KEYS: queue; ARGV: member, the score that our claim gave it, when next ('' = never)
+# Someone who put it there again meanwhile wants another look: then the claim's end changes nothing.
+DONE = """
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1) ~= tonumber(ARGV[2]) then return 0 end
+if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+return 1
+"""
+
+NOW = 0  # in `due`: as soon as the commit is in, by Redis's own clock
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """One record: its body and the version that the next commit must name."""
+
+    version: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened, for the marketplace's webhooks; number and time are given by the commit."""
+
+    type: str
+    data: dict[str, Any]
+    id: str = field(default_factory=lambda: new_id("evt"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The writer's ownership: refused unless the session's lease still names it (law 3). With `usage`, also unless
+    the ledger is still at that version, so that a bill is frozen over exactly the rows it was made from."""
+
+    epoch: int
+    owner: str
+    usage: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claimed entry of a work queue; give it back to `done`."""
+
+    queue: str
+    session: str
+    until: int
+
+
+class Journal:
+    """Shell over Redis. `waitaof_ms` bounds how long a durable commit waits for its fsync."""
+
+    def __init__(self, redis: aioredis.Redis, keys: Keys | None = None, *, waitaof_ms: int = 1000) -> None:
+        self.redis = redis
+        self.keys = keys or Keys()
+        self._waitaof_ms = waitaof_ms
+        self._commit = redis.register_script(COMMIT)
+        self._claim = redis.register_script(CLAIM)
+        self._done = redis.register_script(DONE)
+
+    @property
+    def channel(self) -> str:
+        return "gateway:changes"
+
+    async def read(self, session: str, *names: str) -> dict[str, Doc | None]:
+        """The named docs; None where there is none. Raises StoreUnavailable."""
+        try:
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hmget(self.keys.of(session, name), ["v", "body"])
+            rows = await pipe.execute()
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+        return {
+            name: Doc(int(row[0]), json.loads(row[1])) if row[0] is not None else None
+            for name, row in zip(names, rows, strict=True)
+        }
+
+    async def commit(
+        self,
+        session: str,
+        put: Mapping[str, tuple[int, Mapping[str, Any]]],
+        *,
+        events: Sequence[Event] = (),
+        due: Mapping[str, int | None] | None = None,
+        fence: Fence | None = None,
+        finalized: Mapping[str, Any] | None = None,
+        durable: bool = False,
+    ) -> dict[str, int]:
+        """Put all of `put` (name → expected version, 0 for a new doc, and body), or nothing; returns the new versions.
+
+        `due`: queue → wall ms, NOW, or None to take it out. Events also put the session into `outbox`.
+        `durable`: confirmed on disk before it returns; unconfirmed it raises StoreUnavailable although the write may
+        yet survive, so the caller must act as if it had not been told (5-money, Durability).
+        Raises Conflict with code `version_conflict` or `fenced`.
+        """
+        queues = dict(due or {})
+        if events:
+            queues.setdefault("outbox", NOW)
+        command = {
+            "session": session,
+            "api_version": API_VERSION,
+            "channel": self.channel,
+            "docs": [
+                {"name": name, "version": str(version), "body": json.dumps(body, separators=(",", ":"))}
+                for name, (version, body) in put.items()
+            ],
+            "events": [{"id": e.id, "type": e.type, "data": json.dumps(e.data, separators=(",", ":"))} for e in events],
+            "queues": [{"at": _at(when)} for when in queues.values()],
+            "fence": fence
+            and {
+                "epoch": str(fence.epoch),
+                "owner": fence.owner,
+                **({} if fence.usage is None else {"usage": str(fence.usage)}),
+            },
+            "final": None if finalized is None else json.dumps(finalized, separators=(",", ":")),
+        }
+        keys = [
+            self.keys.of(session, "events"),
+            self.keys.of(session, "lease"),
+            *(self.keys.of(session, name) for name in put),
+            *(self.keys.beside(session, f"due:{queue}") for queue in queues),
+            self.keys.beside(session, "finalized"),
+        ]
+        await self._run(self._commit, keys, [json.dumps({k: v for k, v in command.items() if v is not None})], durable)
+        return {name: version + 1 for name, (version, _) in put.items()}
+
+    async def _run(self, script: Any, keys: list[str], args: list[Any], durable: bool) -> Any:
+        try:
+            if not durable:
+                return await script(keys=keys, args=args)
+            return await self._confirmed(script, keys, args)
+        except RedisError as error:
+            text = str(error)
+            if text.startswith("FENCED"):
+                raise Conflict("Another owner has the session.", code="fenced") from error
+            if text.startswith(("VERSION", "USAGE")):
+                raise Conflict("The session changed meanwhile; read it again.", code="version_conflict") from error
+            raise StoreUnavailable("The session store is away; try again.") from error
+
+    async def _confirmed(self, script: Any, keys: list[str], args: list[Any]) -> Any:
+        # WAITAOF speaks of the connection's own writes, so both must go over the same one.
+        pipe = self.redis.pipeline(transaction=False)
+        await script(keys=keys, args=args, client=pipe)
+        pipe.execute_command("WAITAOF", 1, 0, self._waitaof_ms)
+        result, (local, _replicas) = await pipe.execute()
+        if local < 1:
+            raise StoreUnavailable("The session store did not confirm the write on disk.")
+        return result
+
+    async def events(self, session: str, after: int = 0) -> list[dict[str, Any]]:
+        """The session's events with sequence > `after`, in order."""
+        try:
+            rows = await self.redis.lrange(self.keys.of(session, "events"), after, -1)
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+        return [json.loads(row) for row in rows]
+
+    async def due(self, queue: str, *, lease_ms: int, limit: int = 100, now: int | None = None) -> list[Claim]:
+        """Claim sessions whose time in `queue` has come; each stays hidden for `lease_ms`, then comes again unless
+        `done` was called. Without `now`, Redis's own clock decides."""
+        try:
+            pipe = self.redis.pipeline(transaction=False)
+            for partition in range(self.keys.partitions):
+                key = self.keys.shared(partition, f"due:{queue}")
+                await self._claim(keys=[key], args=["" if now is None else now, lease_ms, limit], client=pipe)
+            answers = await pipe.execute()
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+        claims = [Claim(queue, member.decode(), int(until)) for until, members in answers for member in members]
+        return claims[:limit] if len(claims) <= limit else claims
+
+    async def done(self, claim: Claim, again_at: int | None = None) -> None:
+        """The claimed look is over; look again at `again_at` (wall ms), or not until someone asks."""
+        key = self.keys.beside(claim.session, f"due:{claim.queue}")
+        try:
+            await self._done(keys=[key], args=[claim.session, claim.until, "" if again_at is None else again_at])
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+
+    async def schedule(self, queue: str, session: str, at: int) -> None:
+        """Ask for a look at a session outside of a commit."""
+        await self.redis.zadd(self.keys.beside(session, f"due:{queue}"), {session: at})
+
+    async def changes(self) -> AsyncIterator[str]:
+        """Ids of sessions as they change. Only a wake-up: messages are lost while Redis is away; polling is the truth.
+
+        Ends (StoreUnavailable) when the connection does; subscribe again then."""
+        async with self.redis.pubsub() as pubsub:
+            try:
+                await pubsub.subscribe(self.channel)
+                async for message in pubsub.listen():
+                    if message["type"] == "message":
+                        yield message["data"].decode()
+            except RedisError as error:
+                raise StoreUnavailable("The session store is away.") from error
+
+
+def _at(when: int | None) -> str:
+    if when is None:
+        return "none"
+    return "now" if when == NOW else str(when)

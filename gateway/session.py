@@ -1,0 +1,382 @@
+"""A session: its record, and the one table of states and transitions. Everything that changes a status is here.
+
+    created ─► ringing ─► ready ─► live ⇄ interrupted ─► ended ─► finalized
+       └────────────────────┘        (any state but the last two) ─► ended
+
+Pure: functions take a record and `now` (wall ms) and give a `Step`: the new record and the events that tell of it.
+Why a session ended is `end_reason` alone (5-money, Order of things).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal, cast
+
+from gateway.errors import Conflict
+from gateway.money import hold_amount
+
+Role = Literal["client", "expert"]
+Kind = Literal["metered", "booked", "pro_bono", "free"]
+Media = Literal["voice", "video"]
+HoldWhen = Literal["now", "join"]
+Status = Literal["created", "ringing", "ready", "live", "interrupted", "ended", "finalized"]
+Trigger = Literal["ring", "accept", "fund", "together", "apart", "end", "finalize"]
+EndReason = Literal[
+    "client_left", "expert_left", "ended_by_api", "limit_reached", "cap_reached", "funds_reached",
+    "lone_party_timeout", "connection_lost", "declined", "missed", "canceled", "expired", "no_show_client",
+    "no_show_expert", "payment_failed", "node_lost",
+]  # fmt: skip
+
+ROLES: Final[tuple[Role, Role]] = ("client", "expert")
+CAP_MINUTES: Final = 90  # R6
+FREE_LIMIT_MINUTES: Final = 15  # R15, R16: a session nobody pays for
+
+TRANSITIONS: Final[Mapping[tuple[Status, Trigger], Status]] = {
+    ("created", "ring"): "ringing",
+    ("created", "fund"): "ready",
+    ("ringing", "accept"): "ready",
+    ("ready", "together"): "live",
+    ("live", "apart"): "interrupted",
+    ("interrupted", "together"): "live",
+    ("created", "end"): "ended",
+    ("ringing", "end"): "ended",
+    ("ready", "end"): "ended",
+    ("live", "end"): "ended",
+    ("interrupted", "end"): "ended",
+    ("ended", "finalize"): "finalized",
+}
+
+OPEN: Final[frozenset[Status]] = frozenset({"created", "ringing", "ready", "live", "interrupted"})
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A side of a session as the marketplace names it; name, e-mail and locale go to the record of people (R22)."""
+
+    id: str
+    name: str = ""
+    email: str | None = None
+    locale: str = "en"
+    timezone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewClient(Party):
+    stripe_customer: str | None = None
+    payment_method: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewExpert(Party):
+    stripe_account: str | None = None
+    country: str | None = None
+    rating_milli: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ambassador:
+    """Who referred the expert, and their part of the platform's commission in basis points (R19)."""
+
+    stripe_account: str
+    share_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What the marketplace orders, already checked by the edge: amounts in minor units, rate per minute."""
+
+    client: NewClient
+    expert: NewExpert
+    unit_amount: int
+    currency: str
+    reference: str | None = None
+    kind: Kind = "metered"
+    media: Media = "video"
+    ring: bool = False
+    hold: HoldWhen = "now"
+    ambassador: Ambassador | None = None
+    free_minutes: int = 0
+    max_minutes: int = 30
+    commission_bps: int = 1000
+    expires_in_ms: int | None = None
+    continues: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Funding:
+    """The order to hold money: which card, how much, and the how-manieth card it is."""
+
+    attempt: int
+    payment_method: str | None
+    amount: int
+    requested_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What the client agreed to before joining: the text's version, its language, the most it can cost."""
+
+    at: int
+    text_version: str
+    locale: str
+    amount_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """The record of a session, as it is kept. Times are wall ms, durations ms, amounts minor units.
+
+    Ids only: names and addresses of people are in the record beside it.
+    """
+
+    id: str
+    account: str
+    livemode: bool
+    created: int
+    expires_at: int
+    kind: Kind
+    media: Media
+    ring: bool
+    hold: HoldWhen
+    client: dict[str, Any]
+    expert: dict[str, Any]
+    ambassador: dict[str, Any] | None
+    unit_amount: int
+    currency: str
+    commission_bps: int
+    free_ms: int
+    limit_ms: int
+    cap_ms: int
+    amount_max: int
+    funding: Funding | None
+    reference: str | None = None
+    status: Status = "created"
+    end_reason: EndReason | None = None
+    funded: bool = False
+    waived: bool = False
+    started_at: int | None = None
+    ended_at: int | None = None
+    joined: dict[str, int | None] = field(default_factory=lambda: {"client": None, "expert": None})
+    consent: Consent | None = None
+    ratings: dict[str, Any] = field(default_factory=dict)
+    continues: str | None = None
+    continued_by: str | None = None
+    bill: dict[str, Any] | None = None
+    schema: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> SessionRecord:
+        funding, consent = body.get("funding"), body.get("consent")
+        return cls(
+            **{
+                **body,
+                "funding": None if funding is None else Funding(**funding),
+                "consent": None if consent is None else Consent(**consent),
+            }
+        )
+
+    @property
+    def open(self) -> bool:
+        return self.status in OPEN
+
+    @property
+    def priced(self) -> bool:
+        """Whether anything may be charged at all."""
+        return self.kind in ("metered", "booked") and self.unit_amount > 0 and not self.waived
+
+    @property
+    def deadline(self) -> int | None:
+        """When the limit is reached, once the session has started; interruptions do not move it (5-money)."""
+        return None if self.started_at is None else self.started_at + self.limit_ms
+
+    @property
+    def limit_reason(self) -> EndReason:
+        return "cap_reached" if self.limit_ms >= self.cap_ms else "limit_reached"
+
+
+Told = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of a session: its new record and the events to tell, type and data. Unchanged: `changed` is False."""
+
+    record: SessionRecord
+    events: tuple[Told, ...] = ()
+    changed: bool = True
+
+
+def unchanged(record: SessionRecord) -> Step:
+    return Step(record, changed=False)
+
+
+def opened(new: NewSession, *, id: str, account: str, livemode: bool, now: int, cap_ms: int, expires_ms: int) -> Step:
+    """A new session from an order. The limit is min(cap, what was chosen); unpaid kinds have R15's limit."""
+    limit_ms = min(new.max_minutes * 60_000, cap_ms)
+    if new.kind in ("free", "pro_bono"):
+        limit_ms = min(limit_ms, FREE_LIMIT_MINUTES * 60_000)
+    free_ms = min(new.free_minutes * 60_000, limit_ms)
+    paid = new.kind == "metered"
+    amount = hold_amount(new.unit_amount, limit_ms, free_ms) if paid else 0
+    funding = Funding(1, new.client.payment_method, amount, now) if amount else None
+    record = SessionRecord(
+        id=id, account=account, livemode=livemode, created=now, expires_at=now + (new.expires_in_ms or expires_ms),
+        kind=new.kind, media=new.media, ring=new.ring, hold=new.hold,
+        client={"id": new.client.id, "stripe_customer": new.client.stripe_customer},
+        expert={
+            "id": new.expert.id, "stripe_account": new.expert.stripe_account, "country": new.expert.country,
+            "rating_milli": new.expert.rating_milli,
+        },
+        ambassador=None if new.ambassador is None else asdict(new.ambassador),
+        unit_amount=new.unit_amount, currency=new.currency, commission_bps=new.commission_bps, free_ms=free_ms,
+        limit_ms=limit_ms, cap_ms=cap_ms, amount_max=amount, funding=funding, reference=new.reference,
+        continues=new.continues,
+    )  # fmt: skip
+    told: list[Told] = [("session.created", summary(record))]
+    if funding is None:
+        record = replace(record, funded=True)
+        if not record.ring:
+            record, more = _move(record, "fund")
+            told += more
+    return Step(record, tuple(told))
+
+
+def summary(record: SessionRecord) -> dict[str, Any]:
+    """What every event about a session says of it."""
+    return {
+        "reference": record.reference,
+        "kind": record.kind,
+        "status": record.status,
+        "client": record.client["id"],
+        "expert": record.expert["id"],
+        "end_reason": record.end_reason,
+    }
+
+
+def _move(record: SessionRecord, trigger: Trigger) -> tuple[SessionRecord, list[Told]]:
+    target = TRANSITIONS.get((record.status, trigger))
+    if target is None:
+        raise Conflict(f"A session that is {record.status} cannot {trigger}.", code="session_state")
+    first = target == "live" and record.started_at is None
+    record = replace(record, status=target)
+    name = "session.started" if first else "session.resumed" if target == "live" else f"session.{target}"
+    return record, [(name, summary(record))]
+
+
+def may(record: SessionRecord, trigger: Trigger) -> bool:
+    return (record.status, trigger) in TRANSITIONS
+
+
+def funded(record: SessionRecord) -> Step:
+    """The money is held (or none is needed): the session may go live. Idempotent."""
+    if record.funded or not record.open:
+        return unchanged(record)
+    record = replace(record, funded=True)
+    if record.status != "created" or record.ring:
+        return Step(record)
+    record, told = _move(record, "fund")
+    return Step(record, tuple(told))
+
+
+def other_card(record: SessionRecord, payment_method: str, now: int) -> Step:
+    """Another card for the hold; each attempt is a new intent (5-money). Raises Conflict when it is too late."""
+    if not record.open or record.funding is None:
+        raise Conflict("This session takes no payment now.", code="session_state")
+    attempt = Funding(record.funding.attempt + 1, payment_method, record.funding.amount, now)
+    return Step(replace(record, funding=attempt))
+
+
+def joined(record: SessionRecord, role: Role, now: int, consent: Consent | None = None) -> Step:
+    """A side took its seat for the first time, or came back."""
+    if not record.open:
+        raise Conflict("The session has ended.", code="session_ended")
+    fresh = record.joined[role] is None
+    if not fresh and (consent is None or record.consent is not None):
+        return unchanged(record)
+    record = replace(
+        record,
+        joined={**record.joined, role: record.joined[role] or now},
+        consent=record.consent or consent,
+    )
+    return Step(record, (("participant.joined", {"role": role, **summary(record)}),) if fresh else ())
+
+
+def together(record: SessionRecord, at: int) -> Step:
+    """Both legs are heard and forwarded since `at`: live, for the first time or again."""
+    if record.status == "live" or not may(record, "together"):
+        return unchanged(record)
+    moved, told = _move(record, "together")
+    return Step(replace(moved, started_at=record.started_at or at), tuple(told))
+
+
+def apart(record: SessionRecord) -> Step:
+    """A leg fell silent: nothing is forwarded or billed until both are back."""
+    if not may(record, "apart"):
+        return unchanged(record)
+    record, told = _move(record, "apart")
+    return Step(record, tuple(told))
+
+
+def warned(record: SessionRecord, reason: str, remaining_seconds: int) -> Step:
+    return Step(record, (("session.warning", {"reason": reason, "remaining": remaining_seconds}),))
+
+
+def waived(record: SessionRecord, now: int) -> Step:
+    """The expert waives the fee; possible until the capture is sent. Before it is live: R15's limit (5-money)."""
+    if record.waived:
+        return unchanged(record)
+    if record.status == "finalized":
+        raise Conflict("The bill is final; refund it instead.", code="session_state")
+    limit_ms = record.limit_ms
+    if record.started_at is None:
+        limit_ms = min(limit_ms, FREE_LIMIT_MINUTES * 60_000)
+    record = replace(record, waived=True, limit_ms=limit_ms)
+    return funded(record) if not record.funded and record.open else Step(record)
+
+
+def rated(record: SessionRecord, role: Role, rating: Mapping[str, Any]) -> Step:
+    """One side rates the other (R20); the last word counts."""
+    record = replace(record, ratings={**record.ratings, role: dict(rating)})
+    return Step(record, (("session.rated", {"by": role, **rating}),))
+
+
+def continued(record: SessionRecord, successor: str) -> Step:
+    if record.continued_by is not None:
+        return unchanged(record)
+    return Step(replace(record, continued_by=successor))
+
+
+def ended(record: SessionRecord, reason: EndReason, at: int) -> Step:
+    """The session is over, for `reason`, at `at`. Idempotent: the first reason stays."""
+    if not record.open:
+        return unchanged(record)
+    at = max(at, record.started_at or record.created)
+    record, told = _move(replace(record, end_reason=reason, ended_at=at), "end")
+    return Step(record, tuple(told))
+
+
+def finalized(record: SessionRecord, bill: Mapping[str, Any]) -> Step:
+    """Usage and bill are frozen; exactly one `session.finalized` per session (law 8)."""
+    if record.status == "finalized":
+        return unchanged(record)
+    record, _ = _move(replace(record, bill=dict(bill)), "finalize")
+    return Step(record, (("session.finalized", {**summary(record), **bill}),))
+
+
+def expiry(record: SessionRecord, now: int) -> EndReason | None:
+    """The reason to end a session that nobody is in, if its time has come."""
+    if record.status in ("created", "ringing", "ready") and now >= record.expires_at:
+        return "expired"
+    return None
+
+
+def party(record: SessionRecord, role: Role) -> dict[str, Any]:
+    return cast(dict[str, Any], getattr(record, role))
+
+
+def other(role: Role) -> Role:
+    return "expert" if role == "client" else "client"

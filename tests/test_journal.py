@@ -1,0 +1,90 @@
+"""The journal: all records of a session change together, and events are numbered without gaps."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.errors import Conflict
+from gateway.journal import NOW, Event, Fence, Journal
+
+
+async def test_a_commit_puts_all_its_docs_or_none(journal: Journal) -> None:
+    await journal.commit("ses_1", {"session": (0, {"a": 1}), "payment": (0, {"b": 2})})
+    with pytest.raises(Conflict):
+        await journal.commit("ses_1", {"session": (1, {"a": 9}), "payment": (0, {"b": 9})})
+    docs = await journal.read("ses_1", "session", "payment", "people")
+    assert docs["session"] is not None
+    assert docs["session"].body == {"a": 1}
+    assert docs["session"].version == 1
+    assert docs["people"] is None
+
+
+async def test_law8_events_are_numbered_without_gaps_under_contention(journal: Journal) -> None:
+    async def write(name: str) -> None:
+        for version in range(10):
+            await journal.commit("ses_1", {name: (version, {})}, events=[Event("session.warning", {"from": name})])
+
+    await asyncio.gather(*(write(f"doc{n}") for n in range(5)))
+    events = await journal.events("ses_1")
+    assert [event["sequence"] for event in events] == list(range(1, 51))
+    assert len({event["id"] for event in events}) == 50
+    assert [event["sequence"] for event in await journal.events("ses_1", after=48)] == [49, 50]
+
+
+async def test_a_refused_commit_leaves_no_event(journal: Journal) -> None:
+    with pytest.raises(Conflict):
+        await journal.commit("ses_1", {"session": (5, {})}, events=[Event("session.created", {})])
+    assert await journal.events("ses_1") == []
+
+
+async def test_law3_a_fenced_writer_is_refused(journal: Journal) -> None:
+    lease = journal.keys.of("ses_1", "lease")
+    await journal.redis.hset(lease, mapping={"epoch": "2", "owner": "node-b", "usage": "7"})
+    for stale in (Fence(1, "node-a"), Fence(2, "node-a"), Fence(1, "node-b")):
+        with pytest.raises(Conflict) as caught:
+            await journal.commit("ses_1", {"session": (0, {})}, fence=stale)
+        assert caught.value.code == "fenced"
+    with pytest.raises(Conflict) as caught:
+        await journal.commit("ses_1", {"session": (0, {})}, fence=Fence(2, "node-b", usage=6))
+    assert caught.value.code == "version_conflict"
+    await journal.commit("ses_1", {"session": (0, {})}, fence=Fence(2, "node-b", usage=7))
+
+
+async def test_a_claim_that_nobody_finishes_comes_back(journal: Journal) -> None:
+    await journal.commit("ses_1", {"session": (0, {})}, due={"money": 1000})
+    assert await journal.due("money", lease_ms=500, now=999) == []
+    first = await journal.due("money", lease_ms=500, now=1000)
+    assert [claim.session for claim in first] == ["ses_1"]
+    assert await journal.due("money", lease_ms=500, now=1499) == []
+    again = await journal.due("money", lease_ms=500, now=1500)
+    await journal.done(again[0])
+    assert await journal.due("money", lease_ms=500, now=99_999) == []
+
+
+async def test_a_wish_that_arrives_during_a_claim_is_not_lost(journal: Journal) -> None:
+    await journal.commit("ses_1", {"session": (0, {})}, due={"money": NOW})
+    claim = (await journal.due("money", lease_ms=60_000))[0]
+    await journal.commit("ses_1", {"session": (1, {})}, due={"money": NOW})
+    await journal.done(claim)
+    assert [c.session for c in await journal.due("money", lease_ms=1000)] == ["ses_1"]
+
+
+async def test_a_durable_commit_is_confirmed_by_the_append_only_file(journal: Journal) -> None:
+    await journal.commit("ses_1", {"session": (0, {"x": "é"})}, durable=True)
+    docs = await journal.read("ses_1", "session")
+    assert docs["session"] is not None
+    assert docs["session"].body == {"x": "é"}
+
+
+async def test_changes_are_told(journal: Journal) -> None:
+    changes = journal.changes()
+    heard = asyncio.create_task(anext(changes))
+    while not await journal.redis.pubsub_numsub(journal.channel) or (
+        (await journal.redis.pubsub_numsub(journal.channel))[0][1] == 0
+    ):
+        await asyncio.sleep(0)
+    await journal.commit("ses_1", {"session": (0, {})})
+    assert await heard == "ses_1"
+    await changes.aclose()
