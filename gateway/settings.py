@@ -33,7 +33,7 @@ Positive = Annotated[int, Field(gt=0)]
 BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 Currency = Literal["usd", "gbp", "eur", "cad", "chf"]
 Scope = Literal["sessions", "money", "read"]
-# Stripe's smallest charges, "Minimum and maximum charge amounts"; CAD and CHF are Stripe's published 0.50.
+# Stripe's smallest charges by settlement currency. No source was found for CAD and CHF: taken to be like USD.
 MINIMUM_MINOR: Mapping[Currency, int] = {"usd": 50, "gbp": 30, "eur": 50, "cad": 50, "chf": 50}
 
 
