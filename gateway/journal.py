@@ -137,7 +137,7 @@ class Journal:
         try:
             pipe = self.redis.pipeline(transaction=False)
             for name in names:
-                pipe.hmget(self.keys.of(session, name), ["v", "body"])
+                pipe.execute_command("HMGET", self.keys.of(session, name), "v", "body")
             rows = await pipe.execute()
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
