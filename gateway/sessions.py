@@ -4,10 +4,10 @@ the record, read again and repeated when someone else was faster."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from redis.exceptions import RedisError
@@ -160,7 +160,7 @@ class Sessions:
             return
         key = f"gateway:reference:{record.account}:{record.reference}"
         try:
-            holder = await self.journal.redis.set(key, record.id, nx=True, get=True)
+            holder = cast("bytes | None", await self.journal.redis.set(key, record.id, nx=True, get=True))
             while holder is not None and holder.decode() != record.id:
                 doc = (await self.journal.read(holder.decode(), "session"))["session"]
                 if doc is not None and SessionRecord.from_dict(doc.body).open:
@@ -176,7 +176,8 @@ class Sessions:
         """Compare-and-set of a reference whose session is over; None when it is ours."""
         script = "local v = redis.call('GET', KEYS[1]); if v == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]); "
         script += "return false end; return v"
-        return await self.journal.redis.execute_command("EVAL", script, 1, key, holder, session)  # type: ignore[no-any-return]
+        holder_now: bytes | None = await self.journal.redis.execute_command("EVAL", script, 1, key, holder, session)
+        return holder_now
 
     async def _index(self, record: SessionRecord) -> None:
         """Entries for listing. They precede the session, so a crash between leaves an entry that reading skips."""
@@ -301,7 +302,7 @@ class Sessions:
             "arithmetic": arithmetic(record, record.bill or live.to_dict()),
         }
 
-    async def events(self, account: str, session: str, after: int) -> list[dict[str, Any]]:
+    async def events(self, account: str, session: str, after: int) -> Sequence[dict[str, Any]]:
         await self.get(account, session)
         return await self.journal.events(session, after)
 
