@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import TomlConfigSettingsSource
 
-from .errors import GatewayError
+from gateway.errors import GatewayError
 
 PREFIX = "GATEWAY_"
 NESTED = "__"

@@ -26,7 +26,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ..errors import GatewayError
+from gateway.errors import GatewayError
 
 log = structlog.get_logger(__name__)
 
