@@ -123,7 +123,12 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counters of the whole relay since its start, for metrics: drops by reason, packets and bytes by direction."""
+    """Counters of the whole relay since its start, for metrics: drops by reason, packets and bytes by direction.
+
+    `packets_in` counts every datagram: those forwarded, `checks`, `answers` to our own checks, `drops`, and `held`
+    (DTLS waiting for the other leg, now). `legs` have a selected address. `address_switches`: a leg's selected address
+    changed; `address_moves`: an address went from one leg to another.
+    """
 
     calls: int
     legs: int
@@ -135,6 +140,9 @@ class Statistics:
     checks: int
     address_switches: int
     drops: Mapping[str, int]
+    answers: int = 0
+    address_moves: int = 0
+    held: int = 0
 
 
 class RelayPort(Protocol):

@@ -1,0 +1,169 @@
+"""The relay inside this process: `RelayPort` over one UDP socket on the running event loop, with its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+from weakref import WeakSet
+
+from prometheus_client import REGISTRY
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.clock import Clock, SystemClock
+from gateway.errors import RelayUnavailable
+from gateway.sfu import udp
+from gateway.sfu.port import CallConfig, Candidate, RelayPort, Report, Statistics
+from gateway.sfu.relay import Relay
+
+FIRST_PRIORITY: Final = 2_130_706_431
+"""Of a host candidate with the highest local preference (RFC 8445 section 5.1.2.1)."""
+
+
+class LocalRelay(RelayPort):
+    """Made by `open`, ended by `close`; all calls of the process share its port."""
+
+    def __init__(self, relay: Relay, shell_socket: socket.socket, clock: Clock) -> None:
+        self._relay = relay
+        self._clock = clock
+        self._readers: set[_Reader] = set()
+        self._closed = False
+        self._shell = udp.UdpShell(relay, shell_socket, clock, self._publish)
+        _METRICS.relays.add(self)
+
+    @classmethod
+    async def open(
+        cls,
+        bind: str = "0.0.0.0",  # noqa: S104  a media relay serves all interfaces unless it is told otherwise
+        port: int = 3478,
+        advertise: Sequence[str] = ("127.0.0.1",),
+        clock: Clock | None = None,
+    ) -> LocalRelay:
+        """Bind the port (0: any free one). `advertise`: addresses under which callers reach it, best first.
+
+        Raises RelayUnavailable when the port cannot be bound.
+        """
+        try:
+            shell_socket = udp.bind(bind, port)
+        except OSError as error:
+            raise RelayUnavailable("the media port cannot be bound", code="media_port_unavailable") from error
+        bound = shell_socket.getsockname()[1]
+        return cls(Relay(_candidates(advertise, bound), os.urandom), shell_socket, clock or SystemClock())
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        return self._relay.candidates
+
+    async def configure(self, config: CallConfig) -> None:
+        """As the port says. Raises RelayUnavailable when closed, Conflict when a ufrag is another leg's."""
+        if self._closed:
+            raise RelayUnavailable("the relay is closed")
+        self._relay.configure(config, self._clock.boot_ms())
+        self._shell.touch()
+
+    async def release(self, call: str) -> Report | None:
+        return self._relay.release(call, self._clock.boot_ms())
+
+    async def reports(self) -> AsyncIterator[Report]:
+        """As the port says; each iterator gets every call's newest report, and ends when the relay is closed.
+
+        A slow reader misses reports that a newer one of the same call has overtaken, never the newest.
+        """
+        reader = _Reader()
+        self._readers.add(reader)
+        try:
+            while not self._closed or reader.newest:
+                async for report in reader.drain():
+                    yield report
+        finally:
+            self._readers.discard(reader)
+
+    async def statistics(self) -> Statistics:
+        return self.counters()
+
+    def counters(self) -> Statistics:
+        """`statistics`, without waiting; drops include datagrams that the kernel would not send."""
+        statistics = self._relay.statistics()
+        return replace(statistics, drops={**statistics.drops, **self._shell.failures})
+
+    async def close(self) -> None:
+        """Close the socket; calls are cut, iterators of reports end. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._shell.close()
+            _METRICS.relays.discard(self)
+            for reader in self._readers:
+                reader.wake.set()
+
+    def _publish(self) -> None:
+        for report in self._relay.reports(self._clock.boot_ms()):
+            for reader in self._readers:
+                reader.put(report)
+
+
+class _Reader:
+    """One iterator's waiting reports, the newest of each call."""
+
+    def __init__(self) -> None:
+        self.newest: dict[str, Report] = {}
+        self.wake = asyncio.Event()
+
+    def put(self, report: Report) -> None:
+        self.newest[report.call] = report
+        self.wake.set()
+
+    async def drain(self) -> AsyncIterator[Report]:
+        await self.wake.wait()
+        self.wake.clear()
+        while self.newest:
+            yield self.newest.pop(next(iter(self.newest)))
+
+
+def _candidates(advertise: Iterable[str], port: int) -> tuple[Candidate, ...]:
+    # The local preference falls by one from address to address; it stands in bits 8 to 23 of the priority.
+    return tuple(
+        Candidate(address, port, "udp", FIRST_PRIORITY - (place << 8), str(place + 1))
+        for place, address in enumerate(advertise)
+    )
+
+
+class _Metrics(Collector):
+    """Reads the statistics of the open relays when Prometheus asks, so that packets pay nothing for metrics."""
+
+    def __init__(self) -> None:
+        self.relays: WeakSet[LocalRelay] = WeakSet()
+
+    def collect(self) -> Iterable[Metric]:
+        all_of_them = [relay.counters() for relay in self.relays]
+        legs = GaugeMetricFamily("gateway_relay_legs", "Legs with a selected address.")
+        legs.add_metric([], sum(one.legs for one in all_of_them))
+        gates = GaugeMetricFamily("gateway_relay_open_gates", "Calls through which media passes.")
+        gates.add_metric([], sum(one.open_gates for one in all_of_them))
+        checks = CounterMetricFamily("gateway_relay_checks", "Authenticated ICE checks answered.")
+        checks.add_metric([], sum(one.checks for one in all_of_them))
+        switches = CounterMetricFamily("gateway_relay_address_switches", "Changes of a leg's selected address.")
+        switches.add_metric([], sum(one.address_switches for one in all_of_them))
+        return (legs, gates, checks, switches, *self._directions(all_of_them), self._drops(all_of_them))
+
+    def _directions(self, all_of_them: Sequence[Statistics]) -> tuple[Metric, Metric]:
+        packets = CounterMetricFamily("gateway_relay_packets", "Datagrams.", labels=["direction"])
+        packets.add_metric(["in"], sum(one.packets_in for one in all_of_them))
+        packets.add_metric(["out"], sum(one.packets_out for one in all_of_them))
+        octets = CounterMetricFamily("gateway_relay_bytes", "Payload of datagrams.", labels=["direction"])
+        octets.add_metric(["in"], sum(one.bytes_in for one in all_of_them))
+        octets.add_metric(["out"], sum(one.bytes_out for one in all_of_them))
+        return packets, octets
+
+    def _drops(self, all_of_them: Sequence[Statistics]) -> Metric:
+        drops = CounterMetricFamily("gateway_relay_drops", "Datagrams not passed on, by reason.", labels=["reason"])
+        for reason in sorted({reason for one in all_of_them for reason in one.drops}):
+            drops.add_metric([reason], sum(one.drops.get(reason, 0) for one in all_of_them))
+        return drops
+
+
+_METRICS: Final = _Metrics()
+REGISTRY.register(_METRICS)

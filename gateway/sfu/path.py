@@ -1,0 +1,149 @@
+"""One address of one leg: what it has proved, the challenges it owes an answer to, and its row for forwarding.
+
+A row is kept in a form that a kernel map could hold as well: key (the address), `to`, `cut`, `packets`, `octets`,
+`heard`. Times are milliseconds of the relay's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gateway.sfu import stun
+from gateway.sfu.port import Credentials
+from gateway.sfu.stun import Address
+
+if TYPE_CHECKING:
+    from gateway.sfu.agent import Agent
+
+Datagram = tuple[stun.Buffer, Address]
+
+NEVER: Final = -(1 << 60)
+
+DATAGRAM_LIMIT: Final = 10
+"""What goes to an address before it has answered, so that a spoofed source is no amplifier. The 12 KB of 6-media
+follow from it: none of our datagrams is longer than 700 bytes."""
+CHALLENGE_LIMIT: Final = 5
+"""Challenges in a row; before validity answers get the other half of the ten. More would starve the answers."""
+CHALLENGE_FIRST_MS: Final = 150
+"""First repetition, then doubling: 0, 150, 450, 1050, 2250 ms. Shorter would waste the ten on a slow path."""
+PRIORITY: Final = 1_845_501_695
+"""Of a peer-reflexive candidate, as a check must state it (RFC 8445 section 7.1.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """One of our credential pairs; `generation` rises with each newer pair of the leg."""
+
+    ufrag: str
+    password: bytes
+    generation: int
+
+
+class Challenge:
+    """A check of ours under way: sent at `sent_at` for `path` under `local` and `remote`."""
+
+    __slots__ = ("local", "path", "remote", "sent_at")
+
+    def __init__(self, path: Path, local: Local, remote: Credentials, sent_at: int) -> None:
+        self.path = path
+        self.local = local
+        self.remote = remote
+        self.sent_at = sent_at
+
+
+class Table:
+    """What all legs of one relay share: rows by source address, challenges under way by transaction id, counters."""
+
+    __slots__ = ("challenges", "moves", "rows", "sent_octets", "sent_packets", "switches")
+
+    def __init__(self) -> None:
+        self.switches = self.moves = 0
+        self.sent_packets = self.sent_octets = 0
+        self.rows: dict[Address, Path] = {}
+        self.challenges: dict[bytes, Challenge] = {}
+
+    def send(self, message: bytes, to: Address, out: list[Datagram]) -> None:
+        """One of our own STUN messages goes out, and is counted."""
+        self.sent_packets += 1
+        self.sent_octets += len(message)
+        out.append((message, to))
+
+
+class Path:
+    """One address of one leg."""
+
+    __slots__ = (
+        "address", "agent", "answered_at", "checked", "cut", "dtls_at", "generation", "heard", "interval", "local",
+        "mark", "next_at", "nominated", "octets", "packets", "pending", "priority", "replies", "rtt_ms", "streak",
+        "theirs", "to", "tries", "valid",
+    )  # fmt: skip
+
+    def __init__(self, agent: Agent, address: Address, local: Local) -> None:
+        self.agent = agent
+        self.address = address
+        self.local = local
+        """The newest of our credentials that a check from here was made with."""
+        self.theirs = ""
+        """The caller's ufrag as that check named it."""
+        # The row: destination while the gate is open, instant from which it must be looked at again, counters.
+        self.to: Address | None = None
+        self.cut = self.packets = self.octets = 0
+        self.heard = NEVER
+        # What the address has shown.
+        self.checked = self.dtls_at = self.answered_at = NEVER
+        self.valid = self.nominated = False
+        self.generation = self.priority = 0
+        self.rtt_ms: float | None = None
+        # Challenges and what was sent before validity.
+        self.pending: list[bytes] = []
+        self.next_at: int | None = None
+        self.tries = self.interval = self.replies = 0
+        # Datagrams in a row from here, none from the selected address between: `mark` is that one's count.
+        self.streak = self.mark = 0
+
+    @property
+    def arrived(self) -> int:
+        """Last arrival of a check or of a packet of 128-191."""
+        return max(self.heard, self.checked)
+
+    @property
+    def media_at(self) -> int:
+        """Last arrival of DTLS or SRTP."""
+        return max(self.heard, self.dtls_at)
+
+    @property
+    def answered(self) -> bool:
+        """Whether it ever answered a challenge: then something that knows the caller's password is there."""
+        return self.answered_at != NEVER
+
+    def may_reply(self) -> bool:
+        """Whether an answer may go there; counts it."""
+        if not self.answered:
+            if self.replies >= DATAGRAM_LIMIT - CHALLENGE_LIMIT:
+                return False
+            self.replies += 1
+        return True
+
+    def begin(self, table: Table, now: int) -> None:
+        """Start a round of challenges, the first of which is due at once."""
+        self.settle(table)
+        self.next_at = now
+
+    def challenge(self, table: Table, transaction: bytes, remote: Credentials, now: int) -> bytes:
+        """The next challenge of the round. Each has its own transaction id, so that its answer times the round trip."""
+        self.interval = self.interval * 2 if self.tries else CHALLENGE_FIRST_MS
+        self.tries += 1
+        self.next_at = now + self.interval
+        self.pending.append(transaction)
+        table.challenges[transaction] = Challenge(self, self.local, remote, now)
+        username = f"{remote.ufrag}:{self.local.ufrag}"
+        return stun.challenge(transaction, username, remote.password.encode(), PRIORITY)
+
+    def settle(self, table: Table) -> None:
+        """End the round: later answers to it mean nothing."""
+        for transaction in self.pending:
+            table.challenges.pop(transaction, None)
+        self.pending.clear()
+        self.tries = 0
+        self.next_at = None

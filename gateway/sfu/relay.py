@@ -1,0 +1,353 @@
+"""The sealed relay's core for one socket: datagrams in, datagrams out, by one look-up each.
+
+Packets of an open gate go by `forward` alone: one dictionary look-up by source address. Everything else (STUN, DTLS,
+the first packets, the unknown) goes by `receive`. What is not authentic or not known gets no answer and changes
+nothing but a counter (law 7). The core reads no clock and owns no socket: `now` is milliseconds of CLOCK_BOOTTIME,
+read after the datagram was, and `get_timer` says when `handle_timer` wants to be called.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.errors import Conflict
+from gateway.sfu import stun
+from gateway.sfu.agent import Agent
+from gateway.sfu.call import FAR, ORPHAN_MS, REPORT_MS, Call
+from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify
+from gateway.sfu.hold import Pool
+from gateway.sfu.path import Challenge, Datagram, Local, Path, Table
+from gateway.sfu.port import CallConfig, Candidate, Report, Statistics
+from gateway.sfu.stun import Address, Buffer, Message, StunError
+
+SIZE_LIMIT: Final = 1500
+"""Longer datagrams are dropped: no caller sends them, and forwarding fragments would invite floods of them."""
+HOLDER_MS: Final = 15_000
+"""An address stays with the leg that holds it while that leg heard from it within this time (6-media, Addresses)."""
+
+
+class Relay:
+    """All calls of one socket. Not thread-safe; every method returns at once."""
+
+    def __init__(self, candidates: Sequence[Candidate], random_bytes: Callable[[int], bytes]) -> None:
+        self.candidates = tuple(candidates)
+        self._random_bytes = random_bytes
+        self._table = Table()
+        self._rows = self._table.rows
+        self._locals: dict[str, tuple[Call, Agent, Local]] = {}
+        self._calls: dict[str, Call] = {}
+        self._pool = Pool()
+        self._heap: list[tuple[int, int, Call]] = []
+        self._serial = 0
+        self._dirty: dict[Call, None] = {}
+        self._drops: Counter[str] = Counter()
+        self._checks = self._answers = 0
+        self._other_packets = self._other_octets = 0
+        self._gone = [0, 0, 0, 0]
+        """Of released calls: packets and octets received, packets and octets forwarded."""
+
+    # --- desired state
+
+    def configure(self, config: CallConfig, now: int) -> None:
+        """Make a call so; idempotent. A config of an older incarnation than the known one changes nothing.
+
+        Raises Conflict (`ufrag_in_use`) when a username fragment of ours is another leg's already. What is to be sent
+        because of it (challenges to addresses that waited for the caller's password) comes out of `handle_timer`.
+        """
+        self._check_ufrags(config)
+        call = self._calls.get(config.call) or self._add(config, now)
+        if config.incarnation < call.config.incarnation:
+            return
+        restart = config.incarnation > call.config.incarnation
+        self._drop("held_freed", call.configure(config, now))
+        for agent, leg in zip(call.legs, config.legs, strict=True):
+            (agent.restart if restart else agent.configure)(leg, now)
+        self._index(call)
+        call.look(now)
+        self._after(call, now)
+
+    def release(self, call: str, now: int) -> Report | None:
+        """Forget a call; its last report with every span ended, or None if it was not known."""
+        known = self._calls.get(call)
+        return None if known is None else self._remove(known, now)
+
+    def _check_ufrags(self, config: CallConfig) -> None:
+        for number, leg in enumerate(config.legs):
+            for pair in leg.local:
+                holder = self._locals.get(pair.ufrag)
+                if holder is not None and (holder[0].id, holder[1].number) != (config.call, number):
+                    raise Conflict("this username fragment belongs to another leg", code="ufrag_in_use")
+        if {pair.ufrag for pair in config.legs[0].local} & {pair.ufrag for pair in config.legs[1].local}:
+            raise Conflict("both legs have the same username fragment", code="ufrag_in_use")
+
+    def _add(self, config: CallConfig, now: int) -> Call:
+        call = self._calls[config.call] = Call(config, self._table, self._pool, self._random_bytes, now)
+        return call
+
+    def _index(self, call: Call) -> None:
+        for ufrag in call.ufrags:
+            del self._locals[ufrag]
+        call.ufrags = tuple(ufrag for agent in call.legs for ufrag in agent.locals)
+        for agent in call.legs:
+            for local in agent.locals.values():
+                self._locals[local.ufrag] = (call, agent, local)
+
+    def _remove(self, call: Call, now: int) -> Report:
+        self._drop("held_freed", call.release(now))
+        call.look(now)
+        report = call.report(now)
+        for agent in call.legs:
+            for place, count in enumerate((*agent.received(), *agent.forwarded())):
+                self._gone[place] += count
+            agent.locals.clear()
+            agent.clear(now)
+        self._index(call)
+        del self._calls[call.id]
+        self._dirty.pop(call, None)
+        call.wake = -1
+        return report
+
+    # --- datagrams
+
+    def forward(self, first: int, size: int, source: Address, now: int) -> Address | None:
+        """The fast path: where a datagram of an open gate goes (counted as sent), or None: ask `receive`.
+
+        `first` is the first byte, `size` the length. Nothing is allocated here.
+        """
+        path = self._rows.get(source)
+        if path is None or first >> 6 != 2:
+            return None
+        to = path.to
+        if to is None or now >= path.cut or size > SIZE_LIMIT:
+            return None
+        path.packets += 1
+        path.octets += size
+        path.heard = now
+        return to
+
+    def receive(self, data: Buffer, source: Address, now: int) -> list[Datagram]:
+        """Take any datagram; what is to be sent because of it.
+
+        A forwarded datagram is `data` itself, so it has to be sent before a reused buffer is overwritten.
+        """
+        size = len(data)
+        to = self.forward(data[0], size, source, now) if size else None
+        if to is not None:
+            return [(data, to)]
+        kind = classify(data)
+        path = self._rows.get(source) if kind in (DTLS, MEDIA) else None
+        if path is not None:
+            return self._pass(path, data, kind, now)
+        self._other_packets += 1
+        self._other_octets += size
+        out: list[Datagram] = []
+        if size > SIZE_LIMIT:
+            self._drop("oversize")
+        elif kind == STUN:
+            self._stun(data, source, now, out)
+        else:
+            self._drop("junk" if kind == JUNK else "unknown_source")
+        return out
+
+    def _stun(self, data: Buffer, source: Address, now: int, out: list[Datagram]) -> None:
+        try:
+            message = stun.parse(data)
+        except StunError:
+            self._drop("bad_stun")
+            return
+        if message.kind == stun.REQUEST:
+            self._request(message, data, source, now, out)
+        elif message.kind == stun.INDICATION:
+            self._drop("indication")
+        else:
+            self._response(message, data, source, now, out)
+
+    def _request(self, message: Message, data: Buffer, source: Address, now: int, out: list[Datagram]) -> None:
+        known = self._locals.get((message.username or "").partition(":")[0])
+        if known is None:
+            self._drop("unknown_ufrag")
+            return
+        call, agent, local = known
+        if not stun.authentic(message, data, local.password):
+            self._drop("bad_integrity")
+            return
+        self._advance(call, now)
+        reason = agent.check(message, local, source, now, out)
+        if reason is None:
+            self._checks += 1
+        else:
+            self._drop(reason)
+        self._settle(call, now, out)
+
+    def _response(self, message: Message, data: Buffer, source: Address, now: int, out: list[Datagram]) -> None:
+        challenge = self._table.challenges.get(message.transaction)
+        if challenge is None or challenge.path.address != source:
+            self._drop("unknown_transaction")
+        elif not stun.authentic(message, data, challenge.remote.password.encode()):
+            self._drop("bad_integrity")
+        elif message.kind == stun.ERROR:
+            self._drop("challenge_refused")
+        else:
+            self._answers += 1
+            self._answered(challenge, now, out)
+
+    def _answered(self, challenge: Challenge, now: int, out: list[Datagram]) -> None:
+        path, holder = challenge.path, self._rows.get(challenge.path.address)
+        self._advance(path.agent.call, now)
+        path.agent.answered(path, challenge, now)
+        if holder is None or holder is path or now - holder.arrived >= HOLDER_MS:
+            if holder is not None and holder is not path:
+                self._table.moves += 1
+                self._advance(holder.agent.call, now)
+                holder.agent.forget(holder, now)
+                self._settle(holder.agent.call, now, out)
+            path.agent.validate(path, challenge.local.generation, now)
+        self._settle(path.agent.call, now, out)
+
+    def _pass(self, path: Path, data: Buffer, kind: int, now: int) -> list[Datagram]:
+        """DTLS or SRTP from a valid address, off the fast path."""
+        agent, size = path.agent, len(data)
+        call = agent.call
+        self._advance(call, now)
+        path.packets += 1
+        path.octets += size
+        if path is not agent.selected:
+            agent.follow(path, now)
+        if kind == MEDIA:
+            path.heard = now
+        else:
+            path.dtls_at = now
+        reason = self._verdict(call, agent.number, kind, size, now)
+        out: list[Datagram] = []
+        if reason is None:
+            self._send_on(call, agent.number, data, out)
+        else:
+            agent.refuse(1, size)
+            self._keep_or_drop(call, agent.number, data, reason, now)
+        self._settle(call, now, out)
+        return out
+
+    def _verdict(self, call: Call, number: int, kind: int, size: int, now: int) -> str | None:
+        if size > SIZE_LIMIT:
+            return "oversize"
+        return call.media(number, now) if kind == MEDIA else call.handshake(number, size, now)
+
+    def _keep_or_drop(self, call: Call, number: int, data: Buffer, reason: str, now: int) -> None:
+        if reason == "hold":
+            self._drop("held_replaced", call.directions[number].hold.add(data, now))
+        else:
+            self._drop(reason)
+
+    def _send_on(self, call: Call, number: int, data: Buffer, out: list[Datagram]) -> None:
+        to = call.legs[1 - number].selected
+        assert to is not None, "an open gate has two selected addresses"
+        out.append((data, to.address))
+
+    def _drop(self, reason: str, count: int = 1) -> None:
+        if count:
+            self._drops[reason] += count
+
+    # --- after anything that changed a call
+
+    def _advance(self, call: Call, now: int) -> None:
+        self._drop("held_freed", call.advance(now))
+
+    def _settle(self, call: Call, now: int, out: list[Datagram]) -> None:
+        """Send what is due, let a held flight go, and put rows, timer and report in order."""
+        for agent in call.legs:
+            agent.handle_timer(now, out)
+        call.look(now)
+        if self._pool.datagrams and call.closed(now) is None:
+            for number in (0, 1):
+                self._let_go(call, number, now, out)
+        self._after(call, now)
+
+    def _let_go(self, call: Call, number: int, now: int, out: list[Datagram]) -> None:
+        for datagram in call.directions[number].hold.take():
+            reason = call.handshake(number, len(datagram), now)
+            if reason is None:
+                call.legs[number].refuse(-1, -len(datagram))
+                self._send_on(call, number, datagram, out)
+            else:
+                self._drop(reason)
+
+    def _after(self, call: Call, now: int) -> None:
+        call.arm()
+        if call.wants_report(now):
+            call.report_at = now + REPORT_MS
+            self._dirty[call] = None
+        self._schedule(call)
+
+    # --- time
+
+    def _schedule(self, call: Call) -> None:
+        at = call.get_timer()
+        if at < call.wake:
+            # The former, later entry stays in the heap and is recognised as stale by its time.
+            self._serial += 1
+            heapq.heappush(self._heap, (at, self._serial, call))
+            call.wake = at
+
+    def get_timer(self) -> int | None:
+        """When `handle_timer` wants to be called, or None while nothing is configured."""
+        heap = self._heap
+        while heap and heap[0][2].wake != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def handle_timer(self, now: int) -> list[Datagram]:
+        """Do what is due by `now`; what is to be sent because of it."""
+        out: list[Datagram] = []
+        while (at := self.get_timer()) is not None and at <= now:
+            call = heapq.heappop(self._heap)[2]
+            call.wake = FAR
+            if call.until + ORPHAN_MS <= now:
+                self._remove(call, now)
+            else:
+                self._advance(call, now)
+                self._settle(call, now, out)
+        return out
+
+    # --- reports
+
+    @property
+    def has_reports(self) -> bool:
+        return bool(self._dirty)
+
+    def reports(self, now: int) -> list[Report]:
+        """Reports of the calls that changed, and of those with a gate not shut, 250 ms after their last one."""
+        calls, self._dirty = self._dirty, {}
+        reports = []
+        for call in calls:
+            self._advance(call, now)
+            reports.append(call.report(now))
+            self._after(call, now)
+        return reports
+
+    def statistics(self) -> Statistics:
+        """Sums over the relay's life. packets_in = forwarded + checks + answers + drops + datagrams still held."""
+        received_packets, received_octets, forwarded_packets, forwarded_octets = self._gone
+        for call in self._calls.values():
+            for agent in call.legs:
+                packets, octets = agent.received()
+                received_packets, received_octets = received_packets + packets, received_octets + octets
+                packets, octets = agent.forwarded()
+                forwarded_packets, forwarded_octets = forwarded_packets + packets, forwarded_octets + octets
+        return Statistics(
+            calls=len(self._calls),
+            legs=sum(agent.selected is not None for call in self._calls.values() for agent in call.legs),
+            open_gates=sum(call.gate == "open" for call in self._calls.values()),
+            packets_in=received_packets + self._other_packets,
+            packets_out=forwarded_packets + self._table.sent_packets,
+            bytes_in=received_octets + self._other_octets,
+            bytes_out=forwarded_octets + self._table.sent_octets,
+            checks=self._checks,
+            address_switches=self._table.switches,
+            drops=dict(self._drops),
+            answers=self._answers,
+            address_moves=self._table.moves,
+            held=self._pool.datagrams,
+        )
