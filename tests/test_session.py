@@ -1,0 +1,129 @@
+"""The table of states: what moves, what may not, and that every session ends exactly once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import session as core
+from gateway.errors import Conflict
+from gateway.session import SessionRecord, Step
+from tests.orders import NOW, opening, order, record
+
+
+def test_r04_a_priced_session_waits_for_its_money() -> None:
+    step = opening()
+    assert step.record.status == "created"
+    assert step.record.funding is not None
+    assert step.record.funding.amount == 9000
+    assert [kind for kind, _ in step.events] == ["session.created"]
+    ready = core.funded(step.record)
+    assert ready.record.status == "ready"
+    assert core.funded(ready.record).changed is False
+
+
+def test_a_session_that_costs_nothing_is_ready_at_once() -> None:
+    step = opening(kind="free")
+    assert (step.record.status, step.record.funding, step.record.amount_max) == ("ready", None, 0)
+    assert [kind for kind, _ in step.events] == ["session.created", "session.ready"]
+
+
+def test_r15_unpaid_kinds_last_at_most_fifteen_minutes() -> None:
+    assert record(kind="free", max_minutes=90).limit_ms == 15 * 60_000
+    assert record(kind="pro_bono", max_minutes=10).limit_ms == 10 * 60_000
+
+
+def test_r06_no_limit_is_beyond_the_cap() -> None:
+    assert record(max_minutes=90).limit_ms == 5_400_000
+    assert record(max_minutes=90).limit_reason == "cap_reached"
+    assert record(max_minutes=30).limit_reason == "limit_reached"
+
+
+def test_together_is_the_start_only_the_first_time() -> None:
+    live = core.together(core.funded(record()).record, NOW + 5).record
+    assert (live.status, live.started_at, live.deadline) == ("live", NOW + 5, NOW + 5 + 1_800_000)
+    apart = core.apart(live)
+    assert apart.events[0][0] == "session.interrupted"
+    again = core.together(apart.record, NOW + 99)
+    assert again.record.started_at == NOW + 5
+    assert again.events[0][0] == "session.resumed"
+
+
+def test_law2_an_unfunded_session_never_goes_live() -> None:
+    assert core.together(record(), NOW).changed is False
+
+
+def test_another_card_is_another_attempt_until_the_end() -> None:
+    again = core.other_card(record(), "pm_other", NOW + 1).record
+    assert again.funding is not None
+    assert (again.funding.attempt, again.funding.payment_method) == (2, "pm_other")
+    with pytest.raises(Conflict):
+        core.other_card(core.ended(again, "canceled", NOW).record, "pm_third", NOW)
+
+
+def test_r15_waived_before_live_is_limited_and_needs_no_card() -> None:
+    step = core.waived(record(max_minutes=60), NOW)
+    assert (step.record.status, step.record.limit_ms, step.record.priced) == ("ready", 900_000, False)
+    live = core.together(core.funded(record(max_minutes=60)).record, NOW).record
+    assert core.waived(live, NOW).record.limit_ms == 3_600_000
+
+
+def test_law8_the_first_reason_stays_and_finalized_is_told_once() -> None:
+    over = core.ended(core.funded(record()).record, "client_left", NOW + 1)
+    assert core.ended(over.record, "expert_left", NOW + 2).record.end_reason == "client_left"
+    final = core.finalized(over.record, {"amount_total": 0})
+    assert [kind for kind, _ in final.events] == ["session.finalized"]
+    assert core.finalized(final.record, {"amount_total": 1}).changed is False
+    with pytest.raises(Conflict):
+        core.waived(final.record, NOW)
+
+
+def test_a_record_survives_its_json() -> None:
+    rich = replace(record(), consent=core.Consent(NOW, "1", "de", 9000))
+    assert SessionRecord.from_dict(rich.to_dict()) == rich
+
+
+MOVES = st.lists(
+    st.sampled_from(
+        [
+            lambda r: core.funded(r),
+            lambda r: core.together(r, NOW + 10),
+            lambda r: core.apart(r),
+            lambda r: core.ended(r, "client_left", NOW + 20),
+            lambda r: core.ended(r, "limit_reached", NOW + 30),
+            lambda r: core.waived(r, NOW),
+            lambda r: core.finalized(r, {"amount_total": 0}),
+            lambda r: core.joined(r, "client", NOW),
+        ]
+    ),
+    max_size=30,
+)
+
+
+@given(MOVES)
+def test_every_course_keeps_to_the_table(moves: list[object]) -> None:
+    current, told = opening().record, ["session.created"]
+    for move in moves:
+        before = current.status
+        try:
+            step: Step = move(current)  # type: ignore[operator]
+        except Conflict:
+            continue
+        told += [kind for kind, _ in step.events]
+        current = step.record
+        if current.status != before:
+            assert any(
+                (before, trigger) in core.TRANSITIONS and core.TRANSITIONS[(before, trigger)] == current.status
+                for trigger in ("ring", "accept", "fund", "together", "apart", "end", "finalize")
+            )
+    assert told.count("session.finalized") == (1 if current.status == "finalized" else 0)
+    assert told.count("session.started") <= 1
+    assert told.count("session.ended") <= 1
+
+
+def test_free_minutes_beyond_the_limit_make_the_session_free_of_charge() -> None:
+    assert order(free_minutes=60, max_minutes=30).free_minutes == 60
+    assert record(free_minutes=60, max_minutes=30).amount_max == 0
