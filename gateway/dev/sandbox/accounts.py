@@ -10,9 +10,10 @@ from gateway.dev.sandbox.store import Doc
 from gateway.dev.sandbox.turn import DAY, Turn, merged_metadata
 
 # docs.stripe.com/connect/cross-border-payouts: a US platform pays these without an agreement of its own with Stripe.
-SELF_SERVE = frozenset(
-    "US GB CA CH AT BE BG HR CY CZ DK EE FI FR DE GR HU IS IE IT LV LI LT LU MT NL NO PL PT RO SK SI ES SE".split()
-)
+SELF_SERVE = frozenset({
+    "US", "GB", "CA", "CH", "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IS", "IE", "IT",
+    "LV", "LI", "LT", "LU", "MT", "NL", "NO", "PL", "PT", "RO", "SK", "SI", "ES", "SE",
+})  # fmt: skip
 
 DEFAULT_CURRENCY = {
     "US": "usd",
@@ -85,7 +86,9 @@ def _new(turn: Turn, ident: str, country: str, email: str | None) -> Doc:
         },
         "country": country, "created": turn.now, "default_currency": DEFAULT_CURRENCY.get(country, "eur"),
         "details_submitted": True, "email": email,
-        "external_accounts": {"object": "list", "data": [], "has_more": False, "url": f"/v1/accounts/{ident}/external_accounts"},
+        "external_accounts": {
+            "object": "list", "data": [], "has_more": False, "url": f"/v1/accounts/{ident}/external_accounts",
+        },
         "future_requirements": _requirements([]), "login_links": None, "metadata": {}, "payouts_enabled": True,
         "requirements": _requirements([]),
         "settings": {
@@ -94,7 +97,8 @@ def _new(turn: Turn, ident: str, country: str, email: str | None) -> Doc:
                 "statement_descriptor": None,
             },
         },
-        "tos_acceptance": {"date": turn.now, "ip": None, "service_agreement": "full", "user_agent": None}, "type": "express",
+        "tos_acceptance": {"date": turn.now, "ip": None, "service_agreement": "full", "user_agent": None},
+        "type": "express",
     }  # fmt: skip
 
 
@@ -125,7 +129,8 @@ def must_receive(turn: Turn, account: Doc) -> None:
     if country in SELF_SERVE or country == turn.terms.country or agreement == "recipient":
         return
     raise Refusal(
-        f"Funds can't be sent to accounts located in {country} because it's restricted outside of your platform's region. "
+        f"Funds can't be sent to accounts located in {country} because it's restricted outside of your platform's "
+        "region. "
         "Learn more here: https://stripe.com/docs/connect/account-capabilities#transfers-cross-border"
     )
 
@@ -170,7 +175,8 @@ def _unknown(ident: str) -> Doc:
 
 def no_access(ident: str) -> Refusal:
     return Refusal(
-        f"The provided key does not have access to account '{ident}' (or that account does not exist). Application access may "
+        f"The provided key does not have access to account '{ident}' (or that account does not exist). "
+        "Application access may "
         "have been revoked.",
         status=403,
         code="account_invalid",
@@ -193,7 +199,7 @@ def create(turn: Turn, p: Doc) -> Doc:
     """A fresh account: nothing works until onboarding, which the sandbox does by its private route."""
     account = _new(turn, turn.new_id("acct"), p.get("country", "US"), p.get("email"))
     _restrict(account, True)
-    account["capabilities"] = {name: "inactive" for name in (p.get("capabilities") or {"transfers": {}})}
+    account["capabilities"] = dict.fromkeys(p.get("capabilities") or {"transfers": {}}, "inactive")
     account["tos_acceptance"]["service_agreement"] = (p.get("tos_acceptance") or {}).get("service_agreement", "full")
     account["tos_acceptance"]["date"] = None
     account["metadata"] = merged_metadata({}, p.get("metadata"))
@@ -300,12 +306,14 @@ def pay_out(turn: Turn, ident: str, *, failed: bool = False) -> Doc:
     payout_id = turn.new_id("po")
     moved = turn.move("payout", payout_id, -available, currency, account=ident, target=currency)
     payout: Doc = {
-        "id": payout_id, "object": "payout", "amount": available, "application_fee": None, "application_fee_amount": None,
+        "id": payout_id, "object": "payout", "amount": available, "application_fee": None,
+        "application_fee_amount": None,
         "arrival_date": turn.now + DAY, "automatic": True, "balance_transaction": moved["id"], "created": turn.now,
         "currency": currency, "description": "STRIPE PAYOUT", "destination": None, "failure_balance_transaction": None,
         "failure_code": None, "failure_message": None, "livemode": False, "metadata": {}, "method": "standard",
         "original_payout": None, "payout_method": None, "reconciliation_status": "in_progress", "reversed_by": None,
-        "source_type": "card", "statement_descriptor": None, "status": "pending", "trace_id": None, "type": "bank_account",
+        "source_type": "card", "statement_descriptor": None, "status": "pending", "trace_id": None,
+        "type": "bank_account",
     }  # fmt: skip
     turn.emit("payout.created", payout, account=ident)
     return _finish_payout(turn, payout, ident, failed=failed)

@@ -1,4 +1,7 @@
-"""How objects leave the sandbox: without its own notes, with `expand` followed, in pages (docs.stripe.com/expand, /api/pagination)."""
+"""How objects leave the sandbox: without its own notes, with `expand` followed, in pages.
+
+docs.stripe.com/expand, docs.stripe.com/api/pagination
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Api:
             self.work(now_ms, job)
 
     def admit(self, request: Request, now_ms: int) -> Answer | None:
-        """The checks before an endpoint begins. An Answer ends the request; None means `execute` (or `abandon`) follows."""
+        """The checks before an endpoint begins. An Answer ends the request; after None comes `execute` or `abandon`."""
         try:
             _authenticate(request.authorization)
             if request.key is None or request.method != "POST":
@@ -129,7 +129,8 @@ class Api:
             raise unrecognized(request.method, request.path)
         if request.json:
             raise Refusal(
-                "Invalid request (check that your POST content type is application/x-www-form-urlencoded). If you have any "
+                "Invalid request (check that your POST content type is application/x-www-form-urlencoded). If "
+                "you have any "
                 "questions, we can help at https://support.stripe.com/.",
                 saved=False,
             )
@@ -170,11 +171,13 @@ class Api:
 
 
 def _authenticate(authorization: str | None) -> None:
-    """Any `sk_test_...` key will do; others are refused as Stripe refuses unknown ones (docs.stripe.com/api/authentication)."""
+    """Any `sk_test_...` key will do; others are refused as unknown (docs.stripe.com/api/authentication)."""
     if not authorization:
         raise Refusal(
-            "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer auth "
-            "(e.g. 'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for details, or we "
+            "You did not provide an API key. You need to provide your API key in the Authorization header, using "
+            "Bearer auth "
+            "(e.g. 'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for "
+            "details, or we "
             "can help at https://support.stripe.com/.",
             status=401,
             saved=False,

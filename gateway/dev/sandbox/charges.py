@@ -13,7 +13,8 @@ from gateway.dev.sandbox.turn import DAY, Turn, merged_metadata
 HOLD_SECONDS = 7 * DAY
 VISA_OFF_SESSION_HOLD_SECONDS = 4 * DAY + 18 * 3600
 
-# automatic_async payments get their balance transaction a moment later (docs.stripe.com/payments/payment-intents/asynchronous-capture).
+# automatic_async payments get their balance transaction a moment later
+# (docs.stripe.com/payments/payment-intents/asynchronous-capture).
 ASYNC_SETTLE_SECONDS = 1
 
 
@@ -30,7 +31,8 @@ def attempt(
         details["capture_before"] = turn.now + (VISA_OFF_SESSION_HOLD_SECONDS if visa_alone else HOLD_SECONDS)
     suffix = intent["statement_descriptor_suffix"]
     charge: Doc = {
-        "id": turn.new_id("ch"), "object": "charge", "amount": intent["amount"], "amount_captured": 0, "amount_refunded": 0,
+        "id": turn.new_id("ch"), "object": "charge", "amount": intent["amount"], "amount_captured": 0,
+        "amount_refunded": 0,
         "application": None, "application_fee": None, "application_fee_amount": None, "balance_transaction": None,
         "billing_details": method["billing_details"],
         "calculated_statement_descriptor": None if refused else ("PARLEY* " + suffix if suffix else "PARLEY"),
@@ -40,10 +42,12 @@ def attempt(
         "fraud_details": {}, "livemode": False, "metadata": dict(intent["metadata"]), "on_behalf_of": None,
         "outcome": _outcome(card, refused), "paid": refused is None, "payment_intent": intent["id"],
         "payment_method": method["id"], "payment_method_details": {"card": details, "type": "card"},
-        "presentment_details": None, "radar_options": {}, "receipt_email": intent["receipt_email"], "receipt_number": None,
+        "presentment_details": None, "radar_options": {}, "receipt_email": intent["receipt_email"],
+        "receipt_number": None,
         "receipt_url": None, "refunded": False, "review": None, "shipping": None, "source_transfer": None,
         "statement_descriptor": None, "statement_descriptor_suffix": suffix,
-        "status": "failed" if refused else "succeeded", "transfer_data": None, "transfer_group": intent["transfer_group"],
+        "status": "failed" if refused else "succeeded", "transfer_data": None,
+        "transfer_group": intent["transfer_group"],
     }  # fmt: skip
     turn.put(charge)
     return charge

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import aiohttp
 import structlog
@@ -47,9 +48,9 @@ class Courier:
                 continue
             task = asyncio.create_task(self._attempt(session, delivery))
             self.under_way[delivery.seq] = task
-            task.add_done_callback(lambda _task, seq=delivery.seq: self._finished(seq))
+            task.add_done_callback(partial(self._finished, delivery.seq))
 
-    def _finished(self, seq: int) -> None:
+    def _finished(self, seq: int, _task: asyncio.Task[None]) -> None:
         self.under_way.pop(seq, None)
         self.wake.set()
 

@@ -9,7 +9,8 @@ from fractions import Fraction
 
 ZERO_DECIMAL = frozenset({"jpy"})
 
-# Smallest charge, in minor units of the *settlement* currency (docs.stripe.com/currencies#minimum-and-maximum-charge-amounts).
+# Smallest charge, in minor units of the *settlement* currency
+# (docs.stripe.com/currencies#minimum-and-maximum-charge-amounts).
 MINIMUM = {
     "usd": 50, "aud": 50, "brl": 50, "cad": 50, "chf": 50, "dkk": 250, "eur": 50, "gbp": 30, "jpy": 50, "mxn": 1000,
     "nok": 300, "sek": 300, "sgd": 50,

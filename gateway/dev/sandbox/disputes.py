@@ -1,4 +1,7 @@
-"""Disputes: the bank takes a charge's money back until the case is decided (docs.stripe.com/disputes/how-disputes-work)."""
+"""Disputes: the bank takes a charge's money back until the case is decided.
+
+docs.stripe.com/disputes/how-disputes-work
+"""
 
 from __future__ import annotations
 

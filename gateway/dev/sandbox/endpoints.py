@@ -22,7 +22,8 @@ def create(turn: Turn, p: Doc) -> Doc:
     secret = "whsec_" + turn.new_id("x").removeprefix("x_")
     endpoint: Doc = {
         "id": turn.new_id("we"), "object": "webhook_endpoint", "api_version": p.get("api_version"), "application": None,
-        "created": turn.now, "description": p.get("description"), "enabled_events": p["enabled_events"], "livemode": False,
+        "created": turn.now, "description": p.get("description"), "enabled_events": p["enabled_events"],
+        "livemode": False,
         "metadata": merged_metadata({}, p.get("metadata")), "status": "enabled", "url": p["url"],
         "_": {"secret": secret, "connect": p.get("connect", False)},
     }  # fmt: skip

@@ -11,7 +11,8 @@ from gateway.dev.sandbox.faults import Fault, FaultBook
 from gateway.dev.sandbox.store import Delivery, Doc, Store
 from gateway.dev.sandbox.turn import public
 
-# Before each retry. Stripe does not publish its intervals; ours begin quickly, since someone watches, and end within 3 days.
+# Before each retry. Stripe does not publish its intervals; ours begin quickly, since someone watches, and end
+# within 3 days.
 RETRY_SECONDS = (1, 2, 4, 8, 15, 30, 60, 300, 1_800, 3_600, 7_200, 14_400, 28_800, 57_600, 86_400)
 
 # A reordered event waits for the next one, but not forever.

@@ -24,10 +24,10 @@ from typing import Any
 
 from gateway.dev.sandbox.refusals import Refusal
 
-REQUEST_KINDS = frozenset(
-    "timeout timeout_after_commit connection_reset connection_reset_after_commit 409 429 500 500_after_commit slow".split()
-)
-EVENT_KINDS = frozenset("duplicate reorder lose delay".split())
+BEFORE = ("timeout", "connection_reset")
+AFTER = ("timeout_after_commit", "connection_reset_after_commit")
+REQUEST_KINDS = frozenset((*BEFORE, *AFTER, "409", "429", "500", "500_after_commit", "slow"))
+EVENT_KINDS = frozenset(("duplicate", "reorder", "lose", "delay"))
 _DEFAULT_MS = {"slow": 1_000, "delay": 3_000, "timeout": 120_000, "timeout_after_commit": 120_000}
 
 
@@ -54,7 +54,8 @@ def parse(body: Mapping[str, Any]) -> Fault:
     kinds = EVENT_KINDS if match.startswith("event ") else REQUEST_KINDS
     if unknown or kind not in kinds or " " not in match:
         raise Refusal(
-            f"A fault is {{match, kind, times, skip, ms, code, saved}}, match 'METHOD path' or 'event TYPE', kind one of "
+            f"A fault is {{match, kind, times, skip, ms, code, saved}}, match 'METHOD path' or 'event TYPE', kind "
+            "one of "
             f"{', '.join(sorted(kinds))}."
         )
     return Fault(
@@ -93,7 +94,8 @@ def refusal(fault: Fault) -> Refusal:
     """What a 409, 429 or 500 on order says."""
     if fault.kind == "409":
         return Refusal(
-            "There is currently another in-progress request using this Idempotent Key (that probably means you submitted twice, "
+            "There is currently another in-progress request using this Idempotent Key (that probably means you "
+            "submitted twice, "
             "and the other request is still going through). Please try again later.",
             status=409,
             code="idempotency_key_in_use",
@@ -101,8 +103,10 @@ def refusal(fault: Fault) -> Refusal:
         )
     if fault.kind == "429" and fault.code == "lock_timeout":
         return Refusal(
-            "This object cannot be accessed right now because another API request or Stripe process is currently accessing it. "
-            "If you see this error intermittently, retry the request. If you see this error frequently and are making multiple "
+            "This object cannot be accessed right now because another API request or Stripe process is currently "
+            "accessing it. "
+            "If you see this error intermittently, retry the request. If you see this error frequently and are "
+            "making multiple "
             "concurrent requests to a single object, make your requests serially or at a lower rate.",
             status=429,
             code="lock_timeout",

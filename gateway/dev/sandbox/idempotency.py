@@ -46,7 +46,8 @@ def fingerprint(target: str, form: str) -> str:
 
 def _in_use(key: str) -> Refusal:
     return Refusal(
-        "There is currently another in-progress request using this Idempotent Key (that probably means you submitted twice, and "
+        "There is currently another in-progress request using this Idempotent Key (that probably means you "
+        "submitted twice, and "
         f"the other request is still going through): {key}. Please try again later.",
         status=409,
         code="idempotency_key_in_use",
@@ -59,14 +60,16 @@ def _must_match(known: SavedAnswer, key: str, target: str, print_: str) -> None:
     if known.target != target:
         raise Refusal(
             "Keys for idempotent requests can only be used for the same endpoint they were first used for "
-            f"('{known.target.split()[1]}' vs '{target.split()[1]}'). Try using a key other than '{key}' if you meant to execute "
+            f"('{known.target.split()[1]}' vs '{target.split()[1]}'). Try using a key other than '{key}' if you "
+            "meant to execute "
             "a different request.",
             kind="idempotency_error",
             saved=False,
         )
     if known.fingerprint != print_:
         raise Refusal(
-            "Keys for idempotent requests can only be used with the same parameters they were first used with. Try using a key "
+            "Keys for idempotent requests can only be used with the same parameters they were first used with. "
+            "Try using a key "
             f"other than '{key}' if you meant to execute a different request.",
             kind="idempotency_error",
             saved=False,

@@ -1,11 +1,14 @@
-"""PaymentIntents: the states from creation to capture or cancellation (docs.stripe.com/payments/paymentintents/lifecycle)."""
+"""PaymentIntents: the states from creation to capture or cancellation.
+
+docs.stripe.com/payments/paymentintents/lifecycle
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from gateway.dev.sandbox import charges, disputes, people, refunds
+from gateway.dev.sandbox import charges, disputes, people
 from gateway.dev.sandbox.cards import Card, card_of
 from gateway.dev.sandbox.currencies import KNOWN, MAXIMUM, MINIMUM, exchanged, shown
 from gateway.dev.sandbox.refusals import Refusal
@@ -51,7 +54,8 @@ def _new(turn: Turn, p: Doc) -> Doc:
     return {
         "id": ident, "object": "payment_intent", "allowed_payment_method_types": p.get("allowed_payment_method_types"),
         "amount": p["amount"], "amount_capturable": 0, "amount_details": {"tip": {}}, "amount_received": 0,
-        "application": None, "application_fee_amount": None, "automatic_payment_methods": automatic, "canceled_at": None,
+        "application": None, "application_fee_amount": None, "automatic_payment_methods": automatic,
+        "canceled_at": None,
         "cancellation_reason": None, "capture_method": p.get("capture_method", "automatic_async"),
         "client_secret": f"{ident}_secret_{turn.new_id('x').removeprefix('x_')}",
         "confirmation_method": p.get("confirmation_method", "automatic"), "created": turn.now,
@@ -65,7 +69,8 @@ def _new(turn: Turn, p: Doc) -> Doc:
             **((p.get("payment_method_options") or {}).get("card") or {}),
         }},
         "payment_method_types": ["card"], "processing": None, "receipt_email": p.get("receipt_email"), "review": None,
-        "setup_future_usage": p.get("setup_future_usage"), "shipping": None, "source": None, "statement_descriptor": None,
+        "setup_future_usage": p.get("setup_future_usage"), "shipping": None, "source": None,
+        "statement_descriptor": None,
         "statement_descriptor_suffix": p.get("statement_descriptor_suffix"), "status": "requires_payment_method",
         "transfer_data": None, "transfer_group": p.get("transfer_group"),
     }  # fmt: skip
@@ -135,7 +140,8 @@ def _refuse_confirm_only(p: Doc) -> None:
     for name in _ONLY_WITH_CONFIRM:
         if name in p:
             raise Refusal(
-                f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is set to true.",
+                f"The parameter `{name}` cannot be passed when creating a PaymentIntent unless `confirm` is set "
+                "to true.",
                 param=name,
             )
 
@@ -150,7 +156,8 @@ def confirm(turn: Turn, p: Doc, ident: str) -> Doc:
     if intent["status"] not in CHANGEABLE:
         raise unexpected(
             intent,
-            f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}. Only a PaymentIntent with one "
+            f"You cannot confirm this PaymentIntent because it has a status of {intent['status']}. Only a "
+            "PaymentIntent with one "
             "of the following statuses may be confirmed: requires_confirmation, requires_action.",
         )
     if "payment_method" in p:
@@ -167,7 +174,8 @@ def _confirm(turn: Turn, intent: Doc, p: Doc) -> Doc:
         raise unexpected(
             intent,
             "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the "
-            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a payment "
+            "PaymentIntent with a payment method and then confirm it again, or confirm it again directly with a "
+            "payment "
             "method or ConfirmationToken.",
         )
     _need_return_url(intent, p)
@@ -187,11 +195,13 @@ def _need_return_url(intent: Doc, p: Doc) -> None:
     automatic = intent["automatic_payment_methods"]
     if automatic and automatic["allow_redirects"] == "always" and not (p.get("return_url") or p.get("use_stripe_sdk")):
         raise Refusal(
-            "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some of these "
-            "payment methods might redirect your customer off of your page, you must provide a `return_url`. If you don't want "
+            "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some "
+            "of these "
+            "payment methods might redirect your customer off of your page, you must provide a `return_url`. If "
+            "you don't want "
             "to accept redirect-based payment methods, set `automatic_payment_methods[enabled]` to `true` and "
             "`automatic_payment_methods[allow_redirects]` to `never` when creating Setup Intents and Payment Intents.",
-            payment_intent=public(intent),
+            fields={"payment_intent": public(intent)},
         )
 
 
@@ -223,7 +233,8 @@ def authenticate(turn: Turn, ident: str, *, approved: bool) -> Doc:
     intent["next_action"] = None
     if not approved:
         message = (
-            "The provided PaymentMethod has failed authentication. You can provide payment_method_data or a new PaymentMethod "
+            "The provided PaymentMethod has failed authentication. You can provide payment_method_data or a new "
+            "PaymentMethod "
             "to attempt to fulfill this PaymentIntent again."
         )
         _fail(
@@ -285,7 +296,9 @@ def _fail(
     if charge is not None:
         turn.emit("charge.failed", charge)
     turn.emit("payment_intent.payment_failed", intent)
-    return Refusal(message, status=402, kind=kind, code=code, keep=True, payment_intent=public(intent), **error)
+    return Refusal(
+        message, status=402, kind=kind, code=code, keep=True, fields={**error, "payment_intent": public(intent)}
+    )
 
 
 def _hold(turn: Turn, intent: Doc, charge: Doc) -> Doc:
@@ -316,18 +329,21 @@ def capture(turn: Turn, p: Doc, ident: str) -> Doc:
     if intent["status"] != "requires_capture":
         raise unexpected(
             intent,
-            f"This PaymentIntent could not be captured because it has a status of {intent['status']}. Only a PaymentIntent with "
+            f"This PaymentIntent could not be captured because it has a status of {intent['status']}. Only a "
+            "PaymentIntent with "
             "one of the following statuses may be captured: requires_capture.",
         )
-    amount: int = p.get("amount_to_capture", intent["amount_capturable"])
+    capturable: int = intent["amount_capturable"]
+    amount: int = p["amount_to_capture"] if "amount_to_capture" in p else capturable
     at_least_one(amount, "amount_to_capture")
-    if amount > intent["amount_capturable"]:
+    if amount > capturable:
         raise Refusal(
-            "The payment could not be captured because the requested capture amount is greater than the amount you can capture "
+            "The payment could not be captured because the requested capture amount is greater than the amount "
+            "you can capture "
             "for this charge.",
             code="amount_too_large",
             param="amount_to_capture",
-            payment_intent=public(intent),
+            fields={"payment_intent": public(intent)},
         )
     check_minimum(turn, amount, intent["currency"], "amount_to_capture")
     _check_suffix(p)
@@ -340,9 +356,6 @@ def _capture(turn: Turn, intent: Doc, p: Doc, amount: int) -> Doc:
         intent["metadata"] = merged_metadata(intent["metadata"], p["metadata"])
     if "statement_descriptor_suffix" in p:
         intent["statement_descriptor_suffix"] = charge["statement_descriptor_suffix"] = p["statement_descriptor_suffix"]
-    rest = intent["amount_capturable"] - amount
-    if rest:
-        refunds.release(turn, charge, rest)
     return _take(turn, intent, charge, amount, settle_now=True)
 
 
@@ -351,7 +364,8 @@ def cancel(turn: Turn, p: Doc, ident: str) -> Doc:
     if intent["status"] not in CANCELABLE:
         raise unexpected(
             intent,
-            f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}. Only a PaymentIntent with one "
+            f"You cannot cancel this PaymentIntent because it has a status of {intent['status']}. Only a "
+            "PaymentIntent with one "
             f"of the following statuses may be canceled: {', '.join(CANCELABLE)}.",
         )
     return void(turn, intent, p.get("cancellation_reason"))
@@ -360,16 +374,13 @@ def cancel(turn: Turn, p: Doc, ident: str) -> Doc:
 def void(turn: Turn, intent: Doc, reason: str | None) -> Doc:
     """Cancel in any open state; a hold goes back to the customer at once."""
     held = intent["status"] == "requires_capture"
-    rest = intent["amount_capturable"]
     intent.update(
         status="canceled", amount_capturable=0, canceled_at=turn.now, cancellation_reason=reason, next_action=None
     )
     turn.store.schedule("hold", intent["id"], None)
     turn.put(intent)
-    if held:
-        charge = turn.get("charge", intent["latest_charge"])
-        refunds.release(turn, charge, rest)
-        turn.emit("charge.expired" if reason == "expired" else "charge.refunded", charge)
+    if held and reason == "expired":
+        turn.emit("charge.expired", turn.get("charge", intent["latest_charge"]))
     turn.emit("payment_intent.canceled", intent)
     return intent
 
@@ -388,7 +399,8 @@ def update(turn: Turn, p: Doc, ident: str) -> Doc:
         if name in p and intent["status"] not in CHANGEABLE:
             raise unexpected(
                 intent,
-                f"This PaymentIntent's {name} could not be updated because it has a status of {intent['status']}. You may only "
+                f"This PaymentIntent's {name} could not be updated because it has a status of {intent['status']}. "
+                "You may only "
                 f"update the {name} of a PaymentIntent with one of the following statuses: {', '.join(CHANGEABLE)}.",
             )
     _check_suffix(p)
@@ -398,8 +410,9 @@ def update(turn: Turn, p: Doc, ident: str) -> Doc:
 
 def _change(turn: Turn, intent: Doc, p: Doc) -> None:
     if "amount" in p or "currency" in p:
-        intent["amount"] = p.get("amount", intent["amount"])
-        intent["currency"] = p.get("currency", intent["currency"]).lower()
+        intent.update(
+            amount=p.get("amount", intent["amount"]), currency=str(p.get("currency", intent["currency"])).lower()
+        )
         _check_money(turn, intent["amount"], intent["currency"])
     if "customer" in p:
         intent["customer"] = turn.get("customer", p["customer"], param="customer")["id"]
@@ -414,4 +427,4 @@ def _change(turn: Turn, intent: Doc, p: Doc) -> None:
 
 
 def unexpected(intent: Doc, message: str) -> Refusal:
-    return Refusal(message, code="payment_intent_unexpected_state", payment_intent=public(intent))
+    return Refusal(message, code="payment_intent_unexpected_state", fields={"payment_intent": public(intent)})

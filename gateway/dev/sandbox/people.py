@@ -15,7 +15,8 @@ _CUSTOMER_FIELDS = ("email", "name", "phone", "description", "address", "shippin
 
 def create_customer(turn: Turn, p: Doc) -> Doc:
     doc: Doc = {
-        "id": turn.new_id("cus"), "object": "customer", "address": None, "balance": 0, "created": turn.now, "currency": None,
+        "id": turn.new_id("cus"), "object": "customer", "address": None, "balance": 0, "created": turn.now,
+        "currency": None,
         "customer_account": None, "default_source": None, "delinquent": False, "description": None, "email": None,
         "invoice_prefix": turn.new_id("inv")[-8:].upper(), "livemode": False, "metadata": {}, "name": None,
         "invoice_settings": {
@@ -67,7 +68,8 @@ def create_method(turn: Turn, p: Doc) -> Doc:
     card = p.get("card") or {}
     if "number" in card:
         raise Refusal(
-            "Sending credit card numbers directly to the Stripe API is generally unsafe. We suggest you use test tokens "
+            "Sending credit card numbers directly to the Stripe API is generally unsafe. We suggest you use test "
+            "tokens "
             "that map to the test card you are using, see https://stripe.com/docs/testing.",
             status=402,
             kind="card_error",
@@ -111,7 +113,7 @@ def _new_method(turn: Turn, card: Card) -> Doc:
             "livemode": False,
             "metadata": {},
             "type": "card",
-        }  # fmt: skip
+        }
     )
 
 
@@ -142,8 +144,10 @@ def usable(turn: Turn, ident: str, customer: str | None) -> Doc:
         raise not_theirs(ident)
     if method.get("_", {}).get("spent"):
         raise Refusal(
-            "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment, shared with a "
-            "connected account without Customer attachment, or was detached from a Customer. It may not be used again. To "
+            "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment, "
+            "shared with a "
+            "connected account without Customer attachment, or was detached from a Customer. It may not be used "
+            "again. To "
             "use a PaymentMethod multiple times, you must attach it to a Customer first.",
             param="payment_method",
         )
@@ -152,7 +156,8 @@ def usable(turn: Turn, ident: str, customer: str | None) -> Doc:
 
 def not_theirs(ident: str) -> Refusal:
     return Refusal(
-        f"The customer does not have a payment method with the ID {ident}. The payment method must be attached to the customer.",
+        f"The customer does not have a payment method with the ID {ident}. The payment method must be attached to "
+        "the customer.",
         code="resource_missing",
         param="payment_method",
     )
@@ -167,7 +172,8 @@ def attach(turn: Turn, p: Doc, ident: str) -> Doc:
         )
     if method.get("_", {}).get("spent"):
         raise Refusal(
-            "This PaymentMethod was previously used without being attached to a Customer or was detached from a Customer, and "
+            "This PaymentMethod was previously used without being attached to a Customer or was detached from a "
+            "Customer, and "
             "may not be used again."
         )
     _refuse_bad_card(method)
@@ -175,12 +181,11 @@ def attach(turn: Turn, p: Doc, ident: str) -> Doc:
 
 
 def _refuse_bad_card(method: Doc) -> None:
-    """Attaching checks the card with its issuer: a card that always declines cannot be kept, 0341 can (testing page)."""
+    """Attaching checks the card with its issuer: one that always declines cannot be kept, 0341 can (testing)."""
     card = card_of(method)
     if card.outcome and not card.challenge and card.token != "chargeCustomerFail":  # noqa: S105 - name of a test card
         code, decline_code, message = card.outcome
-        extra = {"decline_code": decline_code} if decline_code else {}
-        raise Refusal(message, status=402, kind="card_error", code=code, **extra)
+        raise Refusal(message, status=402, kind="card_error", code=code, fields={"decline_code": decline_code})
 
 
 def keep(turn: Turn, method: Doc, customer: str) -> Doc:

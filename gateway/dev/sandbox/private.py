@@ -1,4 +1,4 @@
-"""What the sandbox can do that Stripe's API cannot: faults, accounts on order, disputes, expiry, and a look at everything.
+"""What the sandbox can do that Stripe's API cannot: faults, accounts, disputes, expiry, and a look at everything.
 
 GET    /sandbox/state?limit=&transfer_group=   latest objects and totals
 GET    /sandbox/faults        the open orders
@@ -39,10 +39,12 @@ _SHOWN = {
         "payment_intent", "balance_transaction", "transfer_group", "created",
     ),
     "transfer": (
-        "id", "amount", "amount_reversed", "currency", "destination", "source_transaction", "transfer_group", "metadata",
-        "created",
+        "id", "amount", "amount_reversed", "currency", "destination", "source_transaction", "transfer_group",
+        "metadata", "created",
     ),
-    "refund": ("id", "amount", "currency", "status", "charge", "payment_intent", "balance_transaction", "metadata", "created"),
+    "refund": (
+        "id", "amount", "currency", "status", "charge", "payment_intent", "balance_transaction", "metadata", "created",
+    ),
     "dispute": ("id", "amount", "currency", "status", "reason", "charge", "payment_intent", "created"),
 }  # fmt: skip
 

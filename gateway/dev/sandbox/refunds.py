@@ -1,4 +1,8 @@
-"""Refunds of captured charges, and the release of what a hold did not use."""
+"""Refunds of captured charges.
+
+What a partial capture or a cancellation gives back is no refund: since 2025-03-31.basil neither writes a Refund object,
+nor changes `amount_refunded` ("remove-refund-from-partial-capture-and-payment-cancellation-flow" in Stripe's changelog).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ LATE_SECONDS = 5
 def create(turn: Turn, p: Doc) -> Doc:
     """docs.stripe.com/api/refunds/create: never more than what is left of the charge."""
     charge = _charge_of(turn, p)
-    left = charge["amount"] - charge["amount_refunded"]
+    left = charge["amount_captured"] - charge["amount_refunded"]
     amount: int = p.get("amount", left)
     if left == 0:
         raise Refusal(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
@@ -55,7 +59,7 @@ def _nothing_paid(intent: str) -> Refusal:
 
 def _too_much(charge: Doc, amount: int, left: int) -> Refusal:
     asked = shown(amount, charge["currency"])
-    if left == charge["amount"]:
+    if not charge["amount_refunded"]:
         message = f"Refund amount ({asked}) is greater than charge amount ({shown(left, charge['currency'])})"
     else:
         message = (
@@ -67,7 +71,8 @@ def _too_much(charge: Doc, amount: int, left: int) -> Refusal:
 def _new(turn: Turn, charge: Doc, amount: int, reason: str | None, metadata: dict[str, str]) -> Doc:
     card = {"reference_status": "pending", "reference_type": "acquirer_reference_number", "type": "refund"}
     return {
-        "id": turn.new_id("re"), "object": "refund", "amount": amount, "balance_transaction": None, "charge": charge["id"],
+        "id": turn.new_id("re"), "object": "refund", "amount": amount, "balance_transaction": None,
+        "charge": charge["id"],
         "created": turn.now, "currency": charge["currency"], "customer": charge["customer"], "customer_account": None,
         "destination_details": {"card": card, "type": "card"}, "metadata": metadata,
         "payment_intent": charge["payment_intent"], "payment_method": charge["payment_method"], "reason": reason,
@@ -89,17 +94,8 @@ def _move(turn: Turn, charge: Doc, refund: Doc, amount: int) -> None:
 
 def _count(turn: Turn, charge: Doc, amount: int) -> None:
     charge["amount_refunded"] += amount
-    charge["refunded"] = charge["amount_refunded"] == charge["amount"]
+    charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
     turn.put(charge)
-
-
-def release(turn: Turn, charge: Doc, amount: int) -> Doc:
-    """What of a hold was not captured: Stripe writes it as a refund that moves no money (no balance transaction)."""
-    refund = _new(turn, charge, amount, None, {})
-    refund["destination_details"] = {"card": {"type": "reversal"}, "type": "card"}
-    turn.put(refund)
-    _count(turn, charge, amount)
-    return refund
 
 
 def late(turn: Turn, ident: str) -> None:

@@ -26,7 +26,7 @@ class Refusal(GatewayError):
         keep: bool = False,
         saved: bool = True,
         headers: dict[str, str] | None = None,
-        **extra: Any,
+        fields: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message, code=code or kind, param=param)
         self.status = status
@@ -35,7 +35,7 @@ class Refusal(GatewayError):
         self.keep = keep
         self.saved = saved
         self.headers = headers or {}
-        self.fields = extra
+        self.fields = {name: value for name, value in (fields or {}).items() if value is not None}
 
     def body(self) -> dict[str, Any]:
         error: dict[str, Any] = {"message": self.detail, "type": self.kind, **self.fields}

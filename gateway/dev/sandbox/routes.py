@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.dev.sandbox import (
-    accounts, answers, charges, disputes, endpoints, intents, people, refunds, transfers,
+    accounts,
+    answers,
+    charges,
+    disputes,
+    endpoints,
+    intents,
+    people,
+    refunds,
+    transfers,
 )  # fmt: skip
 from gateway.dev.sandbox.store import Doc
 from gateway.dev.sandbox.turn import Turn
@@ -90,12 +98,19 @@ _CUSTOMER = "email name phone description address shipping preferred_locales met
 ROUTES = (
     _route(
         "POST", "payment_intents", "payment_intent_create",
-        f"amount currency confirm capture_method confirmation_method allowed_payment_method_types automatic_payment_methods "
+        "amount currency confirm capture_method confirmation_method allowed_payment_method_types "
+        "automatic_payment_methods "
         f"excluded_payment_method_types {_CONFIRM} {_INTENT}", intents.create,
     ),
-    _route("GET", "payment_intents", "payment_intent_list", f"customer {_PAGE}", _list("payment_intent", "payment_intents", "customer")),
+    _route(
+        "GET", "payment_intents", "payment_intent_list", f"customer {_PAGE}", _list("payment_intent",
+        "payment_intents", "customer"),
+    ),
     _route("GET", "payment_intents/{id}", "payment_intent_retrieve", "client_secret", _read("payment_intent")),
-    _route("POST", "payment_intents/{id}", "payment_intent_update", f"amount currency payment_method {_INTENT}", intents.update),
+    _route(
+        "POST", "payment_intents/{id}", "payment_intent_update",
+        f"amount currency payment_method {_INTENT}", intents.update,
+    ),
     _route(
         "POST", "payment_intents/{id}/confirm", "payment_intent_confirm",
         f"{_CONFIRM} receipt_email setup_future_usage capture_method", intents.confirm,
@@ -112,7 +127,10 @@ ROUTES = (
     _route("DELETE", "customers/{id}", "customer_delete", "", people.delete_customer),
     _route("GET", "customers/{id}/payment_methods", "customer_payment_method_list", f"type {_PAGE}", _list_of_customer),
     _route("GET", "customers/{id}/payment_methods/{pm}", "customer_payment_method_retrieve", "", _read_of_customer),
-    _route("POST", "payment_methods", "payment_method_create", "type card billing_details metadata", people.create_method),
+    _route(
+        "POST", "payment_methods", "payment_method_create", "type card billing_details metadata",
+        people.create_method,
+    ),
     _route(
         "GET", "payment_methods", "payment_method_list", f"customer type {_PAGE}",
         _list("payment_method", "payment_methods", "customer", "type"),
@@ -126,7 +144,9 @@ ROUTES = (
         _list("charge", "charges", "customer", "payment_intent", "transfer_group"),
     ),
     _route("GET", "charges/{id}", "charge_retrieve", "", _read("charge")),
-    _route("POST", "charges/{id}", "charge_update", "description metadata receipt_email transfer_group", charges.update),
+    _route(
+        "POST", "charges/{id}", "charge_update", "description metadata receipt_email transfer_group", charges.update,
+    ),
     _route("GET", "charges/{id}/refunds", "charge_list_refunds", _PAGE, _list_of_charge),
     _route(
         "GET", "balance_transactions", "balance_transaction_list", f"currency payout source type {_PAGE}",
@@ -150,18 +170,27 @@ ROUTES = (
     ),
     _route("GET", "transfers/{id}", "transfer_retrieve", "", _read("transfer")),
     _route("POST", "transfers/{id}", "transfer_update", "description metadata", transfers.update),
-    _route("POST", "transfers/{id}/reversals", "transfer_reversal_create", "amount description metadata", transfers.reverse),
+    _route(
+        "POST", "transfers/{id}/reversals", "transfer_reversal_create", "amount description metadata",
+        transfers.reverse,
+    ),
     _route("GET", "transfers/{id}/reversals", "transfer_reversal_list", _PAGE, _list_reversals),
     _route("GET", "transfers/{id}/reversals/{rev}", "transfer_reversal_retrieve", "", transfers.retrieve_reversal),
     _route("GET", "account", "account_retrieve_current", "", accounts.retrieve_own),
     _route("GET", "accounts", "account_list", _PAGE, _list_accounts),
-    _route("POST", "accounts", "account_create", "type country email capabilities tos_acceptance metadata controller", accounts.create),
+    _route(
+        "POST", "accounts", "account_create",
+        "type country email capabilities tos_acceptance metadata controller", accounts.create,
+    ),
     _route("GET", "accounts/{id}", "account_retrieve", "", accounts.retrieve),
     _route("POST", "accounts/{id}", "account_update", "metadata email settings", accounts.update),
     _route("GET", "balance", "balance_retrieve", "", accounts.balance),
     _route("GET", "balance_settings", "balance_settings_retrieve", "", accounts.settings),
     _route("POST", "balance_settings", "balance_settings_update", "payments", accounts.update_settings),
-    _route("GET", "payouts", "payout_list", f"destination status {_PAGE}", _list("payout", "payouts", "destination", "status")),
+    _route(
+        "GET", "payouts", "payout_list", f"destination status {_PAGE}", _list("payout", "payouts",
+        "destination", "status"),
+    ),
     _route("GET", "payouts/{id}", "payout_retrieve", "", _read("payout")),
     _route(
         "GET", "disputes", "dispute_list", f"charge payment_intent {_PAGE}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -17,7 +18,7 @@ from aiohttp import web
 from gateway.dev.sandbox import accounts, endpoints, intents, pages, private
 from gateway.dev.sandbox.api import Answer, Api, Request
 from gateway.dev.sandbox.courier import Courier
-from gateway.dev.sandbox.faults import Fault
+from gateway.dev.sandbox.faults import AFTER, BEFORE, Fault
 from gateway.dev.sandbox.refusals import Refusal
 from gateway.dev.sandbox.store import Doc, Store
 from gateway.dev.sandbox.turn import Terms, Turn
@@ -25,8 +26,6 @@ from gateway.dev.sandbox.turn import Terms, Turn
 log = structlog.get_logger(__name__)
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_BEFORE = ("timeout", "connection_reset")
-_AFTER = ("timeout_after_commit", "connection_reset_after_commit")
 
 
 def stripe_id(prefix: str) -> str:
@@ -157,12 +156,12 @@ class Sandbox:
         except BaseException:
             self.api.abandon(request)
             raise
-        if fault is not None and fault.kind in _BEFORE:
+        if fault is not None and fault.kind in BEFORE:
             self.api.abandon(request)
             return web.Response(status=502)
         answer = self.api.execute(request, _wall_ms(), fault)
         self._changed()
-        if fault is not None and fault.kind in _AFTER:
+        if fault is not None and fault.kind in AFTER:
             await self._vanish(http, fault)
         return _response(answer)
 
@@ -170,7 +169,7 @@ class Sandbox:
         delay_ms = self.config.latency_ms + (fault.ms if fault is not None and fault.kind == "slow" else 0)
         if delay_ms:
             await asyncio.sleep(delay_ms / 1_000)
-        if fault is not None and fault.kind in _BEFORE:
+        if fault is not None and fault.kind in BEFORE:
             await self._vanish(http, fault)
 
     async def _vanish(self, http: web.Request, fault: Fault) -> None:
@@ -228,8 +227,6 @@ def _authorization(http: web.Request) -> str | None:
     given = http.headers.get("Authorization")
     if given is None or not given.startswith("Basic "):
         return given
-    import base64
-
     try:
         return base64.b64decode(given.removeprefix("Basic ")).decode().split(":")[0]
     except ValueError:

@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS objects (
   created INTEGER NOT NULL, {", ".join(f'"{name}" TEXT' for name in INDEXED)}, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS objects_kind ON objects(kind, account, seq);
 CREATE TABLE IF NOT EXISTS entries (
-  id TEXT PRIMARY KEY, account TEXT NOT NULL, currency TEXT NOT NULL, net INTEGER NOT NULL, available_on INTEGER NOT NULL);
+  id TEXT PRIMARY KEY, account TEXT NOT NULL, currency TEXT NOT NULL, net INTEGER NOT NULL,
+  available_on INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS entries_account ON entries(account, currency, available_on, net);
 CREATE TABLE IF NOT EXISTS due (kind TEXT NOT NULL, id TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (kind, id));
 CREATE INDEX IF NOT EXISTS due_at ON due(at);
@@ -152,7 +153,7 @@ class Store:
         _filter(tests, values, where or {}, created or {})
         for ident, sign in ((after, "<"), (before, ">")):
             if ident is not None:
-                tests.append(f"seq{sign}(SELECT seq FROM objects WHERE id=?)")
+                tests.append(f"seq{sign}(SELECT seq FROM objects WHERE id=?)")  # noqa: S608
                 values.append(ident)
         order = "ASC" if before is not None else "DESC"
         sql = f"SELECT body FROM objects WHERE {' AND '.join(tests)} ORDER BY seq {order} LIMIT {limit or -1}"  # noqa: S608
@@ -216,7 +217,8 @@ class Store:
 
     def deliveries(self, now_ms: int, limit: int) -> list[Delivery]:
         rows = self.db.execute(
-            "SELECT seq, event, endpoint, attempt, due_ms, behind FROM deliveries WHERE due_ms<=? ORDER BY due_ms, seq LIMIT ?",
+            "SELECT seq, event, endpoint, attempt, due_ms, behind FROM deliveries WHERE due_ms<=? ORDER BY "
+            "due_ms, seq LIMIT ?",
             (now_ms, limit),
         )
         return [

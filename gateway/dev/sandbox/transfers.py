@@ -52,7 +52,8 @@ def _within_source(turn: Turn, amount: int, currency: str, charge: Doc) -> int:
     settled = turn.get("balance_transaction", charge["balance_transaction"])
     if currency != settled["currency"]:
         raise Refusal(
-            f"The currency of source_transaction's balance transaction ({settled['currency']}) must be the same as the transfer "
+            f"The currency of source_transaction's balance transaction ({settled['currency']}) must be the same "
+            "as the transfer "
             f"currency ({currency})",
             param="currency",
         )
@@ -73,7 +74,8 @@ def _within_balance(turn: Turn, amount: int, currency: str) -> int:
     available, _pending = turn.store.balance(turn.account, turn.now).get(currency, (0, 0))
     if amount > available:
         raise Refusal(
-            "You have insufficient available funds in your Stripe account. Try adding funds directly to your available balance "
+            "You have insufficient available funds in your Stripe account. Try adding funds directly to your "
+            "available balance "
             "by creating Charges using the 4000000000000077 test card. See: "
             "https://stripe.com/docs/testing#available-balance",
             code="balance_insufficient",
@@ -91,7 +93,8 @@ def _make(turn: Turn, p: Doc, currency: str, account: Doc, source: Doc | None, a
         target=account["default_currency"],
     )  # fmt: skip
     transfer: Doc = {
-        "id": ident, "object": "transfer", "amount": p["amount"], "amount_reversed": 0, "balance_transaction": out["id"],
+        "id": ident, "object": "transfer", "amount": p["amount"], "amount_reversed": 0,
+        "balance_transaction": out["id"],
         "created": turn.now, "currency": currency, "description": p.get("description"), "destination": account["id"],
         "destination_payment": payment, "livemode": False, "metadata": merged_metadata({}, p.get("metadata")),
         "reversed": False, "source_transaction": source["id"] if source else None, "source_type": "card",
@@ -111,7 +114,8 @@ def _group(p: Doc, source: Doc | None) -> str | None:
     own: str | None = source["transfer_group"]
     if given and own and given != own:
         raise Refusal(
-            f"The transfer_group of the source_transaction ({own}) must be the same as the transfer_group given ({given}).",
+            f"The transfer_group of the source_transaction ({own}) must be the same as the transfer_group given "
+            f"({given}).",
             param="transfer_group",
         )
     return own or given or f"group_{source['payment_intent'] or source['id']}"
@@ -151,7 +155,8 @@ def _reverse(turn: Turn, p: Doc, transfer: Doc, account: Doc, amount: int) -> Do
         target=account["default_currency"],
     )
     reversal: Doc = {
-        "id": ident, "object": "transfer_reversal", "amount": amount, "balance_transaction": back["id"], "created": turn.now,
+        "id": ident, "object": "transfer_reversal", "amount": amount, "balance_transaction": back["id"],
+        "created": turn.now,
         "currency": currency, "destination_payment_refund": turn.new_id("pyr"),
         "metadata": merged_metadata({}, p.get("metadata")), "source_refund": None, "transfer": transfer["id"],
     }  # fmt: skip

@@ -29,7 +29,7 @@ _MAX_KEYS, _MAX_KEY, _MAX_VALUE = 50, 40, 500  # docs.stripe.com/api/metadata
 
 @cache
 def parameters(call: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The checker of one call, named as the SDK's module: `payment_intent_create`. Raises Refusal as Stripe words it."""
+    """The checker of one call, named as the SDK's module: `payment_intent_create`. It raises Refusal."""
     module = importlib.import_module(f"stripe.params._{call}_params")
     record = _Record(getattr(module, "".join(part.title() for part in call.split("_")) + "Params"))
     return lambda form: record.check("", form)
@@ -56,13 +56,19 @@ class _Record:
 
     def _refuse_unknown(self, name: str, value: dict[str, Any], fields: dict[str, Check]) -> None:
         unknown = [_inside(name, key) for key in value if key not in fields]
+        for each in unknown:
+            if each in _RETIRED:
+                raise _wrong(
+                    f"`{each}` is no longer supported. Use dynamic payment methods instead.", each, _RETIRED[each]
+                )
         if unknown:
             word = "parameter" if len(unknown) == 1 else "parameters"
             raise _wrong(f"Received unknown {word}: {', '.join(unknown)}", unknown[0], "parameter_unknown")
 
     def _compile(self) -> dict[str, Check]:
         declared: dict[str, Any] = self.shape.__annotations__
-        # The outermost TypedDicts inherit the client's own options (api_key, headers, ...), which never travel as parameters.
+        # The outermost TypedDicts inherit the client's own options (api_key, headers, ...), which never
+        # travel as parameters.
         inherited = _OPTIONS if declared.keys() >= _OPTIONS else frozenset()
         own = {key: hint for key, hint in declared.items() if key not in inherited}
         holder = type("Own", (), {"__annotations__": own, "__module__": self.shape.__module__})
@@ -177,6 +183,10 @@ def _scalar(plain: list[Any], words: list[str], required_kind: str) -> Check:
         raise _scalar_refusal(name, value, plain, words, required_kind)
 
     return check
+
+
+# 2026-09-30.endive removed it from payment intents, with a code of its own (Stripe's changelog).
+_RETIRED = {"payment_method_types": "payment_method_types_no_longer_supported"}
 
 
 def _scalar_refusal(name: str, value: str, plain: list[Any], words: list[str], required_kind: str) -> Refusal:
