@@ -1,0 +1,437 @@
+/** The call page: from a link's secret through lobby and call to the summary. Drawing is in view.js, the call in the SDK. */
+
+import { Call, ParleyError } from "/sdk/parley.js";
+import * as view from "/static/view.js";
+
+const { $ } = view;
+
+/** How often the lobby asks whether the card has been confirmed or changed. */
+const PAYMENT_POLL_MS = 3000;
+/** How often an unreachable gateway is asked again. */
+const ENTER_AGAIN_MS = 3000;
+/** After this many failed sockets the page says that the gateway is away; one drop is too ordinary to mention. */
+const AWAY_AFTER = 2;
+/** How long the summary asks for the receipt's link when the socket is gone. */
+const RECEIPT_POLLS = 20;
+
+let secret = location.hash.slice(1);
+let call = null;
+let stars = 0;
+let wakeLock = null;
+let meterStop = () => {};
+
+const live = () => call && ["joining", "waiting", "connecting", "connected", "reconnecting"].includes(call.state);
+
+// -------------------------------------------------------------------------------------------------------- entering
+
+async function enter() {
+  if (!secret) return view.problem("link_invalid");
+  try {
+    await open(await Call.enter(secret));
+  } catch (error) {
+    if (!(error instanceof ParleyError)) throw error;
+    view.problem(error.code, error.message);
+    if (!error.fatal) setTimeout(enter, ENTER_AGAIN_MS);
+  }
+}
+
+/** Makes `next` the page's call, and shows where it stands. */
+async function open(next) {
+  call = window.parley = next;
+  stars = 0;
+  view.speak(call.entry.locale);
+  view.peerName(call.peer.name);
+  document.title = `${call.peer.name} · Parley`;
+  wire(call);
+  if (call.result) return ended();
+  if (call.resumable) await comeBack();
+  else await lobby();
+}
+
+/** A reload in mid-call goes straight back in, with what was on before. */
+async function comeBack() {
+  await openMedia(call.resumableMedia ?? { audio: true, video: false });
+  await start();
+}
+
+async function lobby() {
+  const { entry } = call;
+  const video = entry.media === "video";
+  $("lobby-eyebrow").textContent = view.say(video ? "video_call_with" : "voice_call_with");
+  $("start-with").querySelector(`[value=${video ? "video" : "voice"}]`).checked = true;
+  $("preview-dock").append($("dock"));
+  view.lobby(entry);
+  drawMedia();
+  view.status(view.say("status_lobby"));
+  view.show("lobby");
+  watchPayment();
+  await openMedia({ audio: true, video });
+}
+
+async function openMedia(wanted) {
+  const errors = await call.openMedia({ audio: true, video: wanted.video });
+  if (wanted.audio === false) await call.setMicrophone(false);
+  showMediaErrors(errors);
+  await listDevices();
+  return errors;
+}
+
+function showMediaErrors(errors) {
+  view.mediaNotice(errors);
+  if (!errors.length) return;
+  const retry = document.createElement("button");
+  retry.type = "button";
+  retry.className = "link";
+  retry.textContent = view.say("retry");
+  retry.onclick = () => openMedia({ video: wantsVideo() });
+  $("media-notice").append(" ", retry);
+}
+
+const wantsVideo = () => $("start-with").querySelector("[value=video]").checked;
+/** Somebody who can be neither heard nor seen should not start to pay. */
+const canStart = () => view.paid(call.entry) && call.localStream.getTracks().length > 0;
+
+async function watchPayment() {
+  while (call.state === "new" && !view.paid(call.entry)) {
+    await new Promise((resolve) => setTimeout(resolve, PAYMENT_POLL_MS));
+    if (call.state !== "new") return;
+    await call.refresh().catch(() => null);
+    if (call.result) return ended();
+    view.lobby(call.entry);
+    view.startButton(call.entry, canStart());
+  }
+}
+
+async function start() {
+  view.sas(call.sas, call.peer.name);
+  view.quality(null);
+  view.meter({ elapsed: 0, billing: "paused", remaining: Infinity, cost: 0, earnings: 0, currency: call.entry.pricing.currency }, call.role);
+  $("money").classList.toggle("free-call", !view.costs(call.entry));
+  $("stage").append($("tile"));
+  $("stage").querySelector(".call-dock").prepend($("dock"));
+  $("settings-panel").append($("devices"));
+  view.show("call");
+  $("hangup").focus({ preventScroll: true });
+  stayAwake();
+  await call.join({ consent: true });
+}
+
+// ------------------------------------------------------------------------------------------------ the call's events
+
+function wire(target) {
+  const on = (name, handle) => target.addEventListener(name, ({ detail }) => target === call && handle(detail));
+  on("state", stateChanged);
+  on("signaling", drawStatus);
+  on("peer", peerChanged);
+  on("media", drawMedia);
+  on("devices", listDevices);
+  on("meter", (detail) => view.meter(detail, call.role));
+  on("quality", view.quality);
+  on("sas", (detail) => view.sas(detail, call.peer.name));
+  on("warning", (detail) => view.warn(detail, call.entry));
+  on("status", paymentInCall);
+  on("continue", continuing);
+  on("replaced", replaced);
+  on("error", failed);
+  on("ended", ended);
+}
+
+function stateChanged({ state }) {
+  drawStatus();
+  drawPeer();
+  if (state === "connected") playRemote();
+}
+
+function statusWords() {
+  const { state, peer, signaling } = call;
+  const away = !signaling.open && signaling.failures >= AWAY_AFTER;
+  if (away && live()) return [state === "connected" ? "status_gateway_away_live" : "status_gateway_away", "bad"];
+  if (state === "reconnecting" && peer.state === "left") return ["status_peer_left", "busy"];
+  if (state === "reconnecting" && peer.state !== "connected" && peer.state !== "joined") return ["status_peer_reconnecting", "busy"];
+  return [`status_${state}`, state === "connected" ? "good" : "busy"];
+}
+
+function drawStatus() {
+  if (!live()) return;
+  const [key, tone] = statusWords();
+  view.status(view.say(key, { name: call.peer.name }), tone);
+}
+
+function peerChanged({ replaced: moved }) {
+  view.peerName(call.peer.name);
+  drawStatus();
+  drawPeer();
+  if (moved) view.toast(view.say("peer_replaced", { name: call.peer.name }));
+}
+
+function drawPeer() {
+  const { state, peer, remoteStream } = call;
+  const picture = remoteStream?.getVideoTracks().some((track) => !track.muted && track.readyState === "live");
+  const shown = Boolean(picture && peer.media?.video !== false);
+  view.nobody(state === "connected" ? "" : $("stage-status").textContent, shown);
+}
+
+function drawMedia() {
+  view.controls(call.media);
+  view.startButton(call.entry, canStart());
+  attach($("local-video"), call.localStream);
+  attach($("remote-video"), call.remoteStream);
+  drawPeer();
+  listenToLevel();
+}
+
+/** A new incarnation brings a new stream; until its first picture the element keeps the old one's last. */
+function attach(element, stream) {
+  if (!stream || (element === $("remote-video") && !stream.getTracks().length)) return;
+  if (element.srcObject !== stream) element.srcObject = stream;
+  if (element === $("remote-video")) playRemote();
+  else if (element.paused) element.play().catch(() => null);
+}
+
+function playRemote() {
+  const element = $("remote-video");
+  if (!element.srcObject) return;
+  element.setSinkId?.(call.speaker ?? "").catch(() => null);
+  // A reload has no click behind it, and some browsers hold the sound back then.
+  element.play().then(
+    () => ($("sound").hidden = true),
+    (error) => {
+      if (error.name === "NotAllowedError") $("sound").hidden = false;
+    },
+  );
+}
+
+function paymentInCall({ payment }) {
+  if (!payment) return;
+  const text = { failed: "pay_failed", action_required: "pay_action" }[payment.status];
+  if (text) view.toast(`${view.say(text)}. ${view.say(`${text}_text`)}`);
+}
+
+function failed(error) {
+  if (call.state !== "failed") return view.toast(view.errorText(error));
+  leaveStage();
+  view.problem(error.code, error.message, { text: view.say("reload"), run: () => location.reload() });
+}
+
+function replaced() {
+  leaveStage();
+  const run = async () => {
+    try {
+      await call.useHere();
+      view.show("call");
+      stayAwake();
+    } catch (error) {
+      view.problem(error.code ?? "protocol", error.message);
+    }
+  };
+  view.problem("replaced", "", { text: view.say("use_here"), run });
+}
+
+// -------------------------------------------------------------------------------------------- going on, and the end
+
+function continuing({ state, amount_max: amount }) {
+  const button = $("continue");
+  if (state === "offered" || state === "peer_wants") offerContinue(amount);
+  if (state === "peer_wants") view.toast(view.say("continue_peer", { name: call.peer.name }));
+  if (state === "agreed" && call.result) goOn();
+  if (state === "agreed") button.disabled = true;
+}
+
+function offerContinue(amount = call.role === "client" ? call.entry.pricing.amount_max : 0) {
+  const button = $("continue");
+  const { currency } = call.entry.pricing;
+  button.textContent = amount > 0 ? view.say("continue_up_to", { amount: view.money(amount, currency) }) : view.say("continue");
+  button.hidden = button.disabled = false;
+  (call.result ? $("closing-continue") : $("banner-actions")).append(button);
+  if (!call.result) $("banner").hidden = false;
+}
+
+function askToContinue() {
+  try {
+    call.continue();
+    $("continue").disabled = true;
+    $("continue").textContent = view.say("continue_wait", { name: call.peer.name });
+  } catch (error) {
+    view.toast(view.errorText(error));
+  }
+}
+
+/** Both want to go on: into the next session on this same page, with the devices as they were. */
+async function goOn() {
+  const before = call;
+  const next = await before.next();
+  const { url } = before.successor;
+  if (url) history.replaceState(null, "", new URL(url, location.href).hash);
+  secret = location.hash.slice(1);
+  before.close();
+  $("continue").hidden = true;
+  call = window.parley = next;
+  view.peerName(call.peer.name);
+  wire(call);
+  if (call.result) return ended();
+  await openMedia(before.lastMedia);
+  await start();
+}
+
+function ended() {
+  leaveStage();
+  view.closing(call.result, call.entry);
+  view.status(view.say("status_ended"));
+  const { summary } = call.result;
+  $("rating").hidden = !call.signaling.open;
+  if (!$("stars").children.length) view.stars(rate);
+  if (call.successor) return void goOn().catch(failed);
+  if (summary?.continue && $("continue").hidden) offerContinue();
+  else $("closing-continue").append($("continue"));
+  if (summary && !summary.receipt_url && summary.amount_total > 0) waitForReceipt(call, RECEIPT_POLLS);
+}
+
+/** The receipt's link comes over the socket; if that is gone, the link's own entry has it. */
+function waitForReceipt(target, polls) {
+  if (polls === 0 || target.waiting) return;
+  target.waiting = true;
+  setTimeout(async () => {
+    target.waiting = false;
+    if (target !== call || call.result.summary.receipt_url) return;
+    if (!call.signaling.open) {
+      const entry = await call.refresh().catch(() => null);
+      if (entry?.end?.summary?.receipt_url) return view.closing(Object.assign(call.result, entry.end), call.entry);
+    }
+    waitForReceipt(target, polls - 1);
+  }, ENTER_AGAIN_MS);
+}
+
+function leaveStage() {
+  $("banner").hidden = $("toast").hidden = true;
+  view.panel("sas-panel", "sas-chip", false);
+  view.panel("settings-panel", "settings", false);
+  meterStop();
+  wakeLock?.release().catch(() => null);
+  wakeLock = null;
+  $("remote-video").srcObject = null;
+}
+
+function rate(chosen) {
+  stars = chosen;
+  view.rated(stars);
+  $("comment-row").hidden = false;
+  $("comment").placeholder = view.say("comment");
+  sendRating();
+}
+
+function sendRating() {
+  let text = "rated";
+  try {
+    call.rate(stars, { comment: $("comment").value.trim() || undefined });
+  } catch {
+    text = "rating_lost";
+  }
+  $("rating-state").textContent = view.say(text);
+}
+
+// ---------------------------------------------------------------------------------------------- devices and controls
+
+async function listDevices() {
+  const devices = await call.devices();
+  for (const [kind, list] of Object.entries(devices)) view.deviceList(kind, list, call.activeDevice(kind));
+}
+
+/** Runs a device action; what goes wrong is said in the lobby's notice or over the stage. */
+async function attempt(action) {
+  try {
+    await action();
+    view.mediaNotice([]);
+    await listDevices();
+  } catch (error) {
+    if (call.state === "new") showMediaErrors([error]);
+    else view.toast(view.errorText(error));
+  }
+}
+
+async function toggleCamera(on) {
+  $("camera").disabled = true;
+  await attempt(() => call.setCamera(on));
+  $("camera").disabled = false;
+  if (call.state !== "new") return;
+  $("start-with").querySelector(`[value=${call.media.video ? "video" : "voice"}]`).checked = true;
+  $("camera").focus();
+}
+
+/** Draws the microphone's level while the lobby is open. */
+function listenToLevel() {
+  meterStop();
+  const track = call.localStream.getAudioTracks()[0];
+  if (call.state !== "new" || !track || !("AudioContext" in window)) return;
+  const context = new AudioContext();
+  const analyser = new AnalyserNode(context, { fftSize: 512 });
+  context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  const timer = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    const power = Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
+    // Speech lies between about -50 and -10 dB.
+    view.level(power > 0 ? Math.min(1, Math.max(0, (20 * Math.log10(power) + 50) / 40)) : 0);
+  }, 80);
+  const wake = () => context.resume();
+  addEventListener("pointerdown", wake, { once: true });
+  meterStop = () => {
+    clearInterval(timer);
+    removeEventListener("pointerdown", wake);
+    context.close().catch(() => null);
+    meterStop = () => {};
+  };
+}
+
+/** The screen stays on during the call, where the browser can. */
+async function stayAwake() {
+  wakeLock = (await navigator.wakeLock?.request("screen").catch(() => null)) ?? null;
+}
+
+function togglePanel(id, button) {
+  const open = $(id).hidden;
+  for (const [other, opener] of [["sas-panel", "sas-chip"], ["settings-panel", "settings"]])
+    view.panel(other, opener, other === id && open);
+}
+
+$("lobby-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (canStart() && call.state === "new") start();
+});
+$("start-with").addEventListener("change", () => toggleCamera(wantsVideo()));
+$("mic").addEventListener("click", () => attempt(() => call.setMicrophone(!call.media.audio)));
+$("camera").addEventListener("click", () => toggleCamera(!call.media.video));
+$("hangup").addEventListener("click", () => call.leave());
+$("continue").addEventListener("click", askToContinue);
+$("sound").addEventListener("click", playRemote);
+$("banner-close").addEventListener("click", () => ($("banner").hidden = true));
+$("settings").addEventListener("click", () => togglePanel("settings-panel", "settings"));
+$("sas-chip").addEventListener("click", () => togglePanel("sas-panel", "sas-chip"));
+$("rating").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (stars) sendRating();
+});
+for (const kind of ["audioinput", "videoinput", "audiooutput"])
+  $(kind).addEventListener("change", ({ target }) => attempt(() => call.switchDevice(kind, target.value)));
+
+addEventListener("keydown", ({ key }) => {
+  if (key !== "Escape") return;
+  for (const [id, button] of [["sas-panel", "sas-chip"], ["settings-panel", "settings"]]) {
+    if ($(id).hidden) continue;
+    view.panel(id, button, false);
+    $(button).focus();
+  }
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible" && live() && !wakeLock) stayAwake();
+});
+// Back, close and reload ask first while the call is live; whoever goes all the same may come back by the link.
+addEventListener("beforeunload", (event) => {
+  if (live()) event.preventDefault();
+});
+addEventListener("hashchange", () => {
+  if (location.hash.slice(1) !== secret) location.reload();
+});
+
+view.speak(navigator.language);
+view.status(view.say("status_loading"), "busy");
+enter();
