@@ -1,1 +1,1 @@
-"""REST for the marketplace: routes, schemas, problem details, idempotency, OpenAPI, health."""
+"""The REST API: one table of endpoints that serves requests and writes its own OpenAPI document."""

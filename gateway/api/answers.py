@@ -1,0 +1,272 @@
+"""What answers look like: pydantic models, filled by `views` and published by `openapi`.
+
+Amounts are integers in minor units, times RFC 3339 in UTC with milliseconds, durations integers in seconds.
+Members are always present; what is not known yet, or does not apply, is null.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.api.schemas import Kind, Media, Role, Status
+
+Time = str
+EndReason = Literal[
+    "client_left", "expert_left", "ended_by_api", "limit_reached", "cap_reached", "funds_reached",
+    "lone_party_timeout", "connection_lost", "declined", "missed", "canceled", "expired", "no_show_client",
+    "no_show_expert", "payment_failed", "node_lost",
+]  # fmt: skip
+PaymentStatus = Literal[
+    "none", "awaiting_join", "pending", "action_required", "held", "failed", "capturing", "captured", "released",
+    "due", "refunded", "partially_refunded", "disputed",
+]  # fmt: skip
+
+
+def moment(example: str = "2026-11-21T20:00:00.000Z") -> Any:
+    """A field for a `Time`."""
+    return Field(examples=[example], json_schema_extra={"format": "date-time"})
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClientView(Answer):
+    id: str
+    name: str | None
+    email: str | None
+    locale: str | None
+    timezone: str | None
+    stripe_customer: str | None
+
+
+class ExpertView(Answer):
+    id: str
+    name: str | None
+    email: str | None
+    locale: str | None
+    timezone: str | None
+    stripe_account: str | None
+    country: str | None
+    rating: float | None
+
+
+class AmbassadorView(Answer):
+    stripe_account: str
+    share_bps: int
+
+
+class RateView(Answer):
+    unit_amount: int = Field(description="Minor units per minute")
+    currency: str
+
+
+class Card(Answer):
+    brand: str
+    last4: str
+    country: str | None
+
+
+class PaymentView(Answer):
+    status: PaymentStatus
+    amount_held: int
+    amount_captured: int
+    amount_refunded: int
+    attempt: int = Field(description="Counts the cards tried")
+    card: Card | None
+    hold_until: Time | None = moment()
+    action_url: str | None = Field(description="Where the client confirms the card (3-D Secure)")
+    decline_code: str | None
+    client_secret: str | None = Field(description="For Stripe's elements in the client's hands only")
+
+
+class TransferView(Answer):
+    to: Literal["expert", "ambassador"]
+    amount: int
+    currency: str = Field(description="The settlement currency, which may differ from the session's")
+    status: Literal["pending", "paid", "withheld", "reversed", "owed"]
+    account: str | None
+    stripe_id: str | None
+    amount_share: int | None = Field(description="The share in the session's currency")
+    reason: str | None = Field(description="Why it is withheld, if it is")
+
+
+class Seat(Answer):
+    """A side's way into the call. `token` and `url` are that person's secrets; only `create` and `tokens` tell them."""
+
+    joined_at: Time | None = moment()
+    token: str | None = Field(description="For the first connect, within ten minutes")
+    url: str | None = Field(description="The call page; the link works until `expires_at`")
+
+
+class Participants(Answer):
+    client: Seat
+    expert: Seat
+
+
+class Session(Answer):
+    id: str = Field(examples=["ses_01k9m0h3f8q2v7x4r6s5t1w2y3"])
+    object: Literal["session"] = "session"
+    livemode: bool
+    created: Time = moment()
+    expires_at: Time = moment("2026-11-22T20:00:00.000Z")
+    reference: str | None
+    kind: Kind
+    media: Media
+    ring: bool
+    hold: Literal["now", "join"]
+    status: Status
+    end_reason: EndReason | None = Field(description="Why it ended; the only place that says so")
+    client: ClientView
+    expert: ExpertView
+    ambassador: AmbassadorView | None
+    rate: RateView
+    currency: str
+    commission_bps: int
+    free_seconds: int = Field(description="What is left of the free part, at the start of this session")
+    limit_seconds: int = Field(description="The session ends after this time")
+    cap_seconds: int = Field(description="No session is longer than this")
+    waived: bool
+    payment: PaymentView
+    transfers: list[TransferView]
+    participants: Participants
+    started_at: Time | None = moment()
+    ended_at: Time | None = moment("2026-11-21T20:30:00.000Z")
+    continues: str | None = Field(description="The session before this one, on the same terms")
+    continued_by: str | None
+    ratings: dict[str, Any] = Field(description="By the side that gave them")
+    settled: bool = Field(description="No step of money is open any more")
+    billable_seconds: int | None = Field(description="Null, like the amounts below, until `finalized`")
+    free_seconds_used: int | None
+    amount_total: int | None = Field(description="What the client pays")
+    amount_expert: int | None
+    amount_platform: int | None
+    amount_ambassador: int | None
+    amount_metered: int | None = Field(description="What the metered time costs, before a waiver")
+    amount_waived: int | None
+    amount_captured: int
+    amount_refunded: int
+
+
+class SessionList(Answer):
+    object: Literal["list"] = "list"
+    data: list[Session]
+    has_more: bool
+
+
+class EntryView(Answer):
+    session: str
+    role: Role
+    token: str
+    url: str
+
+
+class Row(Answer):
+    """One stored interval. A retry rewrites its row; rows of two owners may overlap, and the union counts once."""
+
+    epoch: int
+    number: int
+    started_at: Time = moment()
+    ended_at: Time = moment()
+    ms: int
+
+
+class Interval(Answer):
+    started_at: Time = moment()
+    ended_at: Time = moment()
+    ms: int
+
+
+class BillView(Answer):
+    billable_seconds: int
+    free_seconds_used: int
+    amount_total: int
+    amount_expert: int
+    amount_platform: int
+    amount_ambassador: int
+    amount_metered: int
+    amount_waived: int
+    waived_reason: str | None
+    currency: str
+
+
+class Usage(Answer):
+    session: str
+    object: Literal["usage"] = "usage"
+    final: bool = Field(description="Whether the session is finalized; before that the figures still grow")
+    rows: list[Row]
+    intervals: list[Interval] = Field(description="Their union: when both were together")
+    union_ms: int
+    free_ms: int
+    free_seconds_used: int
+    billable_ms: int
+    billable_seconds: int
+    bill: BillView
+    arithmetic: str = Field(description="The bill in one line, to be checked by hand")
+
+
+class Receipt(Answer):
+    role: Role
+    number: str
+    issued_at: Time | None = moment()
+    url: str | None = Field(description="A page to read and print, for this person only")
+    delivery: str = Field(description="How far the mail has come", examples=["sent"])
+
+
+class ReceiptList(Answer):
+    object: Literal["list"] = "list"
+    data: list[Receipt]
+    has_more: bool
+
+
+class Event(Answer):
+    """Word for word as the webhook carries it, so that one reader does for both."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+    type: str = Field(examples=["session.finalized"])
+    api_version: str
+    created: int = Field(description="Milliseconds since the Unix epoch")
+    session: str
+    sequence: int = Field(description="Counts up from 1 without a gap")
+    data: dict[str, Any]
+
+
+class EventList(Answer):
+    object: Literal["list"] = "list"
+    data: list[Event]
+    has_more: bool
+
+
+class Received(Answer):
+    received: Literal[True] = True
+
+
+class Entrance(Answer):
+    """What the call page learns of the session before it joins."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    session: str
+    role: Role
+    token: str | None
+    signal: str
+    status: Status
+
+
+class ProblemView(Answer):
+    """RFC 9457; `code` is stable. Some codes add members of their own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    param: str | None
+    request_id: str

@@ -1,0 +1,128 @@
+"""What the API needs of the rest of the gateway, as protocols, and the context that carries it to the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from gateway.api.auth import KeyRing
+from gateway.api.idempotency import Idempotency
+from gateway.api.schemas import Role
+from gateway.api.terms import Limits
+from gateway.clock import Clock, SystemClock
+from gateway.session import NewSession
+
+
+class Docs(Protocol):
+    """The records of one session as the journal keeps them (times wall ms)."""
+
+    @property
+    def session(self) -> Mapping[str, Any]: ...
+
+    @property
+    def payment(self) -> Mapping[str, Any]: ...
+
+    @property
+    def people(self) -> Mapping[str, Any]: ...
+
+    @property
+    def receipts(self) -> Mapping[str, Any] | None: ...
+
+
+class Entry(Protocol):
+    """A person's way into the call; both members are secrets."""
+
+    @property
+    def token(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+
+class Created(Protocol):
+    @property
+    def docs(self) -> Docs: ...
+
+    @property
+    def client(self) -> Entry: ...
+
+    @property
+    def expert(self) -> Entry: ...
+
+
+class Sessions(Protocol):
+    """The use cases. Each raises NotFound for a session that the account does not have."""
+
+    async def create(self, terms: NewSession, *, account: str, livemode: bool, session_id: str) -> Created:
+        """Open the session under the id given, waiting at most 10 s for the hold's first outcome; again with the same
+        id, give the session that is there.
+
+        Raises Conflict `reference_in_use`, `expert_busy`, `expert_offline`. A CallerError means: nothing was written.
+        """
+        ...
+
+    async def get(self, account: str, session: str) -> Docs: ...
+
+    async def list(
+        self,
+        account: str,
+        *,
+        status: str | None,
+        expert: str | None,
+        client: str | None,
+        reference: str | None,
+        limit: int,
+        starting_after: str | None,
+    ) -> tuple[Sequence[Docs], bool]:
+        """Newest first, and whether there are more."""
+        ...
+
+    async def end(self, account: str, session: str, reason: str | None) -> Docs: ...
+
+    async def tokens_for(self, account: str, session: str, role: Role) -> Entry:
+        """Raises Conflict `session_ended`."""
+        ...
+
+    async def usage(self, account: str, session: str) -> Mapping[str, Any]:
+        """`rows` [{epoch, number, start, end}], `bill` (as in the session's record), `arithmetic`."""
+        ...
+
+    async def pay(self, account: str, session: str, payment_method: str) -> Docs: ...
+
+    async def waive(self, account: str, session: str) -> Docs: ...
+
+    async def enter(self, secret: str) -> Mapping[str, Any]:
+        """The body of `POST /v1/enter`. Raises CallerError `link_invalid`, `link_expired`, `session_ended`."""
+        ...
+
+    async def events(self, account: str, session: str, after: int) -> Sequence[Mapping[str, Any]]: ...
+
+
+# The printable page of a receipt's secret (HTML); raises NotFound.
+ReceiptPage = Callable[[str], Awaitable[str]]
+# Takes Stripe's raw body and its Stripe-Signature header; raises InvalidRequest `stripe_signature_invalid`.
+StripeEvents = Callable[[bytes, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """Everything the public application serves from. `public_url` is the gateway's own address, without a path."""
+
+    sessions: Sessions
+    keys: KeyRing
+    idempotency: Idempotency
+    public_url: str
+    limits: Limits = field(default_factory=Limits)
+    clock: Clock = field(default_factory=SystemClock)
+    receipt_page: ReceiptPage | None = None
+    stripe_events: StripeEvents | None = None
+
+    @property
+    def docs_url(self) -> str:
+        return f"{self.public_url}/v1/docs"
+
+
+CONTEXT = web.AppKey("api_context", ApiContext)

@@ -1,0 +1,216 @@
+"""Examples for the documentation, made by the same code that serves: they cannot drift from what is answered."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from gateway import session as core
+from gateway import sessions
+from gateway.api import terms, views
+from gateway.api.schemas import CreateSession, parse
+
+NOW: Final = 1_795_291_200_000  # 2026-11-21T20:00:00.000Z
+ID: Final = "ses_01k9m0h3f8q2v7x4r6s5t1w2y3"
+
+CREATE: Final[dict[str, Any]] = {
+    "reference": "order-123",
+    "kind": "metered",
+    "media": "video",
+    "client": {
+        "id": "c1",
+        "name": "Client",
+        "email": "client@example.com",
+        "locale": "en",
+        "stripe_customer": "cus_4f2k",
+        "payment_method": "pm_card_visa",
+    },
+    "expert": {
+        "id": "e1",
+        "name": "Expert",
+        "email": "expert@example.com",
+        "locale": "de",
+        "stripe_account": "acct_demo",
+        "country": "DE",
+        "rating": 4.6,
+    },
+    "ambassador": {"stripe_account": "acct_demo_ambassador", "share_bps": 2000},
+    "rate": {"unit_amount": 300, "currency": "usd"},
+    "free_minutes": 5,
+    "max_minutes": 90,
+    "ring": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A session's records, as `context.Docs` wants them."""
+
+    session: dict[str, Any]
+    payment: dict[str, Any]
+    people: dict[str, Any]
+    receipts: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    token: str
+    url: str
+
+
+def opened(*, now: int = NOW, order: dict[str, Any] = CREATE, id: str = ID, account: str = "acc_dev") -> Records:
+    """The records right after creation, with the card held."""
+    new = terms.order(parse(CreateSession, order), terms.Limits(), now=now)
+    step = core.opened(
+        new, id=id, account=account, livemode=False, now=now, cap_ms=5_400_000, expires_ms=24 * 3_600_000
+    )
+    people: dict[str, Any] = {
+        role: {name: order[role].get(name) for name in ("name", "email", "locale", "timezone")} for role in core.ROLES
+    }
+    return Records(core.funded(step.record).record.to_dict(), _payment(step.record, now), people)
+
+
+def _payment(record: core.SessionRecord, now: int) -> dict[str, Any]:
+    return {
+        "status": "held" if record.amount_max else "none",
+        "currency": record.currency,
+        "amount_held": record.amount_max,
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "attempt": 1,
+        "card": {"brand": "visa", "last4": "4242", "country": "US"},
+        "hold_until": now + 6 * 24 * 3_600_000,
+        "transfers": [],
+        "settled": False,
+    }
+
+
+def finalized() -> Records:
+    """The same after 30 minutes together, 5 of them free: 25 minutes at 3.00 are 75.00."""
+    records = opened()
+    start, finish = NOW + 60_000, NOW + 60_000 + 1_800_000
+    bill = {
+        "intervals": [[start, finish]],
+        "union_ms": 1_800_000,
+        "free_seconds_used": 300,
+        "billable_ms": 1_500_000,
+        "billable_seconds": 1500,
+        "amount_metered": 7500,
+        "amount_waived": 0,
+        "waived_reason": None,
+        "amount_total": 7500,
+        "amount_expert": 6750,
+        "amount_platform": 600,
+        "amount_ambassador": 150,
+        "currency": "usd",
+    }
+    record = core.SessionRecord.from_dict(records.session)
+    record = replace(record, status="finalized", end_reason="client_left", started_at=start, ended_at=finish, bill=bill)
+    payment = records.payment | {"status": "captured", "amount_captured": 7500, "settled": True}
+    payment["transfers"] = [
+        {"to": "expert", "account": "acct_demo", "amount": 6750, "currency": "usd", "status": "paid"},
+        {"to": "ambassador", "account": "acct_demo_ambassador", "amount": 150, "currency": "usd", "status": "paid"},
+    ]
+    return replace(records, session=asdict(record), payment=payment)
+
+
+def _created() -> dict[str, Any]:
+    ways = {
+        role: Way(f"eyJhbGciOiJIUzI1NiJ9.{role}.…", f"https://gateway.example/call#eyJ…{role}") for role in core.ROLES
+    }
+    return views.session(opened(), ways).model_dump(mode="json")
+
+
+def _finalized() -> dict[str, Any]:
+    return views.session(finalized()).model_dump(mode="json")
+
+
+def _usage() -> dict[str, Any]:
+    records = finalized()
+    bill = records.session["bill"]
+    (start, end), *_ = bill["intervals"]
+    measured = {
+        "rows": [{"epoch": 1, "number": 1, "start": start, "end": end}],
+        "bill": bill,
+        "arithmetic": "⌊max(0, 1800000 ms − 300000 ms free) ÷ 1000⌋ = 1500 s; round(300 × 1500 ÷ 60) = 7500; waived 0; "
+        "total 7500 = expert 6750 + platform 600 + ambassador 150 usd",
+    }
+    return views.usage(records, measured).model_dump(mode="json")
+
+
+def _event() -> dict[str, Any]:
+    return {
+        "id": "evt_01k9m0h3f9a8b7c6d5e4f3g2h1",
+        "type": "session.created",
+        "api_version": "2026-11-01",
+        "created": NOW,
+        "session": ID,
+        "sequence": 1,
+        "data": core.summary(core.SessionRecord.from_dict(opened().session)),
+    }
+
+
+def _entrance() -> dict[str, Any]:
+    records = opened()
+    record = core.SessionRecord.from_dict(records.session)
+    return {
+        "session": ID,
+        "role": "client",
+        "token": "eyJhbGciOiJIUzI1NiJ9.client.…",
+        "signal": "wss://gateway.example/v1/signal",
+        "status": "ready",
+        "media": "video",
+        "locale": "en",
+        "you": {"name": "Client"},
+        "peer": {"name": "Expert"},
+        "pricing": sessions.pricing(record, "client"),
+        "payment": sessions.payment_for(records.payment, "client"),
+        "terms": sessions.terms(record, records.payment, "client"),
+        "expires_at": record.expires_at,
+        "end": None,
+    }
+
+
+def _page(*items: dict[str, Any]) -> dict[str, Any]:
+    return {"object": "list", "data": list(items), "has_more": False}
+
+
+REQUESTS: Final[dict[str, dict[str, Any]]] = {
+    "createSession": CREATE,
+    "endSession": {"reason": "support request 42"},
+    "createToken": {"role": "client"},
+    "payWithAnotherCard": {"payment_method": "pm_card_mastercard"},
+    "waiveFee": {},
+    "enter": {"secret": "eyJhbGciOiJIUzI1NiJ9.entry.signature"},
+}
+
+
+def answers() -> dict[str, Any]:
+    """By the name of the endpoint."""
+    receipt = {
+        "role": "client",
+        "number": "PG-2026-000042",
+        "issued_at": views.stamp(NOW + 1_890_000),
+        "url": "https://gateway.example/r/9f…",
+        "delivery": "sent",
+    }
+    return {
+        "createSession": _created(),
+        "listSessions": _page(_finalized()),
+        "getSession": _finalized(),
+        "endSession": _finalized(),
+        "createToken": {
+            "session": ID,
+            "role": "client",
+            "token": "eyJhbGciOiJIUzI1NiJ9.client.…",
+            "url": "https://gateway.example/call#eyJ…client",
+        },
+        "getUsage": _usage(),
+        "listReceipts": _page(receipt),
+        "payWithAnotherCard": views.session(opened()).model_dump(mode="json"),
+        "waiveFee": views.session(opened()).model_dump(mode="json") | {"waived": True, "limit_seconds": 900},
+        "listSessionEvents": _page(_event()),
+        "listEvents": _page(_event()),
+        "enter": _entrance(),
+        "receiveStripeEvent": {"received": True},
+    }

@@ -1,0 +1,258 @@
+"""What requests may say: pydantic models, strict, with unknown fields refused. Rules across fields are in `terms`."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from gateway.api.cardnumbers import find_card
+from gateway.errors import InvalidRequest
+
+M = TypeVar("M", bound=BaseModel)
+Kind = Literal["metered", "booked", "pro_bono", "free"]
+Media = Literal["voice", "video"]
+Role = Literal["client", "expert"]
+Status = Literal["created", "ringing", "ready", "live", "interrupted", "ended", "finalized"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# The shape only, as browsers check it (HTML, section 4.10.5.1.5): whether it exists is known when mail arrives.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_EMAIL = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
+
+
+def _plain(text: str) -> str:
+    """Line breaks would forge mail headers, and direction overrides would let a name disguise itself."""
+    if _CONTROL.search(text):
+        raise PydanticCustomError("control_characters", "Control characters are not allowed")
+    return text
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text):
+        raise PydanticCustomError("email", "This is not an e-mail address")
+    return text
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError):
+        raise PydanticCustomError("timezone", "This is not a time zone of the IANA database") from None
+    return name
+
+
+Text = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_plain)]
+Id = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_plain)]
+Email = Annotated[
+    str, Field(min_length=3, max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_email)
+]
+Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}([-_][A-Z][a-z]{3})?([-_]([A-Z]{2}|[0-9]{3}))?$")]
+Timezone = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$"), AfterValidator(_timezone)]
+BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
+
+
+def _stripe_id(prefix: str) -> Any:
+    return Field(max_length=255, pattern=rf"^{prefix}_[A-Za-z0-9_]+$")
+
+
+Customer = Annotated[str, _stripe_id("cus")]
+PaymentMethod = Annotated[str, _stripe_id("pm")]
+Account = Annotated[str, _stripe_id("acct")]
+
+
+class Request(BaseModel):
+    """Strict, because a rate of "300" or of 300.5 is a mistake of the caller that should not be guessed at."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Client(Request):
+    """Who pays. `id` is the marketplace's own; name and e-mail go into the receipts."""
+
+    id: Id
+    name: Text
+    email: Email
+    locale: Locale = "en"
+    timezone: Timezone | None = Field(default=None, description="IANA name; the receipt's times are shown in it")
+    stripe_customer: Customer | None = Field(default=None, description="Required with `payment_method`")
+    payment_method: PaymentMethod | None = Field(default=None, description="The card to hold; required for a price")
+
+
+class Expert(Request):
+    """Who is paid. The rating is the one that counts for this session (R16)."""
+
+    id: Id
+    name: Text
+    email: Email
+    locale: Locale = "en"
+    timezone: Timezone | None = Field(default=None, description="IANA name; the receipt's times are shown in it")
+    stripe_account: Account | None = Field(default=None, description="Connected account; required for a price")
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = Field(
+        default=None, description="ISO 3166-1 alpha-2, of the Stripe account; required for a price"
+    )
+    rating: Annotated[float, Field(ge=0, le=5)] | None = Field(default=None, description="0 to 5; null: none yet")
+
+
+class Ambassador(Request):
+    """Who referred the expert, and takes a share of the platform's commission (R19)."""
+
+    stripe_account: Account
+    share_bps: BasisPoints = Field(description="Of the commission, in hundredths of a percent")
+
+
+class Rate(Request):
+    unit_amount: int = Field(ge=0, le=1_000_000, description="Minor units per minute")
+    currency: str = Field(max_length=8, description="usd, gbp, eur, cad or chf")
+
+
+class CreateSession(Request):
+    """`POST /v1/sessions`. A declined card is no refusal: the answer tells it in `payment`."""
+
+    reference: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)] | None = Field(
+        default=None, description="Yours; unique among unfinished sessions"
+    )
+    kind: Kind = "metered"
+    media: Media = Field(default="video", description="How the call starts; both may switch at any time")
+    ring: bool = Field(default=False, description="Ring the expert's devices, instead of sending links")
+    hold: Literal["now", "join"] = Field(default="now", description="When the card is held")
+    client: Client
+    expert: Expert
+    ambassador: Ambassador | None = None
+    rate: Rate | None = Field(default=None, description="Required for `metered`")
+    free_minutes: int = Field(default=0, ge=0, le=90, description="The first minutes together that cost nothing (R2)")
+    max_minutes: int | None = Field(
+        default=None, ge=1, description="The client's limit; 30 if unsaid (15 without a fee), at most 90"
+    )
+    commission_bps: BasisPoints | None = Field(default=None, description="Of the total; the configured 1000 if unsaid")
+    if_not_eligible: Literal["refuse", "free"] = Field(
+        default="refuse", description="What to do if the expert may not be paid yet (R16)"
+    )
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="RFC 3339; until when the links open the session. 24 hours if unsaid"
+    )
+
+
+class EndSession(Request):
+    reason: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)] | None = Field(
+        default=None, description="Yours, for the record; `end_reason` stays the gateway's own word"
+    )
+
+
+class JoinToken(Request):
+    role: Role
+
+
+class Payment(Request):
+    payment_method: PaymentMethod
+
+
+class Waive(Request):
+    """Nothing to say: the session is the path's."""
+
+
+class Enter(Request):
+    secret: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[A-Za-z0-9._~-]+$")]
+
+
+class Query(BaseModel):
+    """Query parameters arrive as text, so these models convert; unknown names are refused all the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Limit = Annotated[int, Field(ge=1, le=100)]
+
+
+class SessionFilter(Query):
+    status: Status | None = None
+    expert: Id | None = Field(default=None, description="The expert's id, as you gave it")
+    client: Id | None = Field(default=None, description="The client's id, as you gave it")
+    reference: Annotated[str, Field(max_length=200)] | None = None
+    limit: Limit = 10
+    starting_after: Annotated[str, Field(pattern=r"^ses_[a-z0-9]{1,40}$")] | None = Field(
+        default=None, description="The last id of the page before"
+    )
+
+
+class EventPage(Query):
+    after: int = Field(default=0, ge=0, le=1_000_000_000, description="The last `sequence` that you have")
+    limit: Limit = 100
+
+
+class EventFilter(EventPage):
+    session: Annotated[str, Field(pattern=r"^ses_[a-z0-9]{1,40}$")]
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body; empty means {}.
+
+    Raises InvalidRequest: `invalid_json`, or `card_number_refused` if any field looks like a card number.
+    """
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from None
+    refuse_cards(value)
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body must be one JSON object.", code="invalid_json")
+    return value
+
+
+def refuse_cards(value: object) -> None:
+    try:
+        path = find_card(value)
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
+    if path is not None:
+        raise InvalidRequest(
+            "A field looks like a card number. Send Stripe's id of the payment method instead.",
+            code="card_number_refused",
+            param=path or None,
+        )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 8259 section 4 leaves the meaning of duplicate names open; two readers would see two rates."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate name")
+    return members
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse(model: type[M], values: dict[str, Any], *, query: bool = False) -> M:
+    """`values` as the model. Raises InvalidRequest naming the first offending field in `param`, never its value."""
+    try:
+        return model.model_validate(values) if query else model.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise _refusal(error.errors(include_url=False, include_context=False, include_input=False), query) from None
+
+
+def _refusal(errors: list[ErrorDetails], query: bool) -> InvalidRequest:
+    first = errors[0]
+    param = ".".join(str(part) for part in first["loc"])
+    noun = "parameter" if query else "field"
+    kind = {"missing": "missing", "extra_forbidden": "unknown"}.get(first["type"], "invalid")
+    detail = {
+        "missing": f"`{param}` is required.",
+        "unknown": f"`{param}` is not a {noun} of this call.",
+        "invalid": f"`{param}`: {first['msg']}.",
+    }[kind]
+    more = [".".join(str(part) for part in error["loc"]) for error in errors[1:10]]
+    return InvalidRequest(detail, code=f"{kind}_{noun}", param=param, **({"also": more} if more else {}))
+
+
+def as_utc_ms(moment: datetime) -> int:
+    """Milliseconds since the Unix epoch."""
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,206 @@
+"""Renders the records of a session into the objects of the REST API; pure.
+
+Nothing leaves by accident: each answer names its members, so a new field of a record stays inside until it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.api import answers
+from gateway.api.context import Created, Docs, Entry
+from gateway.api.schemas import Role
+from gateway.session import ROLES
+
+Record = Mapping[str, Any]
+PEOPLE = ("name", "email", "locale", "timezone")
+BILL = (
+    "billable_seconds", "free_seconds_used", "amount_total", "amount_expert", "amount_platform", "amount_ambassador",
+    "amount_metered", "amount_waived",
+)  # fmt: skip
+
+
+def time(ms: int | None) -> str | None:
+    """Wall ms as RFC 3339 in UTC with milliseconds."""
+    return None if ms is None else stamp(ms)
+
+
+def stamp(ms: int) -> str:
+    moment = datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.Session:
+    """The session object; with `entries`, the ways into the call."""
+    record, payment = docs.session, docs.payment
+    bill = record.get("bill") or {}
+    return answers.Session(
+        id=record["id"],
+        livemode=record["livemode"],
+        created=stamp(record["created"]),
+        expires_at=stamp(record["expires_at"]),
+        reference=record["reference"],
+        kind=record["kind"],
+        media=record["media"],
+        ring=record["ring"],
+        hold=record["hold"],
+        status=record["status"],
+        end_reason=record["end_reason"],
+        client=_client(docs),
+        expert=_expert(docs),
+        ambassador=answers.AmbassadorView(**record["ambassador"]) if record["ambassador"] else None,
+        rate=answers.RateView(unit_amount=record["unit_amount"], currency=record["currency"]),
+        currency=record["currency"],
+        commission_bps=record["commission_bps"],
+        free_seconds=record["free_ms"] // 1000,
+        limit_seconds=record["limit_ms"] // 1000,
+        cap_seconds=record["cap_ms"] // 1000,
+        waived=record["waived"],
+        payment=_payment(payment),
+        transfers=[_transfer(transfer) for transfer in payment.get("transfers", ())],
+        participants=_participants(record, entries or {}),
+        started_at=time(record["started_at"]),
+        ended_at=time(record["ended_at"]),
+        continues=record.get("continues"),
+        continued_by=record.get("continued_by"),
+        ratings=dict(record.get("ratings") or {}),
+        settled=payment.get("settled", False),
+        amount_captured=payment.get("amount_captured", 0),
+        amount_refunded=payment.get("amount_refunded", 0),
+        **_figures(bill),
+    )
+
+
+def _figures(bill: Record) -> dict[str, Any]:
+    return {name: bill.get(name) for name in BILL}
+
+
+def created(made: Created) -> answers.Session:
+    return session(made.docs, {"client": made.client, "expert": made.expert})
+
+
+def _client(docs: Docs) -> answers.ClientView:
+    record = docs.session["client"]
+    return answers.ClientView(
+        id=record["id"], stripe_customer=record.get("stripe_customer"), **_person(docs.people, "client")
+    )
+
+
+def _expert(docs: Docs) -> answers.ExpertView:
+    record = docs.session["expert"]
+    rating = record.get("rating_milli")
+    return answers.ExpertView(
+        id=record["id"],
+        stripe_account=record.get("stripe_account"),
+        country=record.get("country"),
+        rating=None if rating is None else rating / 1000,
+        **_person(docs.people, "expert"),
+    )
+
+
+def _person(people: Record, role: Role) -> dict[str, Any]:
+    """Null after the person was erased (R22): the session's own record holds ids only."""
+    person = people.get(role) or {}
+    return {name: person.get(name) for name in PEOPLE}
+
+
+def _payment(payment: Record) -> answers.PaymentView:
+    card = payment.get("card")
+    return answers.PaymentView(
+        status=payment.get("status", "none"),
+        amount_held=payment.get("amount_held", 0),
+        amount_captured=payment.get("amount_captured", 0),
+        amount_refunded=payment.get("amount_refunded", 0),
+        attempt=payment.get("attempt", 0),
+        card=answers.Card(brand=card["brand"], last4=card["last4"], country=card.get("country")) if card else None,
+        hold_until=time(payment.get("hold_until")),
+        action_url=payment.get("action_url"),
+        decline_code=payment.get("decline_code"),
+        client_secret=payment.get("client_secret"),
+    )
+
+
+def _transfer(transfer: Record) -> answers.TransferView:
+    return answers.TransferView(
+        to=transfer["to"],
+        amount=transfer["amount"],
+        currency=transfer["currency"],
+        status=transfer["status"],
+        account=transfer.get("account"),
+        stripe_id=transfer.get("stripe_id"),
+        amount_share=transfer.get("amount_share"),
+        reason=transfer.get("reason"),
+    )
+
+
+def _participants(record: Record, entries: Mapping[Role, Entry]) -> answers.Participants:
+    joined = record.get("joined") or {}
+
+    def seat(role: Role) -> answers.Seat:
+        entry = entries.get(role)
+        return answers.Seat(
+            joined_at=time(joined.get(role)),
+            token=entry.token if entry else None,
+            url=entry.url if entry else None,
+        )
+
+    return answers.Participants(client=seat("client"), expert=seat("expert"))
+
+
+def sessions(page: Sequence[Docs], has_more: bool) -> answers.SessionList:
+    return answers.SessionList(data=[session(docs) for docs in page], has_more=has_more)
+
+
+def entry(session_id: str, role: Role, way: Entry) -> answers.EntryView:
+    return answers.EntryView(session=session_id, role=role, token=way.token, url=way.url)
+
+
+def usage(docs: Docs, measured: Record) -> answers.Usage:
+    """The interval ledger and how the bill follows from it; before `finalized`, as it stands now."""
+    record, bill = docs.session, measured["bill"]
+    return answers.Usage(
+        session=record["id"],
+        final=record["status"] == "finalized",
+        rows=[
+            answers.Row(epoch=row["epoch"], number=row["number"], **_span(row["start"], row["end"]))
+            for row in measured["rows"]
+        ],
+        intervals=[answers.Interval(**_span(start, end)) for start, end in bill["intervals"]],
+        union_ms=bill["union_ms"],
+        free_ms=record["free_ms"],
+        free_seconds_used=bill["free_seconds_used"],
+        billable_ms=bill["billable_ms"],
+        billable_seconds=bill["billable_seconds"],
+        bill=_bill(bill),
+        arithmetic=measured["arithmetic"],
+    )
+
+
+def _span(start: int, end: int) -> dict[str, Any]:
+    return {"started_at": stamp(start), "ended_at": stamp(end), "ms": end - start}
+
+
+def _bill(bill: Record) -> answers.BillView:
+    return answers.BillView(**_figures(bill), waived_reason=bill.get("waived_reason"), currency=bill["currency"])
+
+
+def events(page: Sequence[Record], has_more: bool) -> answers.EventList:
+    return answers.EventList(data=[answers.Event(**event) for event in page], has_more=has_more)
+
+
+def receipts(docs: Docs, public_url: str) -> answers.ReceiptList:
+    """Both sides' receipts, those that exist."""
+    found = [
+        answers.Receipt(
+            role=role,
+            number=receipt["number"],
+            issued_at=time(receipt.get("issued_at")),
+            url=f"{public_url}/r/{receipt['secret']}" if receipt.get("secret") else None,
+            delivery=receipt.get("delivery", "pending"),
+        )
+        for role in ROLES
+        if (receipt := (docs.receipts or {}).get(role))
+    ]
+    return answers.ReceiptList(data=found, has_more=False)
