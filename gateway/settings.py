@@ -31,10 +31,10 @@ SIGNING_KEY_BYTES = 32
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
-Currency = Literal["usd", "gbp", "eur", "cad", "chf"]
+Currency = Annotated[str, Field(pattern="^(usd|gbp|eur|cad|chf)$")]
 Scope = Literal["sessions", "money", "read"]
 # Stripe's smallest charges by settlement currency. No source was found for CAD and CHF: taken to be like USD.
-MINIMUM_MINOR: Mapping[Currency, int] = {"usd": 50, "gbp": 30, "eur": 50, "cad": 50, "chf": 50}
+MINIMUM_MINOR: Mapping[str, int] = {"usd": 50, "gbp": 30, "eur": 50, "cad": 50, "chf": 50}
 
 
 class BadConfiguration(GatewayError):
@@ -128,6 +128,9 @@ class Stripe(Group):
     settlement_currency: Currency = "usd"
     minimum_minor: Mapping[Currency, Positive] = Field(default_factory=lambda: dict(MINIMUM_MINOR))
 
+    foreign_margin_bps: BasisPoints = 6_000
+    descriptor_prefix_length: Annotated[int, Field(ge=0, le=20)] = 10
+
     @model_validator(mode="after")
     def _minimum_known(self) -> Self:
         if self.settlement_currency not in self.minimum_minor:
@@ -145,8 +148,9 @@ class Mail(Group):
 
 
 class Issuer(Group):
+    id: str = Field(default="default", pattern=r"^[a-z0-9_-]{1,32}$")
     name: str = "Parley"
-    address: str = ""
+    address: tuple[str, ...] = ()
     tax_id: str = ""
     support: str = ""
 

@@ -170,7 +170,7 @@ class Marketplace:
         session, mails, stripe = await asyncio.gather(
             self._tolerant(self._gateway("GET", f"/v1/sessions/{session_id}")),
             self._tolerant(self._read(self.config.mail_url + ".json")),
-            self._tolerant(self._read(self.config.stripe_url + "/sandbox/state")),
+            self._tolerant(self._read(f"{self.config.stripe_url}/sandbox/state?transfer_group={session_id}")),
         )
         return {
             "id": session_id,

@@ -89,6 +89,11 @@ class EmbeddedValkey:
     ) -> None:
         await self.stop()
 
+    async def answers(self) -> bool:
+        """Whether a server runs on this directory already, started by whomever."""
+        async with Redis.from_url(self.url) as client:
+            return await _pings(client)
+
     async def start(self) -> None:
         """Returns when the server answers. Raises ValkeyFailed."""
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,0 +1,369 @@
+"""The `gateway` command: what it understands, and what it does with signals, logs and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import uvloop
+
+from gateway import __version__
+from gateway.errors import GatewayError
+from gateway.settings import BadConfiguration, Log, Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from gateway.meter.replay import Replay
+
+OK, FAILED, USAGE, BAD_CONFIGURATION = 0, 1, 2, 78  # 78: EX_CONFIG of sysexits.h
+API_KEY_VARIABLE = "PARLEY_API_KEY"
+EXIT_CODES = textwrap.dedent("""\
+    exit codes:
+      0   done, or stopped by SIGINT or SIGTERM
+      1   failed; standard error says why
+      2   the command line was not understood
+      78  the configuration is bad; standard error names each key
+""")
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = _parser().parse_args(arguments)
+    command: Command = args.command
+    try:
+        return command(args)
+    except BadConfiguration as fault:
+        print(*fault.problems, sep="\n", file=sys.stderr)
+        return BAD_CONFIGURATION
+    except (GatewayError, OSError) as fault:
+        print(f"gateway: {fault}", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _described(argparse.ArgumentParser(prog="gateway"), "The realtime media and metering gateway.")
+    parser.add_argument("--version", action="version", version=f"gateway {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, summary: str, description: str = "") -> argparse.ArgumentParser:
+        sub = _described(commands.add_parser(name, help=summary), description or summary)
+        sub.set_defaults(command=command)
+        return sub
+
+    serve = add("serve", _serve, "run a node: REST, signaling, media, metering")
+    serve.add_argument("--with-bridge", action="store_true", help="run the bridge to Stripe, mail and webhooks inside")
+    bridge = add("bridge", _bridge, "run a bridge: holds, captures, transfers, receipts, webhooks; any number of them")
+    _dev_arguments(add("dev", _dev, "run the whole product on this machine, with everything it needs embedded"))
+    check = add("check-config", _check, "check the configuration and print what is in force, secrets masked")
+    for sub in (serve, bridge, check):
+        sub.add_argument("--config", type=Path, metavar="FILE", help="TOML file; environment variables override it")
+    _token_arguments(add("token", _token, "mint a join token and a link for one side of a session"))
+    _replay_arguments(
+        add("replay", _replay, "rebuild a session's bill from its ledger, and compare it with the one kept")
+    )
+    return parser
+
+
+def _described(parser: argparse.ArgumentParser, description: str) -> argparse.ArgumentParser:
+    parser.description = description[0].upper() + description[1:].rstrip(".") + "."
+    parser.epilog = EXIT_CODES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
+def _dev_arguments(dev: argparse.ArgumentParser) -> None:
+    dev.add_argument("--host", default="127.0.0.1", type=_address, help="address to listen on (default %(default)s)")
+    dev.add_argument("--port", default=8080, type=_port, help="pages, REST, signaling (default %(default)s)")
+    dev.add_argument("--media-port", default=3478, type=_port, help="UDP, media (default %(default)s)")
+    dev.add_argument("--private-port", default=9090, type=_port, help="health and metrics (default %(default)s)")
+    dev.add_argument(
+        "--data", type=Path, metavar="DIR", help="keeps everything over restarts (default: a temporary folder)"
+    )
+    dev.add_argument("--config", type=Path, metavar="FILE", help="TOML file with other settings, such as [session]")
+
+
+def _token_arguments(token: argparse.ArgumentParser) -> None:
+    token.add_argument("session", metavar="SESSION")
+    token.add_argument("--role", choices=("client", "expert"), required=True)
+    token.add_argument("--config", type=Path, metavar="FILE", help="sign it here, with this configuration's key")
+    token.add_argument(
+        "--url", default="http://localhost:8080", help="ask this gateway over REST (default %(default)s)"
+    )
+    token.add_argument("--api-key", default=os.environ.get(API_KEY_VARIABLE), help=f"default: ${API_KEY_VARIABLE}")
+
+
+def _replay_arguments(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument("session", metavar="SESSION")
+    where = replay.add_mutually_exclusive_group(required=True)
+    where.add_argument("--config", type=Path, metavar="FILE", help="the configuration whose Redis holds the session")
+    where.add_argument("--data", type=Path, metavar="DIR", help="the data directory of a `gateway dev`, running or not")
+    replay.add_argument("--json", action="store_true", help="for programs")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise ValueError(text)
+    return port
+
+
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from gateway.app import serve
+
+    settings = Settings.load(args.config)
+    log_to_stderr(settings.log)
+    return run(serve(settings, with_bridge=args.with_bridge))
+
+
+def _bridge(args: argparse.Namespace) -> int:
+    from gateway.app import bridge
+
+    settings = Settings.load(args.config)
+    log_to_stderr(settings.log)
+    return run(bridge(settings))
+
+
+def _dev(args: argparse.Namespace) -> int:
+    from gateway.dev.stack import DevOptions, stack
+
+    options = DevOptions(args.host, args.port, args.private_port, args.media_port, args.data, args.config)
+    log_to_stderr(Log(format="console", level="info"))
+
+    async def until_stopped() -> None:
+        async with stack(options, lambda line: print(line, flush=True)):
+            await asyncio.Event().wait()
+
+    return run(until_stopped())
+
+
+def _check(args: argparse.Namespace) -> int:
+    print(json.dumps(Settings.load(args.config).effective(), indent=2, ensure_ascii=False))
+    return OK
+
+
+def _token(args: argparse.Namespace) -> int:
+    if args.config is None and not args.api_key:
+        print(f"gateway token: needs --config, or --api-key (or {API_KEY_VARIABLE}) for --url", file=sys.stderr)
+        return USAGE
+
+    async def mint() -> None:
+        minted = await (_signed(args) if args.config else _asked(args))
+        print(f"token {minted['token']}\nurl {minted['url']}")
+
+    return run(mint())
+
+
+async def _asked(args: argparse.Namespace) -> dict[str, str]:
+    import aiohttp
+
+    url = f"{args.url.rstrip('/')}/v1/sessions/{args.session}/tokens"
+    try:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {args.api_key}"}) as http:
+            async with http.post(url, json={"role": args.role}) as response:
+                answer = await response.json(content_type=None)
+    except (aiohttp.ClientError, ValueError) as fault:
+        raise GatewayError(f"{args.url} does not answer as a gateway: {fault}") from None
+    if response.status >= 400:
+        raise GatewayError(f"{answer.get('code')}: {answer.get('detail') or answer.get('title')}")
+    return dict(answer)
+
+
+async def _signed(args: argparse.Namespace) -> dict[str, str]:
+    from gateway.clock import SystemClock
+    from gateway.errors import NotFound
+    from gateway.journal import Journal
+    from gateway.keys import Keys
+    from gateway.tokens import Tokens
+
+    settings = Settings.load(args.config)
+    async with _redis(settings.redis.url.get_secret_value()) as redis:
+        doc = (await Journal(redis, Keys(settings.redis.partitions)).read(args.session, "session"))["session"]
+    if doc is None:
+        raise NotFound(f"There is no session {args.session}.")
+    tokens = Tokens(settings.secrets.signing_key.get_secret_value().encode())
+    secret = tokens.entry(args.session, args.role, expires_at=doc.body["expires_at"])
+    token = tokens.join(args.session, args.role, now=SystemClock().wall_ms())
+    return {"token": token, "url": f"{settings.server.public_url}/call#{secret}"}
+
+
+def _replay(args: argparse.Namespace) -> int:
+    found: list[Replay] = []
+
+    async def rebuild() -> None:
+        found.append(await (_replay_in_data(args) if args.data else _replay_in_redis(args)))
+
+    code = run(rebuild())
+    if code != OK:
+        return code
+    print(json.dumps(_as_json(found[0]), indent=2) if args.json else _as_text(found[0]))
+    return FAILED if found[0].differences else OK
+
+
+async def _replay_in_redis(args: argparse.Namespace) -> Replay:
+    settings = Settings.load(args.config)
+    async with _redis(settings.redis.url.get_secret_value()) as redis:
+        return await _rebuilt(redis, args.session, settings.redis.partitions, settings)
+
+
+async def _replay_in_data(args: argparse.Namespace) -> Replay:
+    """A `gateway dev` that runs on the directory is asked; otherwise its Valkey is started for a moment."""
+    from gateway.dev.valkey import EmbeddedValkey
+
+    if not (args.data / "valkey").is_dir():
+        raise GatewayError(f"{args.data} is not the data directory of a gateway dev")
+    valkey = EmbeddedValkey(args.data / "valkey")
+    if await valkey.answers():
+        async with _redis(valkey.url) as redis:
+            return await _rebuilt(redis, args.session)
+    async with valkey, _redis(valkey.url) as redis:
+        return await _rebuilt(redis, args.session)
+
+
+async def _rebuilt(redis: Redis, session: str, partitions: int = 64, settings: Settings | None = None) -> Replay:
+    from gateway.billing_bridge.pricing import Terms, minimum_charge
+    from gateway.errors import NotFound
+    from gateway.journal import Journal
+    from gateway.keys import Keys
+    from gateway.meter.ledger import Ledger
+    from gateway.meter.replay import replay
+
+    keys = Keys(partitions)
+    journal = Journal(redis, keys)
+    doc = (await journal.read(session, "session"))["session"]
+    if doc is None:
+        raise NotFound(f"There is no session {session}.")
+    terms = Terms()
+    if settings is not None:
+        stripe = settings.stripe
+        terms = Terms(stripe.settlement_currency, stripe.minimum_minor, stripe.foreign_margin_bps)
+    minimum = minimum_charge(doc.body["currency"], terms)
+    return await replay(journal, Ledger(redis, keys), session, minimum=minimum)
+
+
+def _as_json(replay: Replay) -> dict[str, Any]:
+    return {
+        "session": replay.record.id,
+        "rows": [{"epoch": row.epoch, "start": row.start, "end": row.end} for row in replay.usage.rows],
+        "bill": replay.bill.to_dict(),
+        "frozen": replay.frozen,
+        "differences": {name: {"frozen": was, "replayed": now} for name, (was, now) in replay.differences.items()},
+    }
+
+
+def _as_text(replay: Replay) -> str:
+    bill, record = replay.bill, replay.record
+    currency = bill.currency.upper()
+
+    def money(amount: int) -> str:
+        return f"{amount / 100:>12,.2f} {currency}"
+
+    spans = [f"  {start} – {end}  {(end - start) / 1000:>10.3f} s" for start, end in bill.intervals]
+    lines = [
+        f"{record.id}  {record.status}{f', {record.end_reason}' if record.end_reason else ''}",
+        f"{len(replay.usage.rows)} rows in the ledger, {len(bill.intervals)} spans together (wall ms):",
+        *spans,
+        f"together   {bill.union_ms / 1000:>12.3f} s",
+        f"free       {bill.free_seconds_used:>12} s",
+        f"billable   {bill.billable_seconds:>12} s  × {record.unit_amount / 100:.2f} {currency} a minute",
+        f"metered    {money(bill.amount_metered)}",
+        f"waived     {money(bill.amount_waived)}" + (f"  ({bill.waived_reason})" if bill.waived_reason else ""),
+        f"total      {money(bill.amount_total)}",
+        f"expert     {money(bill.shares.expert)}",
+        f"platform   {money(bill.shares.platform)}",
+        f"ambassador {money(bill.shares.ambassador)}",
+    ]
+    return "\n".join([*lines, *_verdict(replay)])
+
+
+def _verdict(replay: Replay) -> list[str]:
+    if replay.frozen is None:
+        return ["not final yet: this is what it would cost now"]
+    if not replay.differences:
+        return ["the frozen bill is the same"]
+    return [
+        "THE FROZEN BILL DIFFERS:",
+        *(f"  {name}: frozen {was}, replayed {now}" for name, (was, now) in replay.differences.items()),
+    ]
+
+
+@asynccontextmanager
+async def _redis(url: str) -> AsyncIterator[Redis]:
+    from redis.asyncio import Redis
+
+    redis = Redis.from_url(url)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+def run(work: Coroutine[Any, Any, None]) -> int:
+    """Run to the end on uvloop. SIGINT and SIGTERM cancel the work, which then cleans up; a second one ends at once."""
+
+    async def with_signals() -> int:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work, name="main")
+
+        def stop() -> None:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        try:
+            await task
+        except asyncio.CancelledError:
+            structlog.get_logger(__name__).info("stopped")
+        return OK
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(with_signals())
+
+
+def log_to_stderr(settings: Log) -> None:
+    """Ours and the libraries' lines in one form on standard error; standard output stays free for answers."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    # Plain tracebacks: richer ones print local variables, and those hold tokens, SDP and addresses.
+    console = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=32
+    )
+    last: list[Any] = [console]
+    if settings.format == "json":
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)

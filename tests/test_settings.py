@@ -1,0 +1,194 @@
+"""Settings: strict, overridable, and silent about secrets."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from gateway.settings import BadConfiguration, Settings
+
+SAMPLE = Path(__file__).parent.parent / "config" / "gateway.toml"
+NEEDED = """
+[media]
+advertise = ["192.0.2.1"]
+[stripe]
+api_key = "sk_test_file"
+webhook_secret = "whsec_file"
+[secrets]
+signing_key = "0123456789abcdef0123456789abcdef"
+"""
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    for name in ("REDIS_URL", "STRIPE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def load(more: str = "", needed: str = NEEDED, **environment: str) -> Settings:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        file = tmp_path / "gateway.toml"
+        file.write_text(needed + more)
+        return Settings.load(file)
+
+    return load
+
+
+def problems(load: Load, *args: str, **environment: str) -> str:
+    with pytest.raises(BadConfiguration) as caught:
+        load(*args, **environment)
+    return "\n".join(caught.value.problems)
+
+
+def test_defaults_are_those_of_the_rules(load) -> None:
+    session = load().session
+    assert session.cap_seconds == 90 * 60
+    assert session.commission_bps == 1000
+    assert session.warnings == (600, 300, 60, 30)
+    assert session.flush_ms == 500
+    assert load().redis.waitaof_ms == 1000
+
+
+def test_the_file_overrides_the_default_and_the_environment_the_file(load) -> None:
+    more = "[session]\ncap_seconds = 100\nlone_seconds = 7\n"
+    settings = load(more, GATEWAY_SESSION__CAP_SECONDS="60", GATEWAY_SESSION__WARNINGS="[20, 5]")
+    assert settings.session.cap_seconds == 60
+    assert settings.session.warnings == (20, 5)
+    assert settings.session.lone_seconds == 7
+
+
+def test_the_command_line_overrides_everything(load, tmp_path, monkeypatch) -> None:
+    load()
+    monkeypatch.setenv("GATEWAY_SERVER__PORT", "1")
+    settings = Settings.load(tmp_path / "gateway.toml", {"server": {"port": 2}})
+    assert settings.server.port == 2
+    assert settings.server.public_url == "http://localhost:2"
+
+
+def test_plain_names_are_understood_and_the_prefixed_ones_win(load) -> None:
+    settings = load(REDIS_URL="redis://plain/0", STRIPE_API_KEY="sk_test_plain", GATEWAY_REDIS__URL="redis://own/0")
+    assert settings.redis.url.get_secret_value() == "redis://own/0"
+    assert settings.stripe.api_key.get_secret_value() == "sk_test_plain"
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("[session]\ncap_secnds = 1\n", "session.cap_secnds: unknown key (did you mean cap_seconds?)"),
+        ("[sesion]\n", "sesion: unknown key (did you mean session?)"),
+        ("[[api_keys]]\nsha256 = '00'\naccount = 'acc_1'\nrole = 1\n", "api_keys.0.role: unknown key"),
+        (
+            "[webhooks]\nendpoints = [{url = 'https://a', secret = 'whsec_1', x = 1}]\n",
+            "webhooks.endpoints.0.x: unknown",
+        ),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_names_it(load, more: str, named: str) -> None:
+    assert named in problems(load, more)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("GATEWAY_SESION__CAP_SECONDS", "GATEWAY_SESION__CAP_SECONDS: unknown (did you mean GATEWAY_SESSION?)"),
+        ("GATEWAY_SESSION__CAP_SECNDS", "GATEWAY_SESSION__CAP_SECNDS: session.cap_secnds: unknown key"),
+    ],
+)
+def test_an_unknown_variable_is_an_error_that_names_it(load, name: str, named: str) -> None:
+    assert named in problems(load, **{name: "1"})
+
+
+def test_every_missing_key_is_named_at_once(load) -> None:
+    said = problems(load, "", "")
+    for key in ("stripe.api_key", "stripe.webhook_secret", "secrets.signing_key"):
+        assert f"{key}: required" in said
+    assert "advertise must name the addresses" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("[session]\ncap_seconds = 5401\n", "session.cap_seconds"),  # R6
+        ("[session]\nlimit_default_minutes = 91\n", "session.limit_default_minutes"),  # R6
+        ("[session]\nflush_ms = 1001\n", "session.flush_ms"),  # law 3: a crash costs at most a second
+        ("[session]\nwarnings = [30, 60]\n", "session.warnings"),
+        ("[session]\ncommission_bps = 10001\n", "session.commission_bps"),
+        ("[session]\nrate_min_minor = 9\nrate_max_minor = 8\n", "session"),
+        ("[server]\npublic_url = 'https://a.example/path'\n", "server.public_url"),
+        ("[webhooks]\nendpoints = [{url = 'https://a', secret = 'short'}]\n", "webhooks.endpoints.0.secret"),
+        ("[[api_keys]]\nsha256 = 'pg_test_in_the_clear'\naccount = 'acc_1'\n", "api_keys.0.sha256"),
+        ("[log]\nlevel = 'loud'\n", "log.level"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_key(load, more: str, key: str) -> None:
+    assert f"gateway.toml: {key}: " in problems(load, more)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_that_reaches_nobody_is_not_offered(load, host: str) -> None:
+    needed = NEEDED.replace('advertise = ["192.0.2.1"]', f'host = "{host}"')
+    assert "advertise must name" in problems(load, "", needed)
+
+
+def test_media_on_one_address_offers_that_address(load) -> None:
+    needed = NEEDED.replace('advertise = ["192.0.2.1"]', 'host = "192.0.2.7"')
+    assert load("", needed).media.addresses == ("192.0.2.7",)
+    assert load().media.addresses == ("192.0.2.1",)
+
+
+def test_no_secret_is_shown_in_errors_repr_or_the_effective_settings(load) -> None:
+    secrets = ["sk_test_file", "whsec_file", "0123456789abcdef0123456789abcdef", "hunter2"]
+    settings = load("[redis]\nurl = 'redis://user:hunter2@db:6379/0'\n[mail]\npassword = 'hunter2'\n")
+    shown = json.dumps(settings.effective()) + repr(settings) + str(settings)
+    assert "redis://user:**********@db:6379/0" in shown
+    shown += problems(load, "[server]\nport = 'hunter2'\n[mail]\npassword = 7\n")
+    assert [secret for secret in secrets if secret in shown] == []
+
+
+def test_a_broken_file_is_named_with_the_line(load, tmp_path: Path) -> None:
+    assert re.search(r"gateway\.toml: .*line 1", problems(load, "", "[session\n"))
+    with pytest.raises(BadConfiguration, match=r"nowhere\.toml: No such file"):
+        Settings.load(tmp_path / "nowhere.toml")
+
+
+def test_a_list_that_is_no_json_is_explained(load) -> None:
+    assert "JSON" in problems(load, GATEWAY_SESSION__WARNINGS="60,30")
+
+
+def _keys(model: type[BaseModel]) -> dict[str, object]:
+    """Every key with its default; groups as tables."""
+    found: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found[name] = _keys(kind)
+        else:
+            default = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+            found[name] = default.get_secret_value() if isinstance(default, SecretStr) else default
+    return found
+
+
+def test_the_sample_names_every_key_and_tells_the_true_defaults() -> None:
+    text = re.sub(r"(?m)^#(?=\[|[a-z_]+ =)", "", SAMPLE.read_text())
+    sample = tomllib.loads(text)
+    known = _keys(Settings)
+    assert sample.keys() == known.keys()
+    examples = {"public_url", "advertise", "api_base", "api_key", "webhook_secret", "username", "password", "address"}
+    examples |= {"signing_key", "endpoints"}
+    for group, keys in known.items():
+        if isinstance(keys, dict):
+            assert sample[group].keys() == keys.keys()
+            for key in keys.keys() - examples:
+                default = keys[key]
+                told = tuple(sample[group][key]) if isinstance(default, tuple) else sample[group][key]
+                assert (key, told) == (key, default)
+
+
+def test_the_sample_is_refused_until_its_secrets_are_filled_in() -> None:
+    with pytest.raises(BadConfiguration, match="signing_key"):
+        Settings.load(SAMPLE)
