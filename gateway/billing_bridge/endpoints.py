@@ -1,0 +1,154 @@
+"""Where the marketplace wants its events: endpoints out of the settings and out of the store, and their secrets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+import redis.asyncio as aioredis
+from redis.exceptions import RedisError
+from standardwebhooks import Webhook
+
+from gateway.clock import Clock
+from gateway.errors import InvalidRequest, NotFound, StoreUnavailable
+from gateway.ids import new_id
+
+KEY: Final = "webhooks:endpoints"
+FRESH_MS: Final = 1_000  # how long a sender may go on with what it read: a change is in force after that
+ROTATION_MS: Final = 24 * 3_600_000  # both secrets sign for a day, so that receivers can change over at leisure
+SECRET_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A signing secret (`whsec_…`), with the wall ms when it stops signing if it was rotated out."""
+
+    value: str
+    until: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Secret(until={self.until})"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A receiver. `types` empty = all; `since`: older events are not sent by themselves; `account` None = all."""
+
+    id: str
+    url: str
+    secrets: tuple[Secret, ...]
+    types: tuple[str, ...] = ()
+    enabled: bool = True
+    disabled_reason: str | None = None
+    since: int = 0
+    account: str | None = None
+
+    def wants(self, event: dict[str, Any]) -> bool:
+        return event["created"] >= self.since and (not self.types or event["type"] in self.types)
+
+    def signature(self, event_id: str, at_ms: int, body: str) -> str:
+        """The `webhook-signature` header (Standard Webhooks 1.0): one signature for each secret in force."""
+        at = datetime.fromtimestamp(at_ms // 1000, UTC)
+        live = [s for s in self.secrets if s.until is None or s.until > at_ms]
+        return " ".join(Webhook(secret.value).sign(event_id, at, body) for secret in live)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Endpoint:
+        body = json.loads(text)
+        return cls(
+            **{**body, "secrets": tuple(Secret(**one) for one in body["secrets"]), "types": tuple(body["types"])}
+        )
+
+
+def new_webhook_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+
+
+def configured(url: str, secret: str) -> Endpoint:
+    """An endpoint out of the settings; its id follows from its URL, so that it is the same after a restart."""
+    return Endpoint("whe_" + hashlib.sha256(url.encode()).hexdigest()[:26], url, (Secret(secret),))
+
+
+class Endpoints:
+    """All endpoints. Stored ones live in one hash; what is stored under a configured one's id overrides it, so that an
+    endpoint which answered 410 stays disabled after a restart."""
+
+    def __init__(self, redis: aioredis.Redis, clock: Clock, fixed: Iterable[Endpoint] = ()) -> None:
+        self._redis, self._clock = redis, clock
+        self._fixed = {endpoint.id: endpoint for endpoint in fixed}
+        self._known: dict[str, Endpoint] = {}
+        self._read_at = -FRESH_MS
+
+    async def list(self, account: str | None = None) -> list[Endpoint]:
+        """All endpoints (of an account, if given), oldest first. Raises StoreUnavailable."""
+        await self._refresh()
+        return [e for e in self._known.values() if account is None or e.account in (None, account)]
+
+    async def cached(self) -> dict[str, Endpoint]:
+        """By id, at most FRESH_MS old: for the sender, which asks for every delivery."""
+        if self._clock.boot_ms() - self._read_at >= FRESH_MS:
+            await self._refresh()
+        return self._known
+
+    async def get(self, endpoint_id: str) -> Endpoint:
+        await self._refresh()
+        if endpoint_id not in self._known:
+            raise NotFound("There is no such webhook endpoint.", code="endpoint_not_found")
+        return self._known[endpoint_id]
+
+    async def add(self, url: str, types: Iterable[str] = (), account: str | None = None) -> Endpoint:
+        """A new endpoint with a fresh secret. It gets events from now on. Raises InvalidRequest."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+            raise InvalidRequest("The URL must be http(s) with a host and no user name.", param="url")
+        now = self._clock.wall_ms()
+        secret = Secret(new_webhook_secret())
+        return await self._save(
+            Endpoint(new_id("whe"), url, (secret,), tuple(sorted(set(types))), since=now, account=account)
+        )
+
+    async def remove(self, endpoint_id: str) -> None:
+        """It gets nothing more; what was open for it becomes a dead letter. Raises NotFound, InvalidRequest."""
+        if endpoint_id in self._fixed:
+            raise InvalidRequest("This endpoint is set in the configuration.", code="endpoint_configured")
+        await self.get(endpoint_id)
+        await self._redis.hdel(KEY, endpoint_id)
+        await self._refresh()
+
+    async def rotate(self, endpoint_id: str) -> Endpoint:
+        """A new secret first; the old ones sign beside it for ROTATION_MS. Raises NotFound."""
+        endpoint, now = await self.get(endpoint_id), self._clock.wall_ms()
+        old = [replace(s, until=s.until or now + ROTATION_MS) for s in endpoint.secrets if not s.until or s.until > now]
+        return await self._save(replace(endpoint, secrets=(Secret(new_webhook_secret()), *old)))
+
+    async def disable(self, endpoint_id: str, reason: str) -> None:
+        await self._save(replace(await self.get(endpoint_id), enabled=False, disabled_reason=reason))
+
+    async def enable(self, endpoint_id: str) -> Endpoint:
+        """On again, for events from now on; resend brings back older ones. Raises NotFound."""
+        endpoint = replace(await self.get(endpoint_id), enabled=True, disabled_reason=None)
+        return await self._save(replace(endpoint, since=self._clock.wall_ms()))
+
+    async def _save(self, endpoint: Endpoint) -> Endpoint:
+        await self._redis.hset(KEY, endpoint.id, endpoint.to_json())
+        await self._refresh()
+        return endpoint
+
+    async def _refresh(self) -> None:
+        try:
+            rows = cast(dict[bytes, bytes], await self._redis.hgetall(KEY))
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+        stored = {e.id: e for e in map(Endpoint.from_json, rows.values())}
+        self._known = dict(sorted((self._fixed | stored).items()))
+        self._read_at = self._clock.boot_ms()

@@ -1,0 +1,347 @@
+"""The receipt of one side of a session: when it is due, and every figure that it states.
+
+Pure: takes the frozen bill, the payment and people, and gives figures; words and formats are `rendering`'s.
+Contents: R7, 5-money (The bill, People and cards). Money in minor units, times in wall ms, durations in ms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+from gateway.errors import Bug
+
+Role = Literal["client", "expert"]
+ROLES: Final[tuple[Role, Role]] = ("client", "expert")
+
+Readiness = Literal["send", "wait", "never"]
+Outcome = Literal[
+    "paid", "due", "partly_refunded", "refunded", "disputed", "waived", "below_minimum", "within_free", "free"
+]
+LineKind = Literal["together", "free", "billable", "booked", "waived", "total", "commission", "net"]
+SpanKind = Literal["free", "billed", "interrupted"]
+
+# A payment in one of these may still change what the receipt would say.
+_OPEN_PAYMENTS: Final = frozenset({"awaiting_join", "pending", "action_required", "held", "capturing"})
+_OPEN_STEPS: Final = frozenset({"intent", "sent", "unknown"})
+# Transfers are not waited for: one may be withheld for weeks, and the receipt is about the session.
+_AWAITED_STEPS: Final = frozenset({"hold", "capture", "release", "cancel"})
+
+_REFUNDED: Final[Mapping[str, Outcome]] = {
+    "partially_refunded": "partly_refunded",
+    "refunded": "refunded",
+    "disputed": "disputed",
+    "due": "due",
+    "failed": "due",
+}
+# Control characters would break headers and text mails; directional overrides would let a name rewrite its line.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+_NAME_LENGTH: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who issues the receipts. `id` names the issuer in the series of numbers and must not change with the name."""
+
+    name: str
+    id: str = "default"
+    address: tuple[str, ...] = ()
+    tax_id: str = ""
+    support: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the arithmetic; `amount` is signed, None where the line is about time alone."""
+
+    kind: LineKind
+    amount: int | None
+    seconds: int | None = None
+    unit_amount: int | None = None
+    bps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the session: connected (within the free part, or billed) or interrupted."""
+
+    kind: SpanKind
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    brand: str
+    last4: str
+
+
+@dataclass(frozen=True, slots=True)
+class CardMoney:
+    """The client's side of the money: held on the card, charged, given back."""
+
+    card: Card | None
+    held: int
+    charged: int
+    released: int
+    refunded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The expert's share in the currency in which Stripe transfers it; `rate` = that currency per session currency."""
+
+    currency: str
+    amount: int
+    rate: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """An ISO week, Monday to Sunday, UTC."""
+
+    year: int
+    number: int
+    first: date
+    last: date
+
+
+@dataclass(frozen=True, slots=True)
+class Earnings:
+    """The expert's side of the money. `transfer` is the transfer's status, None while there is none."""
+
+    transfer: str | None
+    settlement: Settlement | None
+    payout: Week | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """All that one side's receipt states. It never holds the other side's e-mail, address or account (law 7)."""
+
+    role: Role
+    number: str
+    issued_at: int
+    issuer: Issuer
+    link: str
+    livemode: bool
+    locale: str
+    timezone: str | None
+    client_name: str
+    expert_name: str
+    session: str
+    reference: str | None
+    media: str
+    started_at: int
+    ended_at: int
+    duration_ms: int
+    free_seconds: int
+    billable_seconds: int
+    unit_amount: int
+    currency: str
+    outcome: Outcome
+    amount_total: int
+    amount_waived: int
+    lines: tuple[Line, ...]
+    timeline: tuple[Span, ...]
+    payment: CardMoney | None
+    earnings: Earnings | None
+
+    @property
+    def interruptions(self) -> int:
+        return sum(1 for span in self.timeline if span.kind == "interrupted")
+
+    @property
+    def peer_name(self) -> str:
+        return self.expert_name if self.role == "client" else self.client_name
+
+
+def readiness(session: Mapping[str, Any] | None, payment: Mapping[str, Any] | None) -> Readiness:
+    """Whether receipts go out now, later or not at all: none for a session that nobody met in and nobody paid for."""
+    if session is None:
+        return "never"
+    if session["status"] != "finalized" or session.get("bill") is None:
+        return "wait"
+    money = payment or {"status": "none"}
+    if money["status"] in _OPEN_PAYMENTS or _steps_open(money.get("steps", ())):
+        return "wait"
+    met = session.get("started_at") is not None or session["bill"]["started_at"] is not None
+    return "send" if met or money.get("amount_captured", 0) > 0 else "never"
+
+
+def _steps_open(steps: Sequence[Mapping[str, Any]]) -> bool:
+    return any(step["step"] in _AWAITED_STEPS and step["state"] in _OPEN_STEPS for step in steps)
+
+
+def compose(
+    session: Mapping[str, Any],
+    payment: Mapping[str, Any] | None,
+    people: Mapping[str, Any] | None,
+    role: Role,
+    number: str,
+    issuer: Issuer,
+    issued_at: int,
+    link: str,
+) -> Receipt:
+    """The receipt of `role` from the docs of a finalized session. Raises Bug when there is no bill yet."""
+    if session.get("bill") is None:
+        raise Bug("a receipt needs the frozen bill")
+    money = payment or {"status": "none"}
+    bill = _charged(session["bill"], money)
+    started_at, ended_at = _bounds(session, bill)
+    outcome = _outcome(session, bill, money)
+    reader = (people or {}).get(role) or {}
+    return Receipt(
+        role=role,
+        number=number,
+        issued_at=issued_at,
+        issuer=issuer,
+        link=link,
+        livemode=bool(session.get("livemode", False)),
+        locale=reader.get("locale") or "en",
+        timezone=reader.get("timezone"),
+        client_name=display_name(people, "client"),
+        expert_name=display_name(people, "expert"),
+        session=session["id"],
+        reference=plain(session.get("reference")) or None,
+        media=session.get("media", "video"),
+        started_at=started_at,
+        ended_at=ended_at,
+        duration_ms=bill["union_ms"],
+        free_seconds=bill["free_seconds_used"],
+        billable_seconds=bill["billable_seconds"],
+        unit_amount=session["unit_amount"],
+        currency=bill["currency"],
+        outcome=outcome,
+        amount_total=bill["amount_total"],
+        amount_waived=bill["amount_waived"],
+        lines=_lines(session, bill, role),
+        timeline=timeline(bill["intervals"], ended_at, session["free_ms"], bill["amount_total"] > 0),
+        payment=_card_money(money) if role == "client" else None,
+        earnings=_earnings(bill, money, ended_at, outcome) if role == "expert" else None,
+    )
+
+
+def display_name(people: Mapping[str, Any] | None, role: Role) -> str:
+    """The name as it may be shown to the other side; empty when that person's record was erased (R22)."""
+    return plain(((people or {}).get(role) or {}).get("name"))
+
+
+def plain(text: object) -> str:
+    """One printable line out of text that a stranger chose."""
+    return " ".join(_UNPRINTABLE.sub(" ", str(text or "")).split())[:_NAME_LENGTH]
+
+
+def _bounds(session: Mapping[str, Any], bill: Mapping[str, Any]) -> tuple[int, int]:
+    ended_at = bill["ended_at"] or session.get("ended_at") or session["created"]
+    return bill["started_at"] or session.get("started_at") or ended_at, ended_at
+
+
+def _charged(bill: Mapping[str, Any], payment: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The bill as it was charged: the frozen one, unless the bridge had to waive it afterwards (waived before the
+    capture was sent, or refused by Stripe as too small)."""
+    if payment.get("amount_total") != 0 or not bill["amount_total"]:
+        return bill
+    return {**bill, "amount_total": 0, "amount_waived": bill["amount_metered"], "amount_expert": 0}
+
+
+def _outcome(session: Mapping[str, Any], bill: Mapping[str, Any], payment: Mapping[str, Any]) -> Outcome:
+    if bill["amount_total"] > 0:
+        return _REFUNDED.get(payment["status"], "paid")
+    if bill.get("waived_reason") == "below_minimum":
+        return "below_minimum"
+    if bill.get("waived_reason") == "waived" or session.get("waived") or session.get("kind") == "pro_bono":
+        return "waived"
+    if bill["amount_waived"]:
+        return "below_minimum"
+    if session.get("kind") == "free" or session["unit_amount"] == 0:
+        return "free"
+    return "within_free"
+
+
+def _lines(session: Mapping[str, Any], bill: Mapping[str, Any], role: Role) -> tuple[Line, ...]:
+    """The arithmetic from time to money: what a reader can recompute with a pencil."""
+    lines = [Line("together", None, seconds=bill["union_ms"] // 1000)]
+    if session.get("kind") == "booked":
+        lines.append(Line("booked", bill["amount_metered"], session["limit_ms"] // 1000, session["unit_amount"]))
+    else:
+        if bill["free_seconds_used"] and bill["amount_metered"]:
+            lines.append(Line("free", None, seconds=bill["free_seconds_used"]))
+        if session["unit_amount"]:
+            lines.append(Line("billable", bill["amount_metered"], bill["billable_seconds"], session["unit_amount"]))
+    if bill["amount_waived"]:
+        lines.append(Line("waived", -bill["amount_waived"]))
+    lines.append(Line("total", bill["amount_total"]))
+    if role == "expert" and bill["amount_total"]:
+        # The ambassador's part comes out of the commission and is no business of the expert's.
+        commission = bill["amount_total"] - bill["amount_expert"]
+        lines.append(Line("commission", -commission, bps=session["commission_bps"]))
+        lines.append(Line("net", bill["amount_expert"]))
+    return tuple(lines)
+
+
+def timeline(intervals: Sequence[Sequence[int]], ended_at: int, free_ms: int, charged: bool) -> tuple[Span, ...]:
+    """Connected and interrupted spans in order; connected ones are cut where the free part ends, which is the first
+    `free_ms` of the time together. Of a session that costs nothing every connected span is free."""
+    spans: list[Span] = []
+    left = free_ms if charged else 1 << 62
+    for start, end in intervals:
+        if spans and start > spans[-1].end:
+            spans.append(Span("interrupted", spans[-1].end, start))
+        cut = min(end, start + left)
+        left -= cut - start
+        spans += [Span("free", start, cut)] if cut > start else []
+        spans += [Span("billed", cut, end)] if end > cut else []
+    if spans and ended_at > spans[-1].end:
+        spans.append(Span("interrupted", spans[-1].end, ended_at))
+    return tuple(spans)
+
+
+def _card_money(payment: Mapping[str, Any]) -> CardMoney | None:
+    held, charged = payment.get("amount_held") or 0, payment.get("amount_captured") or 0
+    card = payment.get("card")
+    if not held and not charged:
+        return None
+    return CardMoney(
+        card=Card(str(card["brand"]), str(card["last4"])) if card else None,
+        held=held,
+        charged=charged,
+        released=max(0, held - charged),
+        refunded=payment.get("amount_refunded") or 0,
+    )
+
+
+def _earnings(bill: Mapping[str, Any], payment: Mapping[str, Any], ended_at: int, outcome: Outcome) -> Earnings | None:
+    if bill["amount_expert"] <= 0:
+        return None
+    transfer = next((t for t in payment.get("transfers") or () if t["to"] == "expert"), None)
+    return Earnings(
+        transfer=transfer["status"] if transfer else None,
+        settlement=_settlement(bill, payment, transfer),
+        payout=iso_week(ended_at) if outcome in ("paid", "partly_refunded") else None,
+    )
+
+
+def _settlement(
+    bill: Mapping[str, Any], payment: Mapping[str, Any], transfer: Mapping[str, Any] | None
+) -> Settlement | None:
+    """Both figures and the rate, when Stripe settled in another currency than the session's (5-money)."""
+    settled = payment.get("settlement")
+    if not settled or settled["currency"] == bill["currency"] or bill["amount_total"] <= 0:
+        return None
+    share = settled["amount"] * bill["amount_expert"] // bill["amount_total"]
+    amount = transfer["amount"] if transfer and transfer["currency"] == settled["currency"] else share
+    rate = settled.get("exchange_rate") or Decimal(settled["amount"]) / Decimal(bill["amount_total"])
+    return Settlement(settled["currency"], amount, Decimal(str(rate)))
+
+
+def iso_week(wall_ms: int) -> Week:
+    """The week (Monday to Sunday, UTC) in whose payout a session ended at `wall_ms` is counted (R18)."""
+    day = datetime.fromtimestamp(wall_ms // 1000, UTC).date()
+    year, number, weekday = day.isocalendar()
+    first = day - timedelta(days=weekday - 1)
+    return Week(year, number, first, first + timedelta(days=6))
