@@ -30,7 +30,7 @@ def moment(example: str = "2026-11-21T20:00:00.000Z") -> Any:
 
 
 class Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
 
 class ClientView(Answer):
@@ -207,12 +207,21 @@ class Usage(Answer):
     arithmetic: str = Field(description="The bill in one line, to be checked by hand")
 
 
+class MailView(Answer):
+    """How far the mail has come; it is repeated over days before it counts as failed."""
+
+    status: Literal["pending", "sent", "failed"]
+    tries: int
+    sent_at: Time | None = moment()
+    error: str | None = Field(description="What the mail server said last, if it refused")
+
+
 class Receipt(Answer):
     role: Role
     number: str
     issued_at: Time | None = moment()
     url: str | None = Field(description="A page to read and print, for this person only")
-    delivery: str = Field(description="How far the mail has come", examples=["sent"])
+    mail: MailView
 
 
 class ReceiptList(Answer):

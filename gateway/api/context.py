@@ -101,9 +101,9 @@ class Sessions(Protocol):
     async def events(self, account: str, session: str, after: int) -> Sequence[Mapping[str, Any]]: ...
 
 
-# The printable page of a receipt's secret (HTML); raises NotFound.
+# The printable page of a receipt's secret (HTML); raises NotFound `receipt_not_found`.
 ReceiptPage = Callable[[str], Awaitable[str]]
-# Takes Stripe's raw body and its Stripe-Signature header; raises InvalidRequest `stripe_signature_invalid`.
+# Takes Stripe's raw body and its Stripe-Signature header; raises Unauthorized `bad_signature`.
 StripeEvents = Callable[[bytes, str], Awaitable[None]]
 
 

@@ -150,6 +150,12 @@ def _event() -> dict[str, Any]:
     }
 
 
+def _receipt(number: str) -> dict[str, Any]:
+    issued = NOW + 1_890_000
+    mail = {"status": "sent", "tries": 1, "sent_at": issued + 800, "error": None}
+    return {"number": number, "secret": f"{number[0].lower()}9f3…", "issued_at": issued, "mail": mail}
+
+
 def _entrance() -> dict[str, Any]:
     records = opened()
     record = core.SessionRecord.from_dict(records.session)
@@ -187,13 +193,8 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
 
 def answers() -> dict[str, Any]:
     """By the name of the endpoint."""
-    receipt = {
-        "role": "client",
-        "number": "PG-2026-000042",
-        "issued_at": views.stamp(NOW + 1_890_000),
-        "url": "https://gateway.example/r/9f…",
-        "delivery": "sent",
-    }
+    issued = {role: _receipt(number) for role, number in (("client", "C-2026-000042"), ("expert", "E-2026-000042"))}
+    receipts = views.receipts(replace(finalized(), receipts=issued), "https://gateway.example")
     return {
         "createSession": _created(),
         "listSessions": _page(_finalized()),
@@ -206,7 +207,7 @@ def answers() -> dict[str, Any]:
             "url": "https://gateway.example/call#eyJ…client",
         },
         "getUsage": _usage(),
-        "listReceipts": _page(receipt),
+        "listReceipts": receipts.model_dump(mode="json"),
         "payWithAnotherCard": views.session(opened()).model_dump(mode="json"),
         "waiveFee": views.session(opened()).model_dump(mode="json") | {"waived": True, "limit_seconds": 900},
         "listSessionEvents": _page(_event()),

@@ -171,8 +171,6 @@ STATE = (
     Problem("session_ended", 409, "The session has ended", "Create a new session."),
     Problem("session_state", 409, "The session's state does not allow this", "Read the session; its `status` tells."),
     Problem("payment_state", 409, "The payment's state does not allow this", "Read `payment.status` of the session."),
-    Problem("version_conflict", 409, "Someone else changed the object at the same moment", "Retry the request."),
-    Problem("fenced", 409, "Another node has taken the session over", "Retry the request."),
     Problem("unprocessable", 422, "The request cannot be carried out", "Read `detail`."),
 )
 
@@ -182,11 +180,11 @@ LINKS = (
     Problem("token_expired", 401, "The token has expired", "Get a fresh one from `POST /v1/sessions/{id}/tokens`."),
     Problem("link_expired", 410, "The link has expired", "Ask for a new link."),
     Problem(
-        "stripe_signature_invalid",
-        400,
-        "The signature of the event is not Stripe's",
-        "Check the endpoint's signing secret.",
+        "token_used", 401, "The token has been used", "A join token is for the first connect; reconnect by `resume`."
     ),
+    Problem("resume_invalid", 401, "The resume secret opens nothing", "Open the link again."),
+    Problem("receipt_not_found", 404, "There is no such receipt", "Open the link as it stands in the mail."),
+    Problem("bad_signature", 400, "The signature of the event is not Stripe's", "Check the endpoint's signing secret."),
 )
 
 OURS = (
@@ -212,6 +210,17 @@ OURS = (
     ),
 )
 
+INSIDE = (
+    Problem("version_conflict", 409, "Someone else changed the object at the same moment", "Retry the request."),
+    Problem("fenced", 409, "Another node has taken the session over", "Retry the request."),
+    Problem("held", 409, "Another node has the session", "Retry the request."),
+    Problem("final", 409, "The bill is final", "Read the session."),
+    Problem("ufrag_in_use", 409, "Two calls have the same ICE credentials", "Retry in a moment."),
+    Problem(
+        "media_port_unavailable", 503, "The relay could not open its port", "Check the port and who else listens on it."
+    ),
+)
+
 GROUPS: dict[str, tuple[Problem, ...]] = {
     "Requests": REQUEST,
     "Access": ACCESS,
@@ -220,6 +229,7 @@ GROUPS: dict[str, tuple[Problem, ...]] = {
     "State": STATE,
     "Links and callbacks": LINKS,
     "Our side": OURS,
+    "Between nodes": INSIDE,
 }
 PROBLEMS = _registry(*(problem for group in GROUPS.values() for problem in group))
 

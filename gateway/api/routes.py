@@ -101,7 +101,7 @@ async def stripe_events(call: Call) -> answers.Received:
         raise NotFound("This gateway takes no events of Stripe.")
     signature = call.request.headers.get("Stripe-Signature")
     if not signature:
-        raise InvalidRequest("The header Stripe-Signature is missing.", code="stripe_signature_invalid")
+        raise InvalidRequest("The header Stripe-Signature is missing.", code="bad_signature")
     await call.context.stripe_events(await call.request.read(), signature)
     return answers.Received()
 
@@ -336,7 +336,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "The page behind a receipt's link, to read and print. Whoever has the link can read it.",
         receipt_page,
         "text/html",
-        problems=("not_found",),
+        problems=("receipt_not_found",),
     ),
     Endpoint(
         "POST",
@@ -347,7 +347,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "Register this address at Stripe. The body must carry Stripe's signature.",
         stripe_events,
         answers.Received,
-        problems=("stripe_signature_invalid", "body_too_large"),
+        problems=("bad_signature", "invalid_request", "body_too_large"),
     ),
     Endpoint(
         "GET",

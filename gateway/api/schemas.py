@@ -85,7 +85,7 @@ class Client(Request):
 
 
 class Expert(Request):
-    """Who is paid. The rating is the one that counts for this session (R16)."""
+    """Who is paid. The rating is the one that counts for this session."""
 
     id: Id
     name: Text
@@ -100,7 +100,7 @@ class Expert(Request):
 
 
 class Ambassador(Request):
-    """Who referred the expert, and takes a share of the platform's commission (R19)."""
+    """Who referred the expert, and takes a share of the platform's commission."""
 
     stripe_account: Account
     share_bps: BasisPoints = Field(description="Of the commission, in hundredths of a percent")
@@ -125,13 +125,13 @@ class CreateSession(Request):
     expert: Expert
     ambassador: Ambassador | None = None
     rate: Rate | None = Field(default=None, description="Required for `metered`")
-    free_minutes: int = Field(default=0, ge=0, le=90, description="The first minutes together that cost nothing (R2)")
+    free_minutes: int = Field(default=0, ge=0, le=90, description="The first minutes together that cost nothing")
     max_minutes: int | None = Field(
         default=None, ge=1, description="The client's limit; 30 if unsaid (15 without a fee), at most 90"
     )
     commission_bps: BasisPoints | None = Field(default=None, description="Of the total; the configured 1000 if unsaid")
     if_not_eligible: Literal["refuse", "free"] = Field(
-        default="refuse", description="What to do if the expert may not be paid yet (R16)"
+        default="refuse", description="What to do if the expert may not be paid yet"
     )
     expires_at: AwareDatetime | None = Field(
         default=None, description="RFC 3339; until when the links open the session. 24 hours if unsaid"

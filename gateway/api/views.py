@@ -191,16 +191,21 @@ def events(page: Sequence[Record], has_more: bool) -> answers.EventList:
 
 
 def receipts(docs: Docs, public_url: str) -> answers.ReceiptList:
-    """Both sides' receipts, those that exist."""
-    found = [
-        answers.Receipt(
-            role=role,
-            number=receipt["number"],
-            issued_at=time(receipt.get("issued_at")),
-            url=f"{public_url}/r/{receipt['secret']}" if receipt.get("secret") else None,
-            delivery=receipt.get("delivery", "pending"),
-        )
-        for role in ROLES
-        if (receipt := (docs.receipts or {}).get(role))
-    ]
-    return answers.ReceiptList(data=found, has_more=False)
+    """Both sides' receipts, once they are issued."""
+    issued = docs.receipts or {}
+    return answers.ReceiptList(
+        data=[_receipt(role, issued[role], public_url) for role in ROLES if issued.get(role)], has_more=False
+    )
+
+
+def _receipt(role: Role, receipt: Record, public_url: str) -> answers.Receipt:
+    mail = receipt["mail"]
+    return answers.Receipt(
+        role=role,
+        number=receipt["number"],
+        issued_at=time(receipt["issued_at"]),
+        url=f"{public_url}/r/{receipt['secret']}",
+        mail=answers.MailView(
+            status=mail["status"], tries=mail["tries"], sent_at=time(mail["sent_at"]), error=mail["error"]
+        ),
+    )
