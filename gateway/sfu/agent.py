@@ -51,9 +51,9 @@ class Agent:
     """One leg. `number` is its place in `call`, which the agent itself never touches."""
 
     __slots__ = (
-        "barred", "call", "floor_arrived", "floor_checked", "generation", "locals", "number", "paths", "random_bytes",
-        "refused_octets", "refused_packets", "remotes", "retired_octets", "retired_packets", "selected",
-        "selected_at", "table", "transactions",
+        "barred", "call", "floor_arrived", "floor_checked", "generation", "locals", "lost_at", "number", "paths",
+        "random_bytes", "refused_octets", "refused_packets", "remotes", "retired_octets", "retired_packets",
+        "selected", "selected_at", "table", "transactions",
     )  # fmt: skip
 
     def __init__(self, call: Call, number: int, table: Table, random_bytes: Callable[[int], bytes]) -> None:
@@ -69,6 +69,8 @@ class Agent:
         self.transactions: dict[bytes, Address] = {}
         self.selected: Path | None = None
         self.selected_at = NEVER
+        self.lost_at = NEVER
+        """When the last selected address was lost without another in its place."""
         self.floor_arrived = self.floor_checked = NEVER
         # Counters of DTLS and SRTP: received on paths that are gone, and received but not forwarded.
         self.retired_packets = self.retired_octets = 0
@@ -103,9 +105,11 @@ class Agent:
 
     def clear(self, now: int) -> None:
         """Forget every address and that the leg was ever there."""
+        for path in self.paths.values():
+            path.valid = False
         for path in list(self.paths.values()):
             self.forget(path, now)
-        self.floor_arrived = self.floor_checked = NEVER
+        self.floor_arrived = self.floor_checked = self.selected_at = self.lost_at = NEVER
 
     def _learn(self, remote: Credentials) -> None:
         self.remotes.pop(remote.ufrag, None)
@@ -219,6 +223,8 @@ class Agent:
             valid = [other for other in self.paths.values() if other.valid]
             if valid:
                 self._select(max(valid, key=lambda other: (other.generation, other.checked)), now)
+            else:
+                self.lost_at = now
 
     # --- selection
 
@@ -290,10 +296,10 @@ class Agent:
 
     @property
     def present_until(self) -> int:
-        """The instant at which the leg is absent if nothing more arrives; NEVER without a selected address."""
+        """The instant at which the leg is absent if nothing more arrives; NEVER before it had a selected address."""
         selected = self.selected
         if selected is None:
-            return NEVER
+            return min(self.lost_at, self.floor_arrived + PRESENCE_MS, self.floor_checked + CHECK_MS)
         checked = max(self.floor_checked, selected.checked)
         return min(self.arrived + PRESENCE_MS, checked + CHECK_MS)
 

@@ -66,19 +66,25 @@ class LocalRelay(RelayPort):
         self._shell.touch()
 
     async def release(self, call: str) -> Report | None:
+        for reader in self._readers:
+            reader.newest.pop(call, None)
         return self._relay.release(call, self._clock.boot_ms())
 
     async def reports(self) -> AsyncIterator[Report]:
-        """As the port says; each iterator gets every call's newest report, and ends when the relay is closed.
+        """As the port says; each iterator begins with every call as it is, and ends when the relay is closed.
 
         A slow reader misses reports that a newer one of the same call has overtaken, never the newest.
         """
         reader = _Reader()
         self._readers.add(reader)
+        self._relay.survey()
+        self._publish()
         try:
-            while not self._closed or reader.newest:
-                async for report in reader.drain():
-                    yield report
+            while reader.newest or not self._closed:
+                await reader.wake.wait()
+                reader.wake.clear()
+                while reader.newest:
+                    yield reader.newest.pop(next(iter(reader.newest)))
         finally:
             self._readers.discard(reader)
 
@@ -115,12 +121,6 @@ class _Reader:
     def put(self, report: Report) -> None:
         self.newest[report.call] = report
         self.wake.set()
-
-    async def drain(self) -> AsyncIterator[Report]:
-        await self.wake.wait()
-        self.wake.clear()
-        while self.newest:
-            yield self.newest.pop(next(iter(self.newest)))
 
 
 def _candidates(advertise: Iterable[str], port: int) -> tuple[Candidate, ...]:

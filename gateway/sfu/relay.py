@@ -66,7 +66,7 @@ class Relay:
         for agent, leg in zip(call.legs, config.legs, strict=True):
             (agent.restart if restart else agent.configure)(leg, now)
         self._index(call)
-        call.look(now)
+        self._advance(call, now)
         self._after(call, now)
 
     def release(self, call: str, now: int) -> Report | None:
@@ -259,7 +259,7 @@ class Relay:
         """Send what is due, let a held flight go, and put rows, timer and report in order."""
         for agent in call.legs:
             agent.handle_timer(now, out)
-        call.look(now)
+        self._advance(call, now)
         if self._pool.datagrams and call.closed(now) is None:
             for number in (0, 1):
                 self._let_go(call, number, now, out)
@@ -326,6 +326,10 @@ class Relay:
             reports.append(call.report(now))
             self._after(call, now)
         return reports
+
+    def survey(self) -> None:
+        """Let every call be reported, changed or not: for a reader that has just come."""
+        self._dirty = dict.fromkeys(self._calls.values())
 
     def statistics(self) -> Statistics:
         """Sums over the relay's life. packets_in = forwarded + checks + answers + drops + datagrams still held."""

@@ -36,6 +36,8 @@ class Caller:
         self.media: list[bytes] = []
         self.silent = False
         """When set, challenges are not answered."""
+        self.foreign = 0
+        """Challenges that name other credentials; nobody answers those."""
 
     def restart(self, own: Credentials, relay: Credentials) -> None:
         """New credentials on both sides; what is sent from now on uses them."""
@@ -62,6 +64,9 @@ class Caller:
             return None
         message = stun.parse_message(data)
         if message.message_class == stun.Class.REQUEST:
+            if message.attributes["USERNAME"] != f"{self.own.ufrag}:{self.relay.ufrag}":
+                self.foreign += 1
+                return None
             self.challenges += 1
             return None if self.silent else self.answer(message)
         assert message.check_message_integrity(self.relay.password.encode())
@@ -70,9 +75,7 @@ class Caller:
         return None
 
     def answer(self, request: stun.Message, address: tuple[str, int] = ("192.0.2.1", 1)) -> bytes:
-        """The success response to a challenge; asserts that the challenge was for us."""
-        theirs, _, ours = request.attributes["USERNAME"].partition(":")
-        assert (theirs, ours) == (self.own.ufrag, self.relay.ufrag)
+        """The success response to a challenge; asserts that it was made as it must be."""
         assert request.check_message_integrity(self.own.password.encode())
         assert "ICE-CONTROLLED" in request.attributes
         response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction_id=request.transaction_id)

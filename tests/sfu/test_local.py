@@ -1,0 +1,195 @@
+"""The in-process relay on real sockets: scripted callers, and two real aiortc peers end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack
+
+from gateway.clock import SystemClock
+from gateway.sfu.local import LocalRelay
+from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig, RelayPort, Report
+from tests.sfu.caller import Caller, UdpCaller
+from tests.sfu.network import config, pair
+
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+async def relay() -> AsyncIterator[LocalRelay]:
+    relay = await LocalRelay.open("127.0.0.1", 0)
+    yield relay
+    await relay.close()
+
+
+class Watch:
+    """The newest report of each call, and waiting for one that fits."""
+
+    def __init__(self, relay: RelayPort) -> None:
+        self.newest: dict[str, Report] = {}
+        self.count = 0
+        self._changed = asyncio.Condition()
+        self._task = asyncio.create_task(self._read(relay))
+
+    async def _read(self, relay: RelayPort) -> None:
+        async for report in relay.reports():
+            async with self._changed:
+                self.newest[report.call] = report
+                self.count += 1
+                self._changed.notify_all()
+
+    async def until(self, fits: Callable[[Report], bool], call: str = "call", seconds: float = 5) -> Report:
+        async with asyncio.timeout(seconds), self._changed:
+            await self._changed.wait_for(lambda: call in self.newest and fits(self.newest[call]))
+            return self.newest[call]
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+@contextlib.asynccontextmanager
+async def watching(relay: RelayPort) -> AsyncIterator[Watch]:
+    watch = Watch(relay)
+    await asyncio.sleep(0)
+    try:
+        yield watch
+    finally:
+        await watch.stop()
+
+
+def soon(**changes: object) -> CallConfig:
+    return config(until=CLOCK.boot_ms() + 20_000, **changes)
+
+
+@contextlib.asynccontextmanager
+async def two_callers(relay: LocalRelay) -> AsyncIterator[tuple[UdpCaller, UdpCaller]]:
+    port = relay.candidates[0].port
+    callers = tuple(UdpCaller(Caller(*pair(f"call{leg}")), ("127.0.0.1", port)) for leg in (0, 1))
+    for caller in callers:
+        await caller.open()
+    try:
+        yield callers  # type: ignore[misc]
+    finally:
+        for caller in callers:
+            await caller.close()
+
+
+async def connect(watch: Watch) -> Report:
+    return await watch.until(lambda report: report.legs[0].selected and report.legs[1].selected)
+
+
+async def test_scripted_callers_connect_talk_and_are_reported(relay: LocalRelay) -> None:
+    async with watching(relay) as watch:
+        await relay.configure(soon())
+        async with two_callers(relay) as (one, two):
+            await connect(watch)
+            one.send(one.caller.rtp())
+            two.send(two.caller.rtp())
+            await one.until(lambda: one.caller.media)
+            await two.until(lambda: two.caller.media)
+            report = await watch.until(lambda r: bool(r.spans) and r.spans[-1].end - r.spans[-1].start > 500)
+            assert report.gate == "open"
+            assert report.legs[0].rtt_ms is not None
+            assert (await relay.statistics()).open_gates == 1
+        last = await relay.release("call")
+        assert last is not None
+        assert last.spans[-1].ended_by == "released"
+        assert await relay.release("call") is None
+
+
+# --- two real peers
+
+
+class Tone(AudioStreamTrack):
+    """Silence of the right shape, every 20 ms."""
+
+
+def rewritten(sdp: str, credentials: Credentials, candidate: Candidate) -> str:
+    """The least that a gateway must change in a description: ICE is ours, everything else stays."""
+    lines = [
+        line for line in sdp.split("\r\n") if not re.match("a=(candidate|end-of-candidates|ice-lite|ice-options)", line)
+    ]
+    text = "\r\n".join(lines)
+    text = re.sub("a=ice-ufrag:.*", f"a=ice-ufrag:{credentials.ufrag}", text)
+    text = re.sub(
+        "a=ice-pwd:.*", f"a=ice-pwd:{credentials.password}\r\na={candidate.line()}\r\na=end-of-candidates", text
+    )
+    return text.replace("\r\nt=0 0", "\r\nt=0 0\r\na=ice-lite", 1)
+
+
+def own_credentials(sdp: str) -> Credentials:
+    ufrag, password = re.search("a=ice-ufrag:(.*)\r", sdp), re.search("a=ice-pwd:(.*)\r", sdp)
+    assert ufrag is not None
+    assert password is not None
+    return Credentials(ufrag[1], password[1])
+
+
+async def negotiate(relay: LocalRelay, one: RTCPeerConnection, two: RTCPeerConnection) -> CallConfig:
+    """Offer, answer, each rewritten for the other side; the relay knows all four credential pairs at the end."""
+    ours = (pair("call0")[1], pair("call1")[1])
+    candidate = relay.candidates[0]
+    await one.setLocalDescription(await one.createOffer())
+    offer = one.localDescription.sdp
+    await two.setRemoteDescription(RTCSessionDescription(rewritten(offer, ours[1], candidate), "offer"))
+    answer_description = await two.createAnswer()
+    legs = (LegConfig((ours[0],), own_credentials(offer)), LegConfig((ours[1],), None))
+    plain = CallConfig("call", 1, legs, True, 1_800_000, CLOCK.boot_ms() + 20_000)
+    await relay.configure(plain)
+    await two.setLocalDescription(answer_description)
+    answer = two.localDescription.sdp
+    complete = replace(plain, legs=(legs[0], LegConfig((ours[1],), own_credentials(answer))))
+    await relay.configure(complete)
+    await one.setRemoteDescription(RTCSessionDescription(rewritten(answer, ours[0], candidate), "answer"))
+    return complete
+
+
+def first_frame(peer: RTCPeerConnection) -> asyncio.Future[Any]:
+    arrived: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @peer.on("track")
+    def on_track(track: Any) -> None:
+        async def read() -> None:
+            arrived.set_result(await track.recv())
+
+        arrived.reader = asyncio.create_task(read())  # type: ignore[attr-defined]
+
+    return arrived
+
+
+async def connected_state(peer: RTCPeerConnection) -> None:
+    done = asyncio.Event()
+
+    @peer.on("connectionstatechange")
+    def on_change() -> None:
+        if peer.connectionState == "connected":
+            done.set()
+
+    if peer.connectionState != "connected":
+        await done.wait()
+
+
+async def test_law1_two_real_peers_do_dtls_with_each_other_and_hear_each_other(relay: LocalRelay) -> None:
+    one, two = RTCPeerConnection(RTCConfiguration([])), RTCPeerConnection(RTCConfiguration([]))
+    async with watching(relay) as watch:
+        try:
+            for peer in (one, two):
+                peer.addTrack(Tone())
+            heard = (first_frame(one), first_frame(two))
+            async with asyncio.timeout(20):
+                await negotiate(relay, one, two)
+                frames = await asyncio.gather(*heard)
+            assert [frame.sample_rate for frame in frames] == [48000, 48000]
+            report = await watch.until(lambda r: r.gate == "open" and bool(r.spans))
+            assert all(leg.present for leg in report.legs)
+        finally:
+            await one.close()
+            await two.close()
