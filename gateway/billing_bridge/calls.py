@@ -1,0 +1,149 @@
+"""The exact parameters of each step, and the call that carries it out, or that asks Stripe what became of it.
+
+How an `unknown` step is asked:
+- *hold*: the same POST with the same key and parameters, within the 24 h that Stripe keeps keys. It answers what the
+  first one did, or does it now, or says that the first is still at work; and it pins the key, so that a request that
+  still wanders through the network cannot place a hold that nobody knows of. A list could miss that one. Later than
+  that: a list of the PaymentIntents made then, by metadata, and never a POST.
+- *capture, release*: the PaymentIntent itself says whether it was captured or canceled.
+- *transfer*: the transfers of the session's `transfer_group`, by metadata.
+If Stripe says that it was not done, the step is sent again, with the same key and parameters. Only a key that is
+*spent* (Stripe replayed a 5xx which it keeps under it) has a successor, after asking; that of a hold is the client's
+next try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.billing_bridge.order import Order
+from gateway.billing_bridge.pricing import Terms, descriptor_suffix
+from gateway.billing_bridge.record import Payment, Step, StepName, Transfer
+
+# Stripe may forget a key after 24 h, and a POST would then be a new one. An hour is left for clocks and queues.
+KEY_LIFE_MS: Final = 23 * 3_600_000
+# How far around its time a lost PaymentIntent is looked for: `created` is Stripe's clock, ours may differ.
+LIST_WINDOW_MS: Final = 15 * 60_000
+
+OPERATION: Final[Mapping[StepName, str]] = {
+    "hold": "payment_intents.create",
+    "release": "payment_intents.cancel",
+    "capture": "payment_intents.capture",
+    "transfer_expert": "transfers.create",
+    "transfer_ambassador": "transfers.create",
+    "check": "payment_intents.retrieve",
+    "settlement": "payment_intents.retrieve",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: an operation of `stripe_client`, its parameters (ids of the path among them) and our key."""
+
+    operation: str
+    params: Mapping[str, Any]
+    key: str | None = None
+
+
+def call_of(step: Step, now: int) -> Call:
+    """What to send for a step: itself, or while it is unknown, the question."""
+    if step.reads:
+        return Call(OPERATION[step.step], step.params)
+    if step.state != "unknown":
+        return Call(OPERATION[step.step], step.params, step.key)
+    return _question(step, now)
+
+
+def _question(step: Step, now: int) -> Call:
+    if step.step == "hold":
+        if now - step.at < KEY_LIFE_MS and not step.spent:
+            return Call(OPERATION["hold"], step.params, step.key)
+        return Call("payment_intents.list", _made_around(step))
+    if step.step in ("capture", "release"):
+        return Call("payment_intents.retrieve", retrieve_params(step.params["payment_intent"]))
+    return Call("transfers.list", {"transfer_group": step.params["transfer_group"], "limit": 100})
+
+
+def _made_around(step: Step) -> dict[str, Any]:
+    window = {"gte": (step.at - LIST_WINDOW_MS) // 1000, "lte": (step.at + LIST_WINDOW_MS) // 1000}
+    params: dict[str, Any] = {"created": window, "limit": 100, "expand": ["data.latest_charge"]}
+    if step.params.get("customer"):
+        params["customer"] = step.params["customer"]
+    return params
+
+
+def key_of(session: str, step: str, attempt: int) -> str:
+    return f"{session}:{step}:{attempt}"
+
+
+def metadata_of(session: str, step: str, attempt: int) -> dict[str, str]:
+    """On every object at Stripe, so that what the ledger forgot could be found from there (5-money, Durability)."""
+    return {"session": session, "step": step, "attempt": str(attempt)}
+
+
+def hold_step(order: Order, terms: Terms, expert_name: str) -> Step:
+    """A manual-capture PaymentIntent for the most that the session may cost (R4), with the client present."""
+    params: dict[str, Any] = {
+        "amount": order.amount,
+        "currency": order.currency,
+        "capture_method": "manual",
+        "confirm": True,
+        "payment_method": order.payment_method,
+        "allowed_payment_method_types": ["card"],
+        "transfer_group": order.session,
+        "metadata": metadata_of(order.session, "hold", order.attempt),
+        "expand": ["latest_charge"],
+    }
+    if order.customer:
+        params |= {"customer": order.customer, "setup_future_usage": "off_session"}
+    if terms.return_url:
+        params["return_url"] = terms.return_url.replace("{session}", order.session)
+    if suffix := descriptor_suffix(expert_name, terms.descriptor_prefix_length):
+        params["statement_descriptor_suffix"] = suffix
+    return Step("hold", order.attempt, key_of(order.session, "hold", order.attempt), params)
+
+
+def release_step(order: Order, payment: Payment, intent: str, why: str) -> Step:
+    attempt = payment.attempts("release") + 1
+    return Step(
+        "release", attempt, key_of(order.session, "release", attempt),
+        {"payment_intent": intent, "cancellation_reason": "abandoned"}, why=why,
+    )  # fmt: skip
+
+
+def capture_step(order: Order, payment: Payment, amount: int) -> Step:
+    """What was used, never above the hold (law 5); the rest of the hold falls back to the card by itself."""
+    assert payment.payment_intent is not None
+    assert 0 < amount <= payment.amount_held
+    params = {
+        "payment_intent": payment.payment_intent,
+        "amount_to_capture": amount,
+        "expand": ["latest_charge.balance_transaction"],
+    }
+    attempt = payment.attempts("capture") + 1
+    return Step("capture", attempt, key_of(order.session, "capture", attempt), params)
+
+
+def transfer_step(order: Order, payment: Payment, transfer: Transfer) -> Step:
+    """A payee's share, out of the charge itself: it waits for the charge's funds and must be in their currency."""
+    name: StepName = "transfer_expert" if transfer.to == "expert" else "transfer_ambassador"
+    attempt = payment.attempts(name) + 1
+    params = {
+        "amount": transfer.amount,
+        "currency": transfer.currency,
+        "destination": transfer.account,
+        "source_transaction": payment.charge,
+        "transfer_group": order.session,
+        "metadata": metadata_of(order.session, name, attempt),
+    }
+    return Step(name, attempt, key_of(order.session, name, attempt), params)
+
+
+def read_step(order: Order, name: StepName, intent: str) -> Step:
+    return Step(name, 0, "", retrieve_params(intent))
+
+
+def retrieve_params(intent: str) -> dict[str, Any]:
+    return {"payment_intent": intent, "expand": ["latest_charge.balance_transaction"]}

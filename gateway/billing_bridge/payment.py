@@ -1,0 +1,242 @@
+"""The payment of one session: what its record says must happen next. Pure; `worker` does it, `results` applies it.
+
+The order of one look at a session: `recovered` (a step found `sent` is unknown), `concluded` (what follows without
+Stripe), `next_step` (what to call, or None), `begun` (to be persisted before the call), then `results.applied`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gateway.billing_bridge.calls import capture_step, hold_step, read_step, release_step, transfer_step
+from gateway.billing_bridge.order import Order, order_of
+from gateway.billing_bridge.pricing import Terms, minimum_charge, settled_shares
+from gateway.billing_bridge.record import (
+    FINAL,
+    Notice,
+    Payment,
+    Reads,
+    Settlement,
+    Step,
+    StepName,
+    Transfer,
+    public,
+    told_transfer,
+)
+
+# Networks let a hold go at `capture_before`; Stripe cancels the intent a moment later.
+EXPIRY_SLACK_MS = 5_000
+
+
+def opened(session: Mapping[str, Any], now: int = 0) -> dict[str, Any]:
+    """The `payment` document that a session is created with: nothing to hold, a hold to make, or one to make later.
+
+    The order in the session and this record are written in one durable step, before Stripe is called.
+    """
+    order, reads = order_of(session), Reads(not_before=now)
+    if not order.priced:
+        return Payment("none", order.currency, reads=reads).to_dict()
+    if not order.can_hold:
+        return Payment("awaiting_join", order.currency, reads=reads).to_dict()
+    return Payment("pending", order.currency, attempt=order.attempt, reads=reads).to_dict()
+
+
+def recovered(payment: Payment) -> Payment:
+    """After a crash: what was sent may have been done, so it is asked about before anything else (law 5)."""
+    for step in payment.steps:
+        if step.state == "sent":
+            payment = payment.with_step(step.to("unknown", not_before=0))
+    return payment
+
+
+def concluded(session: Mapping[str, Any], payment: Payment, terms: Terms) -> tuple[Payment, tuple[Notice, ...]]:
+    """All that follows from the session's record without asking Stripe, and the events that tell of it."""
+    order = order_of(session)
+    payment = _next_attempt(order, payment)
+    payment = _without_unsent_holds(order, payment, terms)
+    payment = _without_hold(order, payment, terms)
+    payment, withheld = _with_transfers(order, payment)
+    payment = _with_totals(order, payment, terms)
+    payment, settled = _settled(order, payment)
+    return payment, (*withheld, *settled)
+
+
+def next_step(
+    session: Mapping[str, Any],
+    payment: Payment,
+    now: int,
+    terms: Terms,
+    *,
+    expert_name: str = "",
+    nudges: int = 0,
+) -> Step | None:
+    """The step whose time has come, or None. `nudges` counts Stripe's events about this session: one more than was
+    seen means that Stripe knows something new. Steps on hold, release and capture go one after the other."""
+    waiting = payment.open_steps
+    ready = next((step for step in waiting if step.state != "sent" and step.not_before <= now), None)
+    if ready is not None:
+        return ready
+    if any(not step.step.startswith("transfer") for step in waiting):
+        return None
+    return _planned(order_of(session), payment, now, terms, expert_name, nudges)
+
+
+def begun(payment: Payment, step: Step, now: int, nudges: int = 0) -> tuple[Payment, Step]:
+    """The record with the step on its way; it must be on disk before the call goes out, unless the step only asks."""
+    if step.reads:
+        return replace(payment, reads=replace(payment.reads, seen=nudges, tries=payment.reads.tries + 1)), step
+    if step.state == "unknown":
+        step = replace(step, tries=step.tries + 1)
+        return payment.with_step(step), step
+    step = step.to("sent", at=step.at or now, tries=step.tries + 1)
+    if step.step == "capture":
+        payment = payment.to("capturing", amount_total=step.params["amount_to_capture"])
+    return payment.with_step(step), step
+
+
+def look_at(session: Mapping[str, Any], payment: Payment, nudges: int = 0) -> int | None:
+    """When something will be due without anyone asking (wall ms), or None."""
+    times = [step.not_before for step in payment.open_steps]
+    read = _read(payment, nudges)
+    if read is not None:
+        times.append(read[1])
+    return min(times, default=None)
+
+
+def owed(order: Order, terms: Terms) -> int:
+    """What the bill asks of the client: nothing if waived, or smaller than the smallest charge (5-money)."""
+    if order.bill is None or order.waived or order.bill.total < minimum_charge(order.currency, terms):
+        return 0
+    return order.bill.total
+
+
+def nothing_due(order: Order, payment: Payment, terms: Terms) -> bool:
+    """Whether the hold may go: waived, over before it was live, or billed at nothing. A capture under way decides."""
+    capture = payment.latest("capture")
+    if capture is not None:
+        return capture.state == "failed" and (capture.result or {}).get("code") == "amount_too_small"
+    if order.waived or (order.over and not order.started):
+        return True
+    return order.bill is not None and owed(order, terms) == 0
+
+
+def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name: str, nudges: int) -> Step | None:
+    for attempt, intent in payment.live_intents:
+        if attempt != payment.attempt:
+            return release_step(order, payment, intent, "superseded")  # at most one hold lives (5-money)
+        if nothing_due(order, payment, terms):
+            return release_step(order, payment, intent, "waived" if order.waived else "nothing_due")
+    if payment.status == "captured":
+        return _next_transfer(order, payment) or _next_read(order, payment, now, nudges)
+    if payment.status == "pending" and order.can_hold and payment.find("hold", order.attempt) is None:
+        return hold_step(order, terms, expert_name)
+    if payment.status in ("held", "capturing") and (amount := owed(order, terms)):
+        return capture_step(order, payment, min(amount, payment.amount_held))
+    return _next_read(order, payment, now, nudges)
+
+
+def _next_transfer(order: Order, payment: Payment) -> Step | None:
+    for transfer in payment.transfers:
+        latest = payment.latest(f"transfer_{transfer.to}")
+        if transfer.status == "pending" and (latest is None or latest.state == "failed"):
+            return transfer_step(order, payment, transfer)
+    return None
+
+
+def _next_read(order: Order, payment: Payment, now: int, nudges: int) -> Step | None:
+    read = _read(payment, nudges)
+    if read is None or read[1] > now or payment.payment_intent is None:
+        return None
+    return read_step(order, read[0], payment.payment_intent)
+
+
+def _read(payment: Payment, nudges: int) -> tuple[StepName, int] | None:
+    """What is worth asking Stripe, and from when: at once after a nudge, else as it becomes likely to have changed."""
+    if payment.payment_intent is None or payment.open_steps:
+        return None
+    nudged, at = nudges > payment.reads.seen, payment.reads.not_before
+    if payment.status == "captured":
+        return ("settlement", 0 if nudged else at) if payment.settlement is None else None
+    if not any(attempt == payment.attempt for attempt, _ in payment.live_intents):
+        return None
+    if payment.status in ("pending", "action_required"):
+        return "check", 0 if nudged else at
+    if nudged and payment.status in ("held", "failed"):
+        return "check", 0
+    if payment.status == "held" and payment.hold_until is not None:
+        return "check", max(at, payment.hold_until + EXPIRY_SLACK_MS)
+    return None
+
+
+def _next_attempt(order: Order, payment: Payment) -> Payment:
+    """Another card, or the first one whose time has come: pending again, and nothing left of the one before."""
+    waiting = payment.status in ("awaiting_join", "pending", "action_required", "held", "failed")
+    if not (waiting and order.can_hold and order.attempt > payment.attempt):
+        return payment
+    return payment.to(
+        "pending", attempt=order.attempt, amount_held=0, payment_intent=None, charge=None, card=None, hold_until=None,
+        client_secret=None, action_url=None, decline_code=None, reads=Reads(seen=payment.reads.seen),
+    )  # fmt: skip
+
+
+def _without_unsent_holds(order: Order, payment: Payment, terms: Terms) -> Payment:
+    """A hold that Stripe surely never made, and nobody wants any more, is not made."""
+    for step in payment.steps:
+        unwanted = step.attempt != payment.attempt or order.over or nothing_due(order, payment, terms)
+        if step.step == "hold" and step.state == "intent" and unwanted:
+            payment = payment.with_step(step.to("failed", result={"code": "superseded"}))
+    return payment
+
+
+def _without_hold(order: Order, payment: Payment, terms: Terms) -> Payment:
+    """Where a payment ends that has no hold any more: nothing was due, or something still is."""
+    if payment.open_steps or payment.live_intents:
+        return payment
+    if payment.status in ("awaiting_join", "pending") and nothing_due(order, payment, terms):
+        return payment.to("none")
+    if payment.status in ("pending", "failed") and owed(order, terms):
+        return payment.to("due")
+    return payment
+
+
+def _with_transfers(order: Order, payment: Payment) -> tuple[Payment, tuple[Notice, ...]]:
+    """The shares as transfers, once the charge's balance transaction is known (R3, R19, law 6)."""
+    if payment.status != "captured" or payment.settlement is None or payment.transfers:
+        return payment, ()
+    transfers = _transfers(order, payment.amount_captured, payment.settlement)
+    withheld = tuple(told_transfer("withheld", transfer) for transfer in transfers if transfer.status == "withheld")
+    return replace(payment, transfers=transfers), withheld
+
+
+def _transfers(order: Order, captured: int, settlement: Settlement) -> tuple[Transfer, ...]:
+    shares = order.shares_of(captured)
+    settled = settled_shares(settlement.amount, shares)
+    expert = Transfer("expert", order.expert_account, settled.expert, settlement.currency, shares.expert)
+    ambassador = Transfer(
+        "ambassador", order.ambassador_account, settled.ambassador, settlement.currency, shares.ambassador
+    )
+    wanted = [transfer for transfer in (expert, ambassador) if transfer.amount > 0]
+    return tuple(t if t.account else replace(t, status="withheld", reason="no_account") for t in wanted)
+
+
+def _with_totals(order: Order, payment: Payment, terms: Terms) -> Payment:
+    """What the session cost in the end, and what was let off, once both are certain."""
+    if not order.finalized or order.bill is None or payment.status not in FINAL:
+        return payment
+    total = {"captured": payment.amount_captured, "due": owed(order, terms)}.get(payment.status, 0)
+    waived = order.bill.waived + max(0, order.bill.total - total)
+    return replace(payment, amount_total=total, amount_waived=waived)
+
+
+def _settled(order: Order, payment: Payment) -> tuple[Payment, tuple[Notice, ...]]:
+    """No money step is open: nothing is on its way to Stripe, nothing held, nothing still to be paid by either side."""
+    pending = any(transfer.status == "pending" for transfer in payment.transfers)
+    busy = payment.open_steps or payment.live_intents or pending
+    unknown = payment.status == "captured" and payment.settlement is None
+    if payment.settled or not order.finalized or busy or unknown or payment.status not in FINAL - {"due"}:
+        return payment, ()
+    payment = replace(payment, settled=True)
+    data = public(payment) | {"transfers": [told_transfer("", transfer).data for transfer in payment.transfers]}
+    return payment, (Notice("session.settled", data),)

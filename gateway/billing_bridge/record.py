@@ -1,0 +1,233 @@
+"""The payment record of a session, and the two tables of what may follow what: payments, and steps toward Stripe.
+
+    none   awaiting_join ─► pending ─► action_required ─► held ─► capturing ─► captured ─► refunded, disputed, …
+                               │            │              │          │
+                               └─► failed ◄─┴──────────────┤          ├─► due      (the hold was lost)
+                                     │                     ▼          ▼
+                                     └─► pending        released ◄─ held           (too small to charge)
+
+    step:  intent ─► sent ─► done | failed | unknown        unknown ─► done | failed | intent, after asking Stripe
+
+A step is persisted before its call goes out, with its idempotency key and exact parameters; what cannot be known is
+`unknown` until Stripe was asked (2-architecture, Intent before action). Amounts are minor units, times wall ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+Status = Literal[
+    "none", "awaiting_join", "pending", "action_required", "held", "failed", "capturing", "captured", "released", "due",
+    "refunded", "partially_refunded", "disputed",
+]  # fmt: skip
+StepName = Literal["hold", "release", "capture", "transfer_expert", "transfer_ambassador", "check", "settlement"]
+StepState = Literal["intent", "sent", "done", "failed", "unknown"]
+TransferStatus = Literal["pending", "paid", "withheld", "reversed", "owed"]
+Payee = Literal["expert", "ambassador"]
+
+# Refunds and disputes have their arrows here already, though nothing takes them before refunds exist.
+TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
+    {
+        "none": frozenset(),
+        "awaiting_join": frozenset({"pending", "none"}),
+        "pending": frozenset({"held", "action_required", "failed", "none", "released", "captured", "due"}),
+        "action_required": frozenset({"held", "failed", "pending", "released", "captured"}),
+        "held": frozenset({"capturing", "released", "pending", "failed", "captured"}),
+        "failed": frozenset({"pending", "held", "action_required", "due", "captured"}),
+        "capturing": frozenset({"captured", "held", "due"}),
+        "captured": frozenset({"refunded", "partially_refunded", "disputed"}),
+        "released": frozenset(),
+        "due": frozenset({"pending", "captured", "released"}),
+        "partially_refunded": frozenset({"refunded", "disputed"}),
+        "refunded": frozenset({"disputed"}),
+        "disputed": frozenset({"captured", "partially_refunded", "refunded"}),
+    }
+)
+FINAL: Final[frozenset[Status]] = frozenset({"none", "failed", "captured", "released", "due"})
+
+STEP_TRANSITIONS: Final[Mapping[StepState, frozenset[StepState]]] = MappingProxyType(
+    {
+        "intent": frozenset({"sent", "failed"}),
+        "sent": frozenset({"done", "failed", "intent", "unknown"}),
+        "unknown": frozenset({"done", "failed", "intent", "unknown"}),
+        "done": frozenset(),
+        "failed": frozenset(),
+    }
+)
+OPEN_STEP: Final[frozenset[StepState]] = frozenset({"intent", "sent", "unknown"})
+# A PaymentIntent in one of these holds no money and can come to hold none.
+CLOSED_INTENT: Final = frozenset({"canceled", "succeeded", "missing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step toward Stripe. `params` are exactly what is sent; `at` is when it was first sent; `why` is ours."""
+
+    step: StepName
+    attempt: int
+    key: str
+    params: Mapping[str, Any]
+    state: StepState = "intent"
+    result: Mapping[str, Any] | None = None
+    at: int = 0
+    tries: int = 0
+    not_before: int = 0
+    why: str = ""
+
+    @property
+    def open(self) -> bool:
+        return self.state in OPEN_STEP
+
+    @property
+    def spent(self) -> bool:
+        """Whether its key can do no more at Stripe, so that it may have a successor with a new one."""
+        return bool(self.result and self.result.get("spent"))
+
+    @property
+    def reads(self) -> bool:
+        """Whether it only asks; such a step moves no money and is not kept."""
+        return self.step in ("check", "settlement")
+
+    def to(self, state: StepState, **changes: Any) -> Step:
+        assert state in STEP_TRANSITIONS[self.state], f"step {self.step}: {self.state} to {state}"
+        return replace(self, state=state, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A payee's part: `amount` in the settlement `currency`, `amount_share` in the session's."""
+
+    to: Payee
+    account: str | None
+    amount: int
+    currency: str
+    amount_share: int
+    status: TransferStatus = "pending"
+    stripe_id: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What Stripe credited for the charge: gross and fee in the settlement currency; the rate as Stripe wrote it."""
+
+    currency: str
+    amount: int
+    fee: int
+    exchange_rate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """When Stripe was last asked about this payment without need of a step, and which nudge that answered."""
+
+    seen: int = 0
+    tries: int = 0
+    not_before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """The `payment` document. `amount_held` stays as the figure of the last hold after it is used or released;
+    `client_secret` is for the client's role only."""
+
+    status: Status
+    currency: str
+    amount_held: int = 0
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    amount_total: int | None = None
+    amount_waived: int = 0
+    attempt: int = 0
+    payment_intent: str | None = None
+    charge: str | None = None
+    card: Mapping[str, Any] | None = None
+    hold_until: int | None = None
+    client_secret: str | None = None
+    action_url: str | None = None
+    decline_code: str | None = None
+    transfers: tuple[Transfer, ...] = ()
+    settlement: Settlement | None = None
+    settled: bool = False
+    steps: tuple[Step, ...] = ()
+    reads: Reads = field(default_factory=Reads)
+    schema: int = 1
+
+    def to(self, status: Status, **changes: Any) -> Payment:
+        allowed = status == self.status or status in TRANSITIONS[self.status]
+        assert allowed, f"payment: {self.status} to {status}"
+        return replace(self, status=status, **changes)
+
+    def find(self, step: str, attempt: int) -> Step | None:
+        return next((s for s in self.steps if s.step == step and s.attempt == attempt), None)
+
+    def latest(self, step: str) -> Step | None:
+        return next((s for s in reversed(self.steps) if s.step == step), None)
+
+    def attempts(self, step: str) -> int:
+        return sum(s.step == step for s in self.steps)
+
+    def hold_of(self, intent: str) -> Step:
+        """The hold that made a PaymentIntent."""
+        return next(s for s in self.steps if s.step == "hold" and s.result is not None and s.result.get("id") == intent)
+
+    def with_step(self, step: Step) -> Payment:
+        """The record with `step` in the place of the one of the same name and attempt, or at the end."""
+        if self.find(step.step, step.attempt) is None:
+            return replace(self, steps=(*self.steps, step))
+        same = (step.step, step.attempt)
+        return replace(self, steps=tuple(step if (s.step, s.attempt) == same else s for s in self.steps))
+
+    @property
+    def open_steps(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.open)
+
+    @property
+    def live_intents(self) -> tuple[tuple[int, str], ...]:
+        """Attempt and id of each PaymentIntent that holds money, or still could: at most one may be wanted."""
+        seen = [(s.attempt, s.result) for s in self.steps if s.step == "hold" and s.result is not None]
+        return tuple((n, r["id"]) for n, r in seen if r.get("id") and r.get("status") not in CLOSED_INTENT)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Payment:
+        settlement = body.get("settlement")
+        return cls(
+            **{
+                **body,
+                "transfers": tuple(Transfer(**transfer) for transfer in body.get("transfers", ())),
+                "settlement": None if settlement is None else Settlement(**settlement),
+                "steps": tuple(Step(**step) for step in body.get("steps", ())),
+                "reads": Reads(**body.get("reads", {})),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event to tell the marketplace of: its type, and public fields only."""
+
+    type: str
+    data: dict[str, Any]
+
+
+def public(payment: Payment) -> dict[str, Any]:
+    """What events may say of a payment: no steps, no client secret, no ids of Stripe but the payment's own."""
+    names = (
+        "status", "currency", "amount_held", "amount_captured", "amount_refunded", "amount_total", "amount_waived",
+        "attempt", "payment_intent", "card", "hold_until", "action_url", "decline_code",
+    )  # fmt: skip
+    return {name: getattr(payment, name) for name in names}
+
+
+def told(kind: str, payment: Payment) -> Notice:
+    return Notice(f"payment.{kind}", public(payment))
+
+
+def told_transfer(kind: str, transfer: Transfer) -> Notice:
+    return Notice(f"transfer.{kind}", asdict(transfer))

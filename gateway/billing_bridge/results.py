@@ -1,0 +1,300 @@
+"""What an outcome at Stripe does to the payment record, and which events tell of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from gateway.billing_bridge.intent import (
+    Intent,
+    action_url_of,
+    card_of,
+    charge_of,
+    decline_of,
+    hold_until_of,
+    matching,
+    settlement_of,
+)
+from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
+from gateway.billing_bridge.record import CLOSED_INTENT, Notice, Payment, Step, Transfer, told, told_transfer
+
+Applied = tuple[Payment, tuple[Notice, ...]]
+
+# Doubling from half a second: a client may be waiting for a hold, and Stripe asks for exponential backing off. The
+# bound keeps a step that Stripe cannot answer for hours at twelve questions an hour.
+BACKOFF_FIRST_MS: Final = 500
+BACKOFF_LAST_MS: Final = 300_000
+# A refusal that only an operator can cure (a wrong key, a balance too low): seldom, but never forgotten.
+REFUSED_LAST_MS: Final = 3_600_000
+# How often to look whether a client has finished 3-D Secure, should Stripe's event be lost.
+POLL_FIRST_MS: Final = 2_000
+POLL_LAST_MS: Final = 60_000
+
+# Refusals which mean that the PaymentIntent is not in the state that the record believes: look at it.
+STATE_MOVED: Final = frozenset(
+    {
+        "payment_intent_unexpected_state",
+        "charge_expired_for_capture",
+        "charge_already_captured",
+        "charge_not_capturable",
+    }
+)
+# Refusals of a transfer that say nothing about its destination.
+TRANSFER_LATER: Final = frozenset({"balance_insufficient", "authentication", "permission", "rate_limit"})
+
+
+def backoff_ms(tries: int, last_ms: int = BACKOFF_LAST_MS) -> int:
+    return min(BACKOFF_FIRST_MS << min(max(tries - 1, 0), 24), last_ms)
+
+
+def applied(payment: Payment, step: Step, outcome: Outcome, now: int) -> Applied:
+    """The record after `outcome` of the call for `step` (as `begun` gave it), and what to tell."""
+    if isinstance(outcome, Busy | Unknown):
+        return _postponed(payment, step, outcome, now), ()
+    match step.step:
+        case "hold":
+            return _hold(payment, step, outcome, now)
+        case "release":
+            return _release(payment, step, outcome, now)
+        case "capture":
+            return _capture(payment, step, outcome, now)
+        case "transfer_expert" | "transfer_ambassador":
+            return _transfer(payment, step, outcome, now)
+        case "check":
+            return _check(payment, step, outcome, now)
+        case "settlement":
+            return _settlement(payment, outcome, now), ()
+
+
+def _postponed(payment: Payment, step: Step, outcome: Busy | Unknown, now: int) -> Payment:
+    """Not done or not known. A step once unknown stays so until Stripe answered, however busy it is."""
+    asked_for = outcome.retry_after_ms if isinstance(outcome, Busy) else 0
+    if step.reads:
+        return _read_again(payment, now, max(backoff_ms(payment.reads.tries), asked_for))
+    surely_not = isinstance(outcome, Busy) and not outcome.in_flight and step.state != "unknown"
+    not_before = now + max(backoff_ms(step.tries), asked_for)
+    state = "intent" if surely_not else "unknown"
+    result: dict[str, Any] = {"code": outcome.why}
+    if step.spent or (isinstance(outcome, Unknown) and outcome.spent):
+        result |= {"spent": True}
+    return payment.with_step(step.to(cast(Any, state), not_before=not_before, result=result))
+
+
+def _again(payment: Payment, step: Step, code: str, now: int, last_ms: int = BACKOFF_LAST_MS) -> Payment:
+    """Stripe says that it was not done: send it again, with the same key and parameters, a little later.
+
+    A spent key would only be answered the same for a day: this step is over, and may have a successor.
+    """
+    if step.spent:
+        return payment.with_step(step.to("failed", result={"code": code, "spent": True}))
+    return payment.with_step(step.to("intent", not_before=now + backoff_ms(step.tries, last_ms), result={"code": code}))
+
+
+def _ask(payment: Payment, step: Step, code: str, now: int) -> Payment:
+    wait = backoff_ms(step.tries) if step.state == "unknown" else 0
+    result = {"code": code, "spent": True} if step.spent else {"code": code}
+    return payment.with_step(step.to("unknown", not_before=now + wait, result=result))
+
+
+def _hold(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if isinstance(outcome, Done):
+        intent = _made(outcome.object, step)
+        if intent is not None:
+            payment = payment.with_step(step.to("done", result=_brief(intent)))
+            return _seen(_read_again(payment, now, POLL_FIRST_MS), step.attempt, intent)
+        return _hold_failed(payment, step, {"code": "processing_error"})
+    if isinstance(outcome, Declined):
+        result = {"code": outcome.decline_code or outcome.code}
+        if outcome.intent:
+            result |= {"id": outcome.intent, "status": "requires_payment_method"}
+        return _hold_failed(payment, step, result)
+    if step.state == "unknown" and outcome.code in ("authentication", "permission"):
+        return _ask(payment, step, outcome.code, now), ()
+    return _hold_failed(payment, step, {"code": outcome.code})
+
+
+def _made(answer: Mapping[str, Any], step: Step) -> Intent | None:
+    if answer.get("object") != "list":
+        return answer
+    ours = step.params["metadata"]
+    names = ("session", "step", "attempt") if step.step == "hold" else ("session", "step")  # one transfer to a payee
+    return matching(answer, {name: ours[name] for name in names})
+
+
+def _hold_failed(payment: Payment, step: Step, result: dict[str, Any]) -> Applied:
+    payment = payment.with_step(step.to("failed", result=result))
+    if step.attempt != payment.attempt:
+        return payment, ()
+    payment = payment.to("failed", decline_code=result["code"], action_url=None, client_secret=None)
+    return payment, (told("failed", payment),)
+
+
+def _seen(payment: Payment, attempt: int, intent: Intent) -> Applied:
+    """Stripe shows an intent of ours: the hold's own record follows it, and the payment's if it is the current one."""
+    hold = payment.find("hold", attempt)
+    if hold is not None:
+        payment = payment.with_step(replace(hold, result=_brief(intent)))
+    if attempt != payment.attempt or payment.status not in ("pending", "action_required", "held", "failed"):
+        return payment, ()
+    before = payment.status
+    payment = replace(payment, payment_intent=intent["id"], charge=charge_of(intent).get("id") or payment.charge)
+    payment = _following(payment, intent)
+    if payment.status == "captured":
+        return payment, (told("captured", payment),)
+    return payment, (told(payment.status, payment),) if payment.status not in (before, "pending") else ()
+
+
+def _following(payment: Payment, intent: Intent) -> Payment:
+    match intent["status"]:
+        case "requires_capture":
+            return payment.to(
+                "held", amount_held=intent["amount_capturable"], card=card_of(intent), action_url=None,
+                hold_until=hold_until_of(intent), client_secret=None, decline_code=None,
+            )  # fmt: skip
+        case "requires_action" | "requires_confirmation":
+            return payment.to(
+                "action_required", action_url=action_url_of(intent), client_secret=intent.get("client_secret")
+            )
+        case "requires_payment_method":
+            return payment.to("failed", decline_code=decline_of(intent), action_url=None)
+        case "succeeded":
+            return _taken(payment, intent)
+        case "canceled" | "missing":
+            return payment.to("failed", decline_code="hold_lost", action_url=None, client_secret=None)
+        case _:
+            return payment
+
+
+def _taken(payment: Payment, intent: Intent) -> Payment:
+    captured = intent["amount_received"]
+    return payment.to(
+        "captured", amount_captured=captured, charge=charge_of(intent).get("id") or payment.charge,
+        settlement=settlement_of(intent), card=card_of(intent) or payment.card, action_url=None, client_secret=None,
+        reads=replace(payment.reads, tries=0, not_before=0),
+    )  # fmt: skip
+
+
+def _capture(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if isinstance(outcome, Done):
+        return _capture_seen(payment, step, outcome.object, now)
+    if outcome.code == "resource_missing":
+        return _lost(payment, step, "missing"), ()
+    if step.state == "unknown":
+        return _ask(payment, step, outcome.code, now), ()
+    if outcome.code == "amount_too_small":
+        payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
+        return payment.to("held", amount_total=0), ()
+    if isinstance(outcome, Declined) or outcome.code in STATE_MOVED:
+        return _ask(payment, step, outcome.code, now), ()
+    return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+
+
+def _capture_seen(payment: Payment, step: Step, intent: Intent, now: int) -> Applied:
+    match intent["status"]:
+        case "succeeded":
+            payment = _closed(payment.with_step(step.to("done", result=_brief(intent))), intent)
+            payment = _taken(payment, intent)
+            return payment, (told("captured", payment),)
+        case "requires_capture":
+            return _again(payment, step, "not_captured", now), ()
+        case "canceled":
+            return _lost(payment, step, "canceled"), ()
+        case _:
+            return _ask(payment, step, str(intent["status"]), now), ()
+
+
+def _lost(payment: Payment, step: Step, status: str) -> Payment:
+    """The hold is gone and the bill is not paid: `due`, and never a silent new charge (5-money)."""
+    payment = payment.with_step(step.to("failed", result={"code": "hold_lost"}))
+    payment = _closed(payment, {"id": step.params["payment_intent"], "status": status})
+    return payment.to("due", decline_code="hold_lost")
+
+
+def _release(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if isinstance(outcome, Done):
+        return _release_seen(payment, step, outcome.object, now)
+    if outcome.code == "resource_missing":
+        missing = {"id": step.params["payment_intent"], "status": "missing"}
+        return _released(payment.with_step(step.to("failed", result={"code": outcome.code})), missing)
+    if step.state == "unknown" or outcome.code in STATE_MOVED:
+        return _ask(payment, step, outcome.code, now), ()
+    return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+
+
+def _release_seen(payment: Payment, step: Step, intent: Intent, now: int) -> Applied:
+    if intent["status"] == "canceled":
+        return _released(payment.with_step(step.to("done", result=_brief(intent))), intent)
+    if intent["status"] != "succeeded":
+        return _again(payment, step, "not_canceled", now), ()
+    # Someone captured it at Stripe behind our back; the record says what is true.
+    payment = _closed(payment.with_step(step.to("failed", result=_brief(intent))), intent)
+    if intent["id"] != payment.payment_intent:
+        return payment, ()
+    payment = _taken(payment, intent)
+    return payment, (told("captured", payment),)
+
+
+def _released(payment: Payment, intent: Intent) -> Applied:
+    payment = _closed(payment, intent)
+    if intent["id"] != payment.payment_intent or payment.status == "failed":
+        return payment, ()
+    payment = payment.to("released", action_url=None, client_secret=None)
+    return payment, (told("released", payment),)
+
+
+def _closed(payment: Payment, intent: Intent) -> Payment:
+    assert intent["status"] in CLOSED_INTENT
+    return payment.with_step(replace(payment.hold_of(intent["id"]), result=_brief(intent)))
+
+
+def _transfer(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if isinstance(outcome, Done):
+        made = _made(outcome.object, step)
+        if made is None:
+            return _again(payment, step, "not_transferred", now), ()
+        payment = payment.with_step(step.to("done", result={"id": made["id"]}))
+        return _told_of(payment, step, "created", status="paid", stripe_id=made["id"])
+    if step.state == "unknown":
+        return _ask(payment, step, outcome.code, now), ()
+    if outcome.code in TRANSFER_LATER:
+        return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+    payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
+    return _told_of(payment, step, "withheld", status="withheld", reason=outcome.code)
+
+
+def _told_of(payment: Payment, step: Step, kind: str, **changes: Any) -> Applied:
+    payee = step.step.removeprefix("transfer_")
+    transfers = tuple(replace(t, **changes) if t.to == payee else t for t in payment.transfers)
+    ours: Transfer = next(t for t in transfers if t.to == payee)
+    return replace(payment, transfers=transfers), (told_transfer(kind, ours),)
+
+
+def _check(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    intent: Intent
+    if isinstance(outcome, Done):
+        intent = outcome.object
+    elif outcome.code == "resource_missing":
+        intent = {"id": step.params["payment_intent"], "status": "missing"}
+    else:
+        return _read_again(payment, now, backoff_ms(payment.reads.tries)), ()
+    before = payment.status
+    payment, notices = _seen(payment, payment.attempt, intent)
+    if payment.status != before:
+        payment = replace(payment, reads=replace(payment.reads, tries=0))
+    return _read_again(payment, now, min(POLL_FIRST_MS << min(payment.reads.tries, 8), POLL_LAST_MS)), notices
+
+
+def _settlement(payment: Payment, outcome: Done | Declined | Refused, now: int) -> Payment:
+    settlement = settlement_of(outcome.object) if isinstance(outcome, Done) else None
+    if settlement is None:
+        return _read_again(payment, now, backoff_ms(payment.reads.tries))
+    return replace(payment, settlement=settlement)
+
+
+def _read_again(payment: Payment, now: int, wait_ms: int) -> Payment:
+    return replace(payment, reads=replace(payment.reads, not_before=now + wait_ms))
+
+
+def _brief(intent: Intent) -> dict[str, Any]:
+    return {"id": intent["id"], "status": intent["status"]}

@@ -1,0 +1,124 @@
+"""Stripe's webhooks in: verified, remembered by id, and turned into a nudge to look at the session.
+
+An event is a hint, never a fact: events come late, twice and out of order, so the bridge fetches the object itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import stripe
+import structlog
+from prometheus_client import Counter
+from redis.exceptions import RedisError
+
+from gateway.clock import Clock
+from gateway.errors import Conflict, InvalidRequest, StoreUnavailable, Unauthorized
+from gateway.journal import NOW, Journal
+
+log = structlog.get_logger(__name__)
+
+RECEIVED = Counter("gateway_stripe_events_total", "Events received from Stripe by what came of them", ["outcome"])
+
+TOLERANCE_S: Final = 300
+# Stripe repeats an event for up to three days; remembered for longer than that, none is handled twice.
+REMEMBER_S: Final = 7 * 86_400
+# These only echo what the bridge did itself, or come with another that says more.
+ECHOES: Final = frozenset(
+    {"payment_intent.created", "payment_intent.processing", "charge.succeeded", "charge.captured", "transfer.created"}
+)
+# Payment statuses and the status of the intent that is known by them: an event which repeats it is no news.
+KNOWN_BY: Final = {"held": "requires_capture", "action_required": "requires_action", "captured": "succeeded",
+                   "released": "canceled"}  # fmt: skip
+# Two bridges' nudges can collide on one session's record; each try reads it again.
+ATTEMPTS: Final = 20
+
+
+class StripeEvents:
+    """Receives Stripe's events for one platform account. `secrets`: the endpoint's, and the next while it rotates."""
+
+    def __init__(self, journal: Journal, secrets: Sequence[str], clock: Clock, *, livemode: bool | None = None) -> None:
+        self._journal, self._secrets, self._clock, self._livemode = journal, tuple(secrets), clock, livemode
+
+    async def receive(self, payload: bytes, signature: str) -> None:
+        """Take one delivery; returning means that it may be answered 2xx.
+
+        The nudge is written before the event's id, both before the answer: a crash between them makes Stripe send it
+        again, and a second nudge does no harm. The other order would lose it (an id claimed, its effect never made).
+        Raises Unauthorized (signature, or a date more than five minutes off), InvalidRequest, StoreUnavailable.
+        """
+        self._verify(payload, signature)
+        event = _event(payload)
+        if self._livemode is not None and bool(event.get("livemode")) != self._livemode:
+            RECEIVED.labels("other_mode").inc()
+            return
+        RECEIVED.labels(await self._take(event)).inc()
+
+    def _verify(self, payload: bytes, signature: str) -> None:
+        for secret in self._secrets:
+            try:
+                stripe.WebhookSignature.verify_header(payload, signature, secret)
+            except (stripe.SignatureVerificationError, UnicodeDecodeError):
+                continue
+            return self._check_date(signature)
+        RECEIVED.labels("bad_signature").inc()
+        raise Unauthorized("The signature does not match.", code="bad_signature")
+
+    def _check_date(self, signature: str) -> None:
+        """The SDK lets dates in the future pass, so a stolen delivery could be dated to outlive its tolerance."""
+        dated = int(next(part[2:] for part in signature.split(",") if part.startswith("t=")))
+        if abs(self._clock.wall_ms() // 1000 - dated) > TOLERANCE_S:
+            RECEIVED.labels("bad_date").inc()
+            raise Unauthorized("The signature's date is too far from now.", code="bad_signature")
+
+    async def _take(self, event: Mapping[str, Any]) -> str:
+        key = f"gateway:stripe:event:{event['id']}"
+        session = None if event["type"] in ECHOES else session_of(event["data"]["object"])
+        try:
+            if await self._journal.redis.exists(key):
+                return "duplicate"
+            known = session is not None and await self._nudge(session, event)
+            await self._journal.redis.set(key, event["type"], nx=True, ex=REMEMBER_S)
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; send it again.") from error
+        return "nudged" if known else "ignored"
+
+    async def _nudge(self, session: str, event: Mapping[str, Any]) -> bool:
+        """Count one more event in the session's `stripe` record and have the bridge look; False if there is no need."""
+        for _ in range(ATTEMPTS):
+            docs = await self._journal.read(session, "payment", "stripe")
+            if docs["payment"] is None or _no_news(docs["payment"].body, event["data"]["object"]):
+                return False
+            doc = docs["stripe"]
+            count = doc.body["count"] if doc else 0
+            body = {"schema": 1, "count": count + 1, "event": event["id"], "type": event["type"]}
+            try:
+                await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
+            except Conflict:
+                continue
+            return True
+        raise StoreUnavailable("The session is too busy; send it again.")
+
+
+def _event(payload: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(payload)
+        well_formed = isinstance(event["id"], str) and isinstance(event["type"], str)
+        if not (well_formed and isinstance(event["data"]["object"], dict)):
+            raise ValueError("not an event")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest("The body is no event of Stripe.") from error
+    return dict(event)
+
+
+def _no_news(payment: Mapping[str, Any], thing: Mapping[str, Any]) -> bool:
+    """Whether an intent in an event looks as our record has it. A stale one may too; then the newer event will come."""
+    return thing.get("id") == payment["payment_intent"] and thing.get("status") == KNOWN_BY.get(payment["status"])
+
+
+def session_of(thing: Mapping[str, Any]) -> str | None:
+    """The session that an object of Stripe belongs to: its metadata says so, or its transfer group."""
+    named = (thing.get("metadata") or {}).get("session") or thing.get("transfer_group")
+    return named if isinstance(named, str) and named.startswith("ses_") else None

@@ -1,0 +1,240 @@
+"""The bridge's loop: claims sessions whose money needs a look; persists a step, calls Stripe, persists the result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from redis.exceptions import RedisError
+
+from gateway.billing_bridge.calls import call_of
+from gateway.billing_bridge.outcome import Outcome, name_of
+from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, recovered
+from gateway.billing_bridge.pricing import FOREIGN_MARGIN_BPS, MINIMUM_MINOR, Terms
+from gateway.billing_bridge.record import FINAL, Notice, Payment, Step
+from gateway.billing_bridge.results import applied
+from gateway.billing_bridge.stripe_client import StripeClient
+from gateway.clock import Clock
+from gateway.errors import Conflict, StoreUnavailable
+from gateway.journal import NOW, Claim, Doc, Event, Journal
+
+log = structlog.get_logger(__name__)
+
+STEPS = Counter("gateway_bridge_steps_total", "Steps toward Stripe by their outcome", ["step", "outcome"])
+OPEN = Gauge("gateway_bridge_open_steps", "Calls to Stripe that this process waits for now")
+LAG = Histogram(
+    "gateway_bridge_lag_seconds", "From the end of a session to its settlement",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)  # fmt: skip
+LOOKS = Counter("gateway_bridge_looks_total", "Looks at a session's money by how they ended", ["outcome"])
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSettings:
+    """What the operator decides. `lease_ms` must outlast the slowest call to Stripe: another bridge looks after it."""
+
+    settlement_currency: str = "usd"
+    minimum_minor: Mapping[str, int] = field(default_factory=lambda: MINIMUM_MINOR)
+    foreign_margin_bps: int = FOREIGN_MARGIN_BPS
+    return_url: str = ""
+    descriptor_prefix_length: int = 10
+    concurrency: int = 16
+    poll_ms: int = 1_000
+    lease_ms: int = 60_000
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(
+            self.settlement_currency, self.minimum_minor, self.foreign_margin_bps, self.return_url,
+            self.descriptor_prefix_length,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A session's records as they were read together."""
+
+    session: dict[str, Any]
+    payment: Payment
+    version: int
+    expert_name: str
+    nudges: int
+
+
+class Bridge:
+    """Any number of bridges may run; a session's steps are kept apart by its claim and by the record's version."""
+
+    def __init__(self, journal: Journal, stripe: StripeClient, settings: BridgeSettings, clock: Clock) -> None:
+        self._journal, self._stripe, self._settings, self._clock = journal, stripe, settings, clock
+        self._terms = settings.terms
+        self._woken = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._away = self._stopping = False
+
+    async def run(self) -> None:
+        """Work until cancelled; then calls to Stripe under way are awaited, and their results are written."""
+        self._stopping = False
+        listener = asyncio.create_task(self._listen())
+        claiming: asyncio.Task[bool] | None = None
+        try:
+            while True:
+                self._woken.clear()
+                claiming = asyncio.create_task(self._claim())  # a claim cut off in the middle would sleep for its lease
+                if not await asyncio.shield(claiming):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._woken.wait(), self._settings.poll_ms / 1000)
+        finally:
+            self._stopping = True
+            listener.cancel()
+            await asyncio.gather(listener, *filter(None, (claiming,)), return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def settle_once(self, session: str) -> int | None:
+        """Do all that can be done for a session's money now; gives when to look again (wall ms), None for never.
+
+        Raises StoreUnavailable; what had been sent to Stripe by then is asked about at the next look.
+        """
+        while True:
+            try:
+                return await self._advance(session)
+            except Conflict:
+                continue  # another bridge, or a nudge, was faster: read again
+
+    async def _claim(self) -> bool:
+        """Start work on due sessions; True if there may be more at once."""
+        free = self._settings.concurrency - len(self._tasks)
+        if free <= 0:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            return True
+        try:
+            claims = await self._journal.due("money", lease_ms=self._settings.lease_ms, limit=free)
+        except (StoreUnavailable, RedisError) as error:
+            return self._store_away(error)
+        self._store_back()
+        for claim in claims:
+            task = asyncio.create_task(self._work(claim))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return bool(claims)
+
+    async def _work(self, claim: Claim) -> None:
+        try:
+            async with self._slots:
+                if self._clock.wall_ms() >= claim.until:
+                    return  # it waited for its turn longer than its lease: someone else looks
+                await self._journal.done(claim, await self.settle_once(claim.session))
+            LOOKS.labels("done").inc()
+        except (StoreUnavailable, RedisError):
+            LOOKS.labels("store_away").inc()  # the claim comes back by itself
+        except Exception:
+            LOOKS.labels("bug").inc()
+            log.exception("bridge.bug", session=claim.session)
+
+    async def _advance(self, session: str) -> int | None:
+        """Step after step until nothing is due. Each result is written together with the intent that follows it."""
+        seen = await self._read(session)
+        if seen is None:
+            return None
+        stored, payment, version = seen.payment, recovered(seen.payment), seen.version
+        notices: tuple[Notice, ...] = ()
+        while True:
+            payment, more = concluded(seen.session, payment, self._terms)
+            notices += more
+            now = self._clock.wall_ms()
+            step = next_step(seen.session, payment, now, self._terms, expert_name=seen.expert_name, nudges=seen.nudges)
+            halted = self._stopping and step is not None
+            if step is not None and not halted:
+                payment, step = begun(payment, step, now, seen.nudges)
+            if payment != stored:
+                version = await self._commit(seen, stored, payment, version, notices, step)
+                stored, notices = payment, ()
+            if halted:
+                return now
+            if step is None:
+                return look_at(seen.session, payment, seen.nudges)
+            payment, notices = await self._do(payment, step)
+            seen = await self._again(seen, session)
+
+    async def _do(self, payment: Payment, step: Step) -> tuple[Payment, tuple[Notice, ...]]:
+        call = call_of(step, self._clock.wall_ms())
+        with OPEN.track_inprogress():
+            outcome: Outcome = await self._stripe.send(call.operation, call.params, call.key)
+        STEPS.labels(step.step, name_of(outcome)).inc()
+        return applied(payment, step, outcome, self._clock.wall_ms())
+
+    async def _commit(
+        self,
+        seen: _Seen,
+        stored: Payment,
+        payment: Payment,
+        version: int,
+        notices: tuple[Notice, ...],
+        step: Step | None,
+    ) -> int:
+        """Write the record. On disk before a step that acts goes out; unconfirmed, it raises and nothing is sent."""
+        finalized = seen.session["status"] == "finalized"
+        due = {} if finalized or payment.status == stored.status else {"watch": NOW}
+        if _for_mail(seen.session, stored, payment):
+            due["mail"] = NOW
+        if payment.settled and not stored.settled and seen.session.get("ended_at"):
+            LAG.observe(max(0, self._clock.wall_ms() - seen.session["ended_at"]) / 1000)
+        versions = await self._journal.commit(
+            seen.session["id"],
+            {"payment": (version, payment.to_dict())},
+            events=[Event(notice.type, notice.data) for notice in notices],
+            due=due,
+            durable=step is not None and step.state == "sent" and not step.reads,
+        )
+        return versions["payment"]
+
+    async def _read(self, session: str) -> _Seen | None:
+        docs = await self._journal.read(session, "session", "payment", "people", "stripe")
+        record, payment = docs["session"], docs["payment"]
+        if record is None or payment is None:
+            return None
+        name = ((docs["people"].body.get("expert") or {}).get("name") or "") if docs["people"] else ""
+        return _Seen(record.body, Payment.from_dict(payment.body), payment.version, name, _nudges(docs["stripe"]))
+
+    async def _again(self, seen: _Seen, session: str) -> _Seen:
+        """The session as it is after a call: it may have ended or been waived meanwhile. The payment is ours."""
+        docs = await self._journal.read(session, "session", "stripe")
+        record = docs["session"]
+        assert record is not None, "a session's record is never deleted while its money is open"
+        return _Seen(record.body, seen.payment, seen.version, seen.expert_name, _nudges(docs["stripe"]))
+
+    async def _listen(self) -> None:
+        """Wake the loop at each change; while the subscription is down, polling goes on alone."""
+        while True:
+            with contextlib.suppress(StoreUnavailable, RedisError):
+                async for _ in self._journal.changes():
+                    self._woken.set()
+            await asyncio.sleep(self._settings.poll_ms / 1000)
+
+    def _store_away(self, error: Exception) -> bool:
+        if not self._away:
+            log.warning("bridge.store_away", error=type(error).__name__)
+        self._away = True
+        return False
+
+    def _store_back(self) -> None:
+        if self._away:
+            log.info("bridge.store_back")
+        self._away = False
+
+
+def _nudges(doc: Doc | None) -> int:
+    return int(doc.body["count"]) if doc else 0
+
+
+def _for_mail(session: Mapping[str, Any], before: Payment, after: Payment) -> bool:
+    """Whether a receipt may now be written, or has to say more: the money's end, how it settled, that all is paid."""
+    if session["status"] != "finalized" or after.status not in FINAL - {"failed"}:
+        return False
+    told = ("status", "amount_total", "settlement", "transfers", "settled")
+    return any(getattr(before, name) != getattr(after, name) for name in told)

@@ -1,0 +1,143 @@
+"""A model of a Stripe account for tests of the cores: intents, transfers, idempotency keys, faults on order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.billing_bridge.calls import Call
+from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
+
+FAULTS = ("lost_before", "lost_after", "busy", "in_flight", "error_saved", "error_saved_after", "error")
+OPEN = ("requires_payment_method", "requires_capture", "requires_action")
+
+
+@dataclass
+class Account:
+    """What Stripe would have done. `rate_milli` converts to the settlement currency; keys live for 24 h."""
+
+    settlement: str = "usd"
+    rate_milli: int = 1000
+    minimum: int = 50
+    restricted: frozenset[str] = frozenset()
+    balance_late: bool = False
+    intents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    transfers: list[dict[str, Any]] = field(default_factory=list)
+    keys: dict[str, tuple[str, Outcome, int]] = field(default_factory=dict)
+    captures: int = 0
+    most_live: int = 0
+    now: int = 0
+
+    def send(self, call: Call, fault: str | None = None) -> Outcome:
+        if fault == "busy":
+            return Busy("rate_limit", 1000)
+        if fault == "lost_before":
+            return Unknown("TimeoutError")
+        if call.key is None:
+            return Unknown("http_500") if fault else self._do(call)
+        if fault == "in_flight":
+            return Busy("in_flight", in_flight=True)
+        if fault == "error":
+            return Unknown("http_500")
+        outcome = self._keyed(call, fault)
+        return Unknown("TimeoutError") if fault == "lost_after" else outcome
+
+    def _keyed(self, call: Call, fault: str | None) -> Outcome:
+        assert call.key is not None
+        known = self.keys.get(call.key)
+        if known is not None and self.now - known[2] < 24 * 3_600_000:
+            assert known[0] == repr((call.operation, call.params)), "a key was used again with other parameters"
+            return Unknown("http_500", spent=True) if isinstance(known[1], Unknown) else deepcopy(known[1])
+        outcome: Outcome = Unknown("http_500") if fault == "error_saved" else self._do(call)
+        if fault == "error_saved_after":
+            outcome = Unknown("http_500")
+        self.keys[call.key] = (repr((call.operation, call.params)), outcome, self.now)
+        return deepcopy(outcome)
+
+    def _do(self, call: Call) -> Outcome:
+        outcome: Outcome = getattr(self, call.operation.replace(".", "_"))(deepcopy(dict(call.params)))
+        self.most_live = max(self.most_live, len(self.live()))
+        return deepcopy(outcome)
+
+    def live(self) -> list[dict[str, Any]]:
+        return [
+            intent for intent in self.intents.values() if intent["status"] in ("requires_capture", "requires_action")
+        ]
+
+    def payment_intents_create(self, p: Mapping[str, Any]) -> Outcome:
+        intent = {
+            "id": f"pi_{len(self.intents) + 1}", "object": "payment_intent", "amount": p["amount"], "amount_received": 0,
+            "amount_capturable": 0, "currency": p["currency"], "metadata": p["metadata"], "client_secret": "secret",
+            "latest_charge": None, "next_action": None, "transfer_group": p["transfer_group"],
+        }  # fmt: skip
+        self.intents[intent["id"]] = intent
+        if p["payment_method"] == "pm_declined":
+            intent["status"] = "requires_payment_method"
+            return Declined("card_declined", "insufficient_funds", "Your card was declined.", intent["id"])
+        if p["payment_method"] == "pm_action":
+            intent |= {"status": "requires_action", "next_action": {"redirect_to_url": {"url": "https://bank.test/"}}}
+            return Done(intent)
+        return Done(self.authorize(intent))
+
+    def authorize(self, intent: dict[str, Any]) -> dict[str, Any]:
+        card = {"brand": "visa", "last4": "4242", "country": "US", "capture_before": self.now // 1000 + 7 * 86_400}
+        intent |= {"status": "requires_capture", "amount_capturable": intent["amount"], "next_action": None}
+        intent["latest_charge"] = {"id": intent["id"].replace("pi", "ch"), "payment_method_details": {"card": card}}
+        return intent
+
+    def payment_intents_retrieve(self, p: Mapping[str, Any]) -> Outcome:
+        intent = self.intents[p["payment_intent"]]
+        if intent["status"] == "succeeded" and self.balance_late:
+            self._settle(intent)
+        return Done(intent)
+
+    def payment_intents_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done({"object": "list", "data": list(self.intents.values())})
+
+    def payment_intents_cancel(self, p: Mapping[str, Any]) -> Outcome:
+        intent = self.intents[p["payment_intent"]]
+        if intent["status"] not in OPEN:
+            return Refused("payment_intent_unexpected_state")
+        intent["status"] = "canceled"
+        return Done(intent)
+
+    def payment_intents_capture(self, p: Mapping[str, Any]) -> Outcome:
+        intent = self.intents[p["payment_intent"]]
+        if intent["status"] != "requires_capture":
+            return Refused("payment_intent_unexpected_state")
+        if p["amount_to_capture"] < self.minimum:
+            return Refused("amount_too_small")
+        assert p["amount_to_capture"] <= intent["amount_capturable"], "law 5: captured above the hold"
+        self.captures += 1
+        intent |= {"status": "succeeded", "amount_received": p["amount_to_capture"], "amount_capturable": 0}
+        if not self.balance_late:
+            self._settle(intent)
+        return Done(intent)
+
+    def _settle(self, intent: dict[str, Any]) -> None:
+        amount = intent["amount_received"] * self.rate_milli // 1000
+        rate = None if intent["currency"] == self.settlement else self.rate_milli / 1000
+        intent["latest_charge"]["balance_transaction"] = {
+            "currency": self.settlement, "amount": amount, "fee": 59, "exchange_rate": rate
+        }  # fmt: skip
+
+    def transfers_create(self, p: Mapping[str, Any]) -> Outcome:
+        if p["destination"] in self.restricted:
+            return Refused("insufficient_capabilities_for_transfer")
+        source = next(
+            i for i in self.intents.values() if (i["latest_charge"] or {}).get("id") == p["source_transaction"]
+        )
+        balance = source["latest_charge"]["balance_transaction"]
+        used = sum(transfer["amount"] for transfer in self.transfers)
+        assert p["currency"] == balance["currency"]
+        assert used + p["amount"] <= balance["amount"], "transfers beyond the charge"
+        transfer = {"id": f"tr_{len(self.transfers) + 1}", "object": "transfer", **p}
+        self.transfers.append(transfer)
+        return Done(transfer)
+
+    def transfers_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done(
+            {"object": "list", "data": [t for t in self.transfers if t["transfer_group"] == p["transfer_group"]]}
+        )
