@@ -243,14 +243,14 @@ ClientMessage = Hello | Description | Rollback | Sas | Media | Stats | Leave | R
 
 
 class Pricing(Part):
-    """As in the entry; `amount_max` for the client only."""
+    """As in the entry; `commission_bps` for the expert only."""
 
     currency: str
     unit_amount: int
     free_seconds: int
     limit_seconds: int
-    commission_bps: int
-    amount_max: Annotated[int | None, LEFT_OUT] = None
+    amount_max: int
+    commission_bps: Annotated[int | None, LEFT_OUT] = None
 
 
 class Timers(Part):
@@ -383,6 +383,8 @@ class Summary(Part):
     duration_seconds: int
     amount_total: int
     amount_expert: Annotated[int | None, LEFT_OUT] = None
+    amount_waived: int = 0
+    waived_reason: str | None = None
     currency: str
     receipt_url: str | None = None
     may_continue: bool = Field(default=False, alias="continue")

@@ -1,0 +1,294 @@
+"""The composition root: the only place that knows all rooms, and makes a running gateway of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Final
+
+import redis.asyncio as aioredis
+import structlog
+from aiohttp import web
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from gateway import __version__
+from gateway.api.auth import ApiKey, KeyRing
+from gateway.api.context import ApiContext
+from gateway.api.health import private_app
+from gateway.api.idempotency import Idempotency
+from gateway.api.routes import public_app
+from gateway.api.terms import Limits
+from gateway.billing_bridge import payment
+from gateway.billing_bridge.endpoints import Endpoint, Endpoints, Secret
+from gateway.billing_bridge.mailer import Mailer, MailSettings
+from gateway.billing_bridge.pricing import minimum_charge
+from gateway.billing_bridge.receipt import Issuer
+from gateway.billing_bridge.stripe_client import StripeClient
+from gateway.billing_bridge.stripe_events import StripeEvents
+from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
+from gateway.billing_bridge.worker import Bridge, BridgeSettings
+from gateway.clock import Clock
+from gateway.errors import StoreUnavailable
+from gateway.journal import Journal
+from gateway.keys import Keys
+from gateway.meter.ledger import Ledger
+from gateway.meter.sweeper import Sweeper
+from gateway.money import CURRENCIES
+from gateway.nodes import Node, RedisClock
+from gateway.sessions import Changes, Rules, Sessions
+from gateway.settings import Settings
+from gateway.sfu.local import LocalRelay
+from gateway.signaling.call import Timers
+from gateway.signaling.host import Host
+from gateway.signaling.websocket import signal_handler
+from gateway.tokens import Tokens
+
+log = structlog.get_logger(__name__)
+
+REDIS_WAIT_S: Final = 30.0
+STOP_S: Final = 5.0
+
+
+class Tasks:
+    """Background loops of a process. One that fails is a bug: it is logged and started again after a moment."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks[name] = asyncio.create_task(self._kept(name, loop), name=name)
+
+    async def _kept(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await loop()
+                return
+            except Exception:
+                log.exception("loop_failed", loop=name)
+                await asyncio.sleep(1)
+
+    def alive(self, name: str) -> bool:
+        task = self._tasks.get(name)
+        return task is not None and not task.done()
+
+    async def stop(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+class Gateway:
+    """A running node, a bridge, or both. `start` returns when everything answers; `stop` leaves nothing behind."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._parts = AsyncExitStack()
+        self._tasks = Tasks()
+        self.redis = aioredis.Redis.from_url(
+            settings.redis.url.get_secret_value(),
+            socket_timeout=5, socket_connect_timeout=2, health_check_interval=15,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 2),
+        )  # fmt: skip
+        keys = Keys(settings.redis.partitions)
+        self.journal = Journal(self.redis, keys, waitaof_ms=settings.redis.waitaof_ms)
+        self.ledger = Ledger(self.redis, keys)
+        self.clock = RedisClock()
+        self.node = Node(self.redis, self.clock, info={"version": __version__})
+
+    @classmethod
+    async def start(
+        cls,
+        settings: Settings,
+        *,
+        with_node: bool = True,
+        with_bridge: bool = True,
+        extra_routes: Sequence[web.AbstractRouteDef] = (),
+    ) -> Gateway:
+        """Raises StoreUnavailable when Redis does not answer within half a minute, RelayUnavailable or OSError when a
+        port is taken."""
+        gateway = cls(settings)
+        gateway._parts.push_async_callback(gateway.redis.aclose)
+        gateway._parts.push_async_callback(gateway._tasks.stop)
+        try:
+            await gateway._meet_redis()
+            if with_bridge:
+                await gateway._start_bridge()
+            if with_node:
+                await gateway._start_node(extra_routes)
+            await gateway._serve_private(with_node=with_node, with_bridge=with_bridge)
+        except BaseException:
+            await gateway.stop()
+            raise
+        return gateway
+
+    async def stop(self) -> None:
+        """Leave within seconds: sessions given up, loops ended, connections closed."""
+        await self._parts.aclose()
+
+    async def _meet_redis(self) -> None:
+        try:
+            async with asyncio.timeout(REDIS_WAIT_S):
+                while True:
+                    with suppress(RedisError):
+                        await self.node.beat()
+                        break
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            raise StoreUnavailable("Redis does not answer; is redis.url right?") from None
+        self._tasks.start("heartbeat", self.node.run)
+        self._parts.push_async_callback(self._say_goodbye)
+
+    async def _say_goodbye(self) -> None:
+        with suppress(RedisError):
+            await self.node.leave()
+
+    async def _start_bridge(self) -> None:
+        settings = self._settings
+        stripe = StripeClient(settings.stripe.api_key.get_secret_value(), settings.stripe.api_base)
+        self._parts.push_async_callback(stripe.close)
+        bridge = Bridge(self.journal, stripe, bridge_settings(settings), self.clock)
+        mailer = Mailer(self.journal, mail_settings(settings), self.clock)
+        webhooks = Webhooks(
+            self.journal, endpoints(settings, self.redis, self.clock), webhook_settings(settings), self.clock
+        )
+        for name, loop in (("bridge", bridge.run), ("mailer", mailer.run), ("webhooks", webhooks.run)):
+            self._tasks.start(name, loop)
+
+    async def _start_node(self, extra_routes: Sequence[web.AbstractRouteDef]) -> None:
+        settings, timers = self._settings, call_timers(self._settings)
+        changes = Changes(self.journal)
+        self._tasks.start("changes", changes.run)
+        tokens = Tokens(settings.secrets.signing_key.get_secret_value().encode())
+        sessions = Sessions(
+            self.journal, self.ledger, tokens, self.clock, changes, rules=session_rules(settings),
+            public_url=settings.server.public_url, open_payment=payment.opened,
+        )  # fmt: skip
+        self._relay = await LocalRelay.open(
+            settings.media.host, settings.media.port, settings.media.addresses, self.clock
+        )
+        self._parts.push_async_callback(self._relay.close)
+        host = Host(
+            sessions, self.ledger, self._relay, self.node, tokens, timers, flush_ms=settings.session.flush_ms
+        )  # fmt: skip
+        self._tasks.start("host", host.run)
+        sweeper = Sweeper(
+            self.journal, self.ledger, sessions, self.clock, owner=self.node.nonce, grace_ms=timers.grace_ms,
+            gone=self.node.gone,
+        )  # fmt: skip
+        self._tasks.start("sweeper", sweeper.run)
+        await self._serve_public(sessions, host, extra_routes)
+        self._parts.push_async_callback(host.stop)
+
+    async def _serve_public(self, sessions: Sessions, host: Host, extra_routes: Sequence[web.AbstractRouteDef]) -> None:
+        settings = self._settings
+        mailer = Mailer(self.journal, mail_settings(settings), self.clock)
+        events = StripeEvents(self.journal, [settings.stripe.webhook_secret.get_secret_value()], self.clock)
+        app = public_app(
+            ApiContext(
+                sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
+                public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
+                receipt_page=mailer.receipt_page, stripe_events=events.receive,
+            )
+        )  # fmt: skip
+        app.router.add_get("/v1/signal", signal_handler(host))
+        app.router.add_routes(extra_routes)
+        await self._serve(app, settings.server.host, settings.server.port)
+
+    async def _serve_private(self, *, with_node: bool, with_bridge: bool) -> None:
+        checks: dict[str, Callable[[], Awaitable[object]]] = {"redis": self.redis.ping}
+        names = (["host", "sweeper", "changes"] if with_node else []) + (
+            ["bridge", "mailer", "webhooks"] if with_bridge else []
+        )
+        for name in names:
+            checks[name] = self._running(name)
+        server = self._settings.server
+        await self._serve(private_app(checks), server.private_host, server.private_port)
+
+    def _running(self, name: str) -> Callable[[], Coroutine[Any, Any, object]]:
+        async def check() -> bool:
+            return self._tasks.alive(name)
+
+        return check
+
+    async def _serve(self, app: web.Application, host: str, port: int) -> None:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S, handle_signals=False)
+        await runner.setup()
+        self._parts.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, host, port).start()
+
+
+async def serve(settings: Settings, *, with_bridge: bool) -> None:
+    """A node, until cancelled."""
+    await _run(settings, with_node=True, with_bridge=with_bridge)
+
+
+async def bridge(settings: Settings) -> None:
+    """A bridge alone, until cancelled."""
+    await _run(settings, with_node=False, with_bridge=True)
+
+
+async def _run(settings: Settings, *, with_node: bool, with_bridge: bool) -> None:
+    gateway = await Gateway.start(settings, with_node=with_node, with_bridge=with_bridge)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await gateway.stop()
+
+
+def call_timers(settings: Settings) -> Timers:
+    session = settings.session
+    return Timers(session.lone_seconds * 1000, session.grace_seconds * 1000, session.warnings, session.free_warnings)
+
+
+def session_rules(settings: Settings) -> Rules:
+    """The bridge knows the smallest charge of a currency; the meter must know it before the bill is frozen."""
+    terms = bridge_settings(settings).terms
+    return Rules(
+        cap_ms=settings.session.cap_seconds * 1000,
+        expires_ms=settings.session.expires_hours * 3_600_000,
+        minimums={currency: minimum_charge(currency, terms) for currency in CURRENCIES},
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    session = settings.session
+    return Limits(session.rate_min_minor, session.rate_max_minor, session.limit_default_minutes, session.commission_bps)
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    return KeyRing(ApiKey(key.account, key.sha256, frozenset(key.scopes), key.livemode) for key in settings.api_keys)
+
+
+def bridge_settings(settings: Settings) -> BridgeSettings:
+    stripe = settings.stripe
+    return BridgeSettings(
+        settlement_currency=stripe.settlement_currency,
+        minimum_minor={str(currency): amount for currency, amount in stripe.minimum_minor.items()},
+        return_url=f"{settings.server.public_url}/call",
+    )
+
+
+def mail_settings(settings: Settings) -> MailSettings:
+    mail, issuer = settings.mail, settings.issuer
+    return MailSettings(
+        host=mail.host, port=mail.port, username=mail.username,
+        password=mail.password.get_secret_value() if mail.password else None, starttls=mail.starttls,
+        sender=mail.sender, public_url=settings.server.public_url,
+        issuer=Issuer(issuer.name, address=tuple(issuer.address), tax_id=issuer.tax_id, support=issuer.support),
+    )  # fmt: skip
+
+
+def webhook_settings(settings: Settings) -> WebhookSettings:
+    return WebhookSettings(allow_private=settings.webhooks.allow_private)
+
+
+def endpoints(settings: Settings, redis: aioredis.Redis, clock: Clock) -> Endpoints:
+    """Those of the configuration; more may be stored in Redis."""
+    configured = enumerate(settings.webhooks.endpoints)
+    return Endpoints(
+        redis, clock, [Endpoint(f"we_{n}", e.url, (Secret(e.secret.get_secret_value()),)) for n, e in configured]
+    )

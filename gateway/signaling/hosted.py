@@ -1,0 +1,560 @@
+"""One session as this node hosts it: seats, relay, meter and record brought together.
+
+A single task takes everything that concerns the session in turn (seats, messages, reports of the relay, changes of the
+record, time), asks the cores what follows, and does it. It owns the session by a lease while it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Histogram
+from redis.exceptions import RedisError
+
+from gateway import session as core
+from gateway.errors import Conflict, GatewayError, StoreUnavailable
+from gateway.meter.intervals import Interval
+from gateway.meter.ledger import Lease, Ledger
+from gateway.nodes import Node
+from gateway.session import ROLES, Role, SessionRecord
+from gateway.sessions import Docs, Sessions, payment_for, pricing, summary
+from gateway.sfu.port import CallConfig, RelayPort, Report
+from gateway.signaling import messages as wire
+from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Timers, Together, Warned
+from gateway.signaling.messages import Close, SignalError
+from gateway.signaling.resume import Issued, ResumeSecrets
+from gateway.signaling.room import CloseSeat, Joined, LegsChanged, Output, Room, Send
+from gateway.signaling.websocket import Socket
+from gateway.tokens import JOIN_TOKEN_S
+
+log = structlog.get_logger(__name__)
+
+ENDED = Counter("gateway_sessions_ended_total", "Sessions that ended, by reason.", ["reason"])
+SETUP = Histogram(
+    "gateway_session_setup_seconds", "From both being seated to both being heard.",
+    buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10),
+)  # fmt: skip
+BILLED = Counter("gateway_billed_seconds_total", "Seconds billed by finalized sessions.")
+INTERVALS = Counter("gateway_meter_intervals_total", "Rows written to ledgers.")
+FLUSHES = Counter("gateway_meter_flushes_total", "Flushes of usage, by outcome.", ["outcome"])
+FLUSH_LAG = Histogram(
+    "gateway_meter_flush_seconds", "How long a flush of one session's usage took.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)  # fmt: skip
+
+TICK_S: Final = 0.25
+# The relay forwards on its own for this long after our last word; longer, and an orphan costs more (6-media).
+UNTIL_MS: Final = 30_000
+OUTAGE_MAX_MS: Final = 300_000
+# A session that nobody sits in any more, before it ever ran: kept this long for a page that reconnects.
+EMPTY_MS: Final = 30_000
+# After the end: time to rate, to go on, and to be told of the receipt.
+LINGER_MS: Final = 600_000
+# Longer than any session may be interrupted.
+ROOM_KEPT_S: Final = 86_400
+SPENT: Final = "gateway:spent:"
+
+
+@dataclass(slots=True)
+class Seated:
+    """A side's socket, the token that opened it, and since when."""
+
+    role: Role
+    socket: Socket
+    token: str | None = None
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the canonical line of a session tells."""
+
+    both_seated_at: int | None = None
+    setup_ms: int | None = None
+    joins: int = 0
+    restarts: int = 0
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every hosted session works with."""
+
+    sessions: Sessions
+    ledger: Ledger
+    relay: RelayPort
+    node: Node
+    timers: Timers
+    resume: ResumeSecrets
+    flush_ms: int
+
+    def now(self) -> int:
+        """Wall ms on Redis's clock."""
+        return self.node.clock.wall_ms()
+
+    async def spend(self, token: str) -> None:
+        """A join token has served; it opens nothing any more (it would have expired within ten minutes)."""
+        await self.sessions.journal.redis.set(f"{SPENT}{token}", 1, ex=JOIN_TOKEN_S + 60)
+
+    async def keep_room(self, session: str, room: Room) -> None:
+        """So that another owner can go on with the same connections; lost, the pages would make new ones."""
+        key = self.sessions.journal.keys.of(session, "room")
+        with suppress(RedisError):
+            await self.sessions.journal.redis.set(key, json.dumps(room.snapshot()), ex=ROOM_KEPT_S)
+
+
+class Seats:
+    """Who sits where. A message to an empty seat is nobody's."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Role, Seated] = {}
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def __iter__(self) -> Iterator[Seated]:
+        return iter(list(self._taken.values()))
+
+    def take(self, seated: Seated) -> None:
+        self._taken[seated.role] = seated
+
+    def give_up(self, role: Role, socket: Socket) -> bool:
+        """False if someone else sits there by now."""
+        if not self.holds(role, socket):
+            return False
+        del self._taken[role]
+        return True
+
+    def holds(self, role: Role, socket: Socket) -> bool:
+        return role in self._taken and self._taken[role].socket is socket
+
+    def send(self, role: Role, message: wire.ServerMessage) -> None:
+        if role in self._taken:
+            self._taken[role].socket.send(message)
+
+    def send_both(self, message: wire.ServerMessage) -> None:
+        for role in ROLES:
+            self.send(role, message)
+
+    def close(self, role: Role, code: Close) -> None:
+        if role in self._taken:
+            self._taken.pop(role).socket.close(code)
+
+
+class Hosted:
+    """One session on this node. Everything happens in `run`, one thing after the other."""
+
+    def __init__(
+        self, host: Surroundings, docs: Docs, lease: Lease | None, room: Room, earlier: Sequence[Interval] = ()
+    ) -> None:
+        clock = host.node.clock
+        self._host, self.docs, self.lease = host, docs, lease
+        self.session = docs.record.id
+        self.call = Call(docs.record, host.timers, offset_ms=clock.offset_ms, now=clock.wall_ms(), earlier=earlier)
+        self.room = room
+        self.seats = Seats()
+        self.facts = Facts()
+        self._go_on: set[Role] = set()
+        self._inbox: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._empty_since: int | None = clock.wall_ms()
+        self._renewed_at = clock.boot_ms()
+        self._second = -1
+        self._over: End | None = None
+        self._lost = self._going = False
+        self._configured_at = 0
+
+    @property
+    def record(self) -> SessionRecord:
+        return self.call.record
+
+    def post(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have the session's task do something, in its turn."""
+        self._inbox.put_nowait(work)
+
+    async def ask(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """The same, and wait for its answer or its error."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def answered() -> None:
+            try:
+                result = await work()
+            except Exception as error:
+                if not answer.cancelled():
+                    answer.set_exception(error)
+            else:
+                if not answer.cancelled():
+                    answer.set_result(result)
+
+        self.post(answered)
+        return await answer
+
+    async def run(self) -> None:
+        """Until the session is over and everyone has gone, or nobody came, or another node owns it."""
+        async with self._host.sessions.changes.of(self.session) as changed:
+            while not (self._lost or self._going or self._deserted()):
+                work: Callable[[], Awaitable[None]] | None = None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        work = await self._inbox.get()
+                try:
+                    if work is not None:
+                        await work()
+                    if changed.is_set():
+                        changed.clear()
+                        await self._refresh()
+                    await self._tick()
+                except (StoreUnavailable, RedisError) as error:
+                    log.warning("session_waits_for_store", session=self.session, error=type(error).__name__)
+                except Conflict as error:
+                    await self._conflict(error)
+        await self._leave()
+
+    def _deserted(self) -> bool:
+        if self.seats or self._empty_since is None:
+            return False
+        if self.record.open and self.record.started_at is not None:
+            return False
+        if self.record.status == "ended":
+            return False
+        return self._host.now() - self._empty_since > EMPTY_MS
+
+    async def _conflict(self, error: Conflict) -> None:
+        """Another owner: it has everything that counts; our callers are told to come back, and will find it."""
+        if error.code not in ("fenced", "held", "final"):
+            log.error("session_conflict", session=self.session, code=error.code)
+            return
+        if error.code == "final":
+            await self._refresh()
+            return
+        log.warning("session_lost", session=self.session)
+        self._lost = True
+        await self._host.relay.release(self.session)
+
+    async def _leave(self) -> None:
+        await self._host.relay.release(self.session)
+        code = Close.GOING_AWAY if self.record.open else Close.ENDED
+        for role in ROLES:
+            self.seats.close(role, code)
+        if self.lease is not None and not self._lost and self.record.open:
+            with suppress(GatewayError):
+                await self._host.ledger.release(self.lease)
+
+    async def give_up(self) -> None:
+        """This node goes away: write what was used, cut, and let go of the session without ending it."""
+        if self.record.open and self.lease is not None:
+            report = await self._host.relay.release(self.session)
+            if report is not None:
+                self.call.heard(report, self._host.now())
+            await self._flush()
+            with suppress(GatewayError):
+                await self._change(core.apart)
+        self._going = True
+
+    # Seats
+
+    async def enter(self, role: Role, hello: wire.Hello, socket: Socket, key: dict[str, Any] | None,
+                    token: str | None) -> None:  # fmt: skip
+        """Seat a socket: newest wins. Sends `welcome`."""
+        now = self._host.now()
+        if self.record.open:
+            consent = self._consent(role, hello, now)
+            await self._change(lambda record: core.joined(record, role, now, consent))
+        issued = await self._host.resume.issue(self.session, role, key)
+        joined = self.room.join(role, hello.generation, hello.media, now)
+        await self._carry_out(joined.before)
+        self.seats.take(Seated(role, socket, token))
+        self._empty_since = None
+        self.call.seat(role, taken=True, now=now)
+        self.facts.joins += 1
+        if len(self.seats) == 2 and self.facts.both_seated_at is None:
+            self.facts.both_seated_at = now
+        socket.send(self._welcome(role, joined, issued, now))
+        await self._carry_out(joined.after)
+        if not self.record.open:
+            await self._tell_end(only=role)
+
+    def _consent(self, role: Role, hello: wire.Hello, now: int) -> core.Consent | None:
+        if role != "client" or hello.consent is None:
+            return None
+        given = hello.consent
+        return core.Consent(now, given.text_version, given.locale, given.amount_max or 0)
+
+    def _welcome(self, role: Role, joined: Joined, issued: Issued, now: int) -> wire.Welcome:
+        record, timers = self.record, self._host.timers
+        figures = self.call.figures(role, now)
+        peer = joined.peer.model_copy(update={"name": self.docs.people[core.other(role)]["name"]})
+        return wire.Welcome(
+            session=record.id, role=role, polite=joined.polite, offerer=joined.offerer, resume=issued.resume,
+            nonce=issued.nonce, cap=record.cap_ms // 1000, limit=record.limit_ms // 1000,
+            warnings=list(timers.warnings_s),
+            timers=wire.Timers(lone=timers.lone_ms // 1000, grace=timers.grace_ms // 1000),
+            pricing=wire.Pricing(**pricing(record, role)), peer=peer, generation=joined.generation,
+            status=record.status, elapsed=figures["elapsed"], billable=figures["billable"], media=record.media,
+        )  # fmt: skip
+
+    async def left(self, role: Role, socket: Socket) -> None:
+        """A socket is gone. The leg may well live on; only the relay tells."""
+        if not self.seats.give_up(role, socket):
+            return
+        now = self._host.now()
+        self.call.seat(role, taken=False, now=now)
+        if not self.seats:
+            self._empty_since = now
+        await self._carry_out(self.room.lost(role, now))
+
+    async def receive(self, role: Role, socket: Socket, message: wire.ClientMessage) -> None:
+        """Raises SignalError, which the client is told."""
+        if not self.seats.holds(role, socket):
+            return
+        match message:
+            case wire.Leave():
+                await self._hang_up(role)
+            case wire.Rate():
+                await self._rate(role, message)
+            case wire.Continue():
+                await self._continue(role)
+            case wire.Stats():
+                pass
+            case wire.Description() | wire.Rollback() | wire.Sas() | wire.Media():
+                await self._carry_out(self.room.receive(role, message, self._host.now()))
+            case _:
+                raise SignalError("bad_message", f"{message.type} is not expected now.")
+
+    async def _hang_up(self, role: Role) -> None:
+        reason: core.EndReason = "client_left" if role == "client" else "expert_left"
+        now = self._host.now()
+        await self._carry_out(self.room.leave(role, now))
+        if self.record.open:
+            await self._end(End(reason, now))
+
+    async def _rate(self, role: Role, message: wire.Rate) -> None:
+        rating = {"stars": message.stars, "comment": message.comment, "parameters": message.parameters or {}}
+        self.docs = await self._host.sessions.read(self.session)
+        await self._host.sessions.apply(self.session, lambda record: core.rated(record, role, rating))
+
+    async def _continue(self, role: Role) -> None:
+        """R6: when both want to go on, a new session on the same terms, without leaving the page."""
+        if self.record.end_reason not in ("limit_reached", "cap_reached") or self.record.continued_by is not None:
+            raise SignalError("bad_message", "This session cannot be continued.")
+        self._go_on.add(role)
+        if len(self._go_on) < 2:
+            self.seats.send(role, wire.ContinueState(state="offered"))
+            self.seats.send(core.other(role), wire.ContinueState(state="peer_wants"))
+            return
+        created = await self._host.sessions.successor(self.session)
+        for entry in (created.client, created.expert):
+            told = wire.ContinueState(state="agreed", session=created.docs.record.id, token=entry.token, url=entry.url)
+            self.seats.send(entry.role, told)
+
+    # The relay
+
+    async def heard(self, report: Report) -> None:
+        """A report of the relay."""
+        for outcome in self.call.heard(report, self._host.now()):
+            await self._follow(outcome)
+        self.facts.packets = sum(leg.packets_in for leg in report.legs)
+        self.facts.bytes = sum(leg.bytes_in for leg in report.legs)
+        await self._spend_tokens()
+
+    async def _spend_tokens(self) -> None:
+        """A join token is spent once its leg is selected (6-media, Secrets and sockets)."""
+        for seated in self.seats:
+            if seated.token is not None and self.call.selected(seated.role):
+                token, seated.token = seated.token, None
+                await self._host.spend(token)
+
+    async def _configure(self) -> None:
+        """Say to the relay what the call should be; again each second, since `until` runs out by itself."""
+        record, clock = self.record, self._host.node.clock
+        if not record.open or self.lease is None:
+            return
+        boot = clock.boot_ms()
+        deadline = None if record.deadline is None else record.deadline - self.call.offset_ms
+        await self._host.relay.configure(
+            CallConfig(
+                call=self.session, incarnation=self.room.incarnation, legs=self.room.legs,
+                funded=record.funded and record.status != "created", limit_ms=record.limit_ms,
+                until=boot + UNTIL_MS, deadline=deadline,
+            )
+        )  # fmt: skip
+
+    async def _follow(self, outcome: Outcome) -> None:
+        now = self._host.now()
+        match outcome:
+            case Presence(role, connected):
+                await self._carry_out(self.room.presence(role, connected, now))
+            case Together(at):
+                self._measure_setup(at)
+                await self._change(lambda record: core.together(record, at))
+                await self._configure()
+            case Apart():
+                await self._flush()
+                await self._change(core.apart)
+            case Warned(reason, remaining_s):
+                self.seats.send_both(wire.Warn(remaining=remaining_s, reason=reason))
+                await self._change(lambda record: core.warned(record, reason, remaining_s))
+            case End():
+                await self._end(outcome)
+
+    def _measure_setup(self, at: int) -> None:
+        if self.facts.setup_ms is None and self.facts.both_seated_at is not None:
+            self.facts.setup_ms = max(0, at - self.facts.both_seated_at)
+            SETUP.observe(self.facts.setup_ms / 1000)
+
+    # The record
+
+    async def _change(self, change: Callable[[SessionRecord], core.Step]) -> None:
+        fence = self.lease.fence() if self.lease else None
+        before = self.record.status
+        self.call.record = await self._host.sessions.apply(self.session, change, fence=fence)
+        if self.record.status != before:
+            self.seats.send_both(wire.Status(status=self.record.status))
+
+    async def _refresh(self) -> None:
+        """Someone changed a record of the session: the bridge, the API, another owner."""
+        before = self.docs
+        await self._host.sessions.apply_payment(self.session)
+        self.docs = await self._host.sessions.read(self.session)
+        was, self.call.record = self.record, self.docs.record
+        if was.open and not self.record.open and self._over is None:
+            await self._cut(End(self.record.end_reason or "ended_by_api", self.record.ended_at or 0))
+            return
+        if self.record.funded != was.funded or self.record.limit_ms != was.limit_ms:
+            await self._configure()
+        if self.docs.payment["status"] != before.payment["status"] or self.record.status != was.status:
+            self._tell_status()
+        if self.docs.receipts and not before.receipts and not self.record.open:
+            await self._tell_end()
+
+    def _tell_status(self) -> None:
+        for role in ROLES:
+            payment = payment_for(self.docs.payment, role)
+            self.seats.send(role, wire.Status(status=self.record.status, payment=payment))
+
+    # Time
+
+    async def _tick(self) -> None:
+        clock = self._host.node.clock
+        now = clock.wall_ms()
+        if self.record.open:
+            for outcome in self.call.tick(now):
+                await self._follow(outcome)
+            await self._carry_out(self.room.handle_timer(now))
+        if self.record.open:
+            self._show(now)
+            await self._renew(clock.boot_ms())
+        elif self.record.status == "ended":
+            await self._finalize()
+        elif self.seats and now - (self.record.ended_at or now) > LINGER_MS:
+            for role in ROLES:
+                self.seats.close(role, Close.ENDED)
+
+    def _show(self, now: int) -> None:
+        """The live figures, when the second of the call turns."""
+        started = self.record.started_at
+        if started is None or (now - started) // 1000 == self._second:
+            return
+        self._second = (now - started) // 1000
+        self._send_figures(now)
+
+    def _send_figures(self, now: int) -> None:
+        for role in ROLES:
+            self.seats.send(role, wire.Meter(**self.call.figures(role, now)))
+
+    async def _renew(self, boot: int) -> None:
+        """Flush what the relay reported and keep lease and relay alive; without Redis, calls go on for a while."""
+        if boot - self._renewed_at >= OUTAGE_MAX_MS:
+            return
+        if boot - self._renewed_at >= self._host.flush_ms or self.call.rows():
+            await self._flush()
+            self._renewed_at = boot
+        if boot - self._configured_at >= 1000:
+            self._configured_at = boot
+            await self._configure()
+
+    async def _flush(self) -> int:
+        """By how many ms the rows were ahead of Redis's clock."""
+        if self.lease is None:
+            return 0
+        rows = self.call.rows()
+        try:
+            with FLUSH_LAG.time():
+                ahead = await self._host.ledger.flush(self.lease, rows)
+        except GatewayError as error:
+            FLUSHES.labels(error.code).inc()
+            raise
+        FLUSHES.labels("ok").inc()
+        INTERVALS.inc(len(rows))
+        if not ahead:
+            self.call.flushed(rows)
+        return ahead
+
+    # The end
+
+    async def _end(self, end: End) -> None:
+        """Cut first, then say so: nothing is forwarded after the instant that is billed."""
+        if self._over is not None:
+            return
+        await self._cut(end)
+        await self._change(lambda record: core.ended(record, end.reason, end.at))
+
+    async def _cut(self, end: End) -> None:
+        self._over = end
+        report = await self._host.relay.release(self.session)
+        now = self._host.now()
+        if report is not None:
+            self.call.heard(report, now)
+        if self.record.open:
+            self.call.record = core.ended(self.record, end.reason, end.at).record
+        self._send_figures(now)
+
+    async def _finalize(self) -> None:
+        """Write the last rows, freeze the bill, tell both. Repeated by the next tick if Redis is away."""
+        lease = self.lease
+        if lease is None:
+            return
+        while ahead := await self._flush():  # noqa: ASYNC110 - a clock cannot be waited for by an event
+            await asyncio.sleep(min(ahead, 250) / 1000)
+        self.call.record = await self._host.sessions.finalize(self.session, lease.fence())
+        self.docs = await self._host.sessions.read(self.session)
+        ENDED.labels(self.record.end_reason).inc()
+        BILLED.inc((self.record.bill or {}).get("billable_seconds", 0))
+        self._canonical_line()
+        await self._tell_end()
+
+    async def _tell_end(self, only: Role | None = None) -> None:
+        self.docs = await self._host.sessions.read(self.session)
+        for role in [only] if only else ROLES:
+            told = summary(self.docs, role)
+            final = wire.Summary(**told) if told["billable_seconds"] is not None else None
+            self.seats.send(role, wire.Ended(reason=self.record.end_reason or "", summary=final))
+
+    def _canonical_line(self) -> None:
+        record, final = self.record, self.record.bill or {}
+        log.info(
+            "session", session=record.id, kind=record.kind, end_reason=record.end_reason, currency=record.currency,
+            billable_seconds=final.get("billable_seconds"), amount_total=final.get("amount_total"),
+            union_ms=final.get("union_ms"), intervals=len(final.get("intervals", ())), setup_ms=self.facts.setup_ms,
+            joins=self.facts.joins, packets=self.facts.packets, bytes=self.facts.bytes,
+            epoch=self.lease.epoch if self.lease else None,
+        )  # fmt: skip
+
+    # Sending
+
+    async def _carry_out(self, outputs: Iterable[Output]) -> None:
+        """In their order: the relay knows a leg's credentials before its browser does."""
+        for output in outputs:
+            match output:
+                case Send(role, message):
+                    self.seats.send(role, message)
+                case CloseSeat(role, code):
+                    self.seats.close(role, code)
+                case LegsChanged():
+                    await self._configure()
+                    await self._host.keep_room(self.session, self.room)
