@@ -380,9 +380,8 @@ class Room:
         side.leg.promote(now, told=True)
         side.leg.remote = transport.credentials
         side.agreed, side.offer = message.sdp, None
-        answer = Description(
-            sdp=sdp.as_answer(away.agreed, away.setup), kind="answer", generation=self.generation(side.role)
-        )
+        answer_sdp = sdp.as_answer(away.agreed, away.setup, message.sdp)
+        answer = Description(sdp=answer_sdp, kind="answer", generation=message.generation)
         forwarded = self._forwarded(answer, side, renewed=False)
         side.answered = Answered(message.sdp, forwarded)
         return [LegsChanged(), Send(side.role, forwarded)]

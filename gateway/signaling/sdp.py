@@ -39,6 +39,7 @@ _UFRAG: Final = re.compile(r"[A-Za-z0-9+/]{4,256}")  # RFC 8839 section 5.4
 _PWD: Final = re.compile(r"[A-Za-z0-9+/]{22,256}")
 _FINGERPRINT: Final = re.compile(r"sha-256 ((?:[0-9A-F]{2}:){31}[0-9A-F]{2})", re.IGNORECASE)
 _SETUP: Final = {"offer": frozenset({"actpass", "active", "passive"}), "answer": frozenset({"active", "passive"})}
+_DIRECTIONS: Final = frozenset({"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"})
 _KEPT_ICE_OPTIONS: Final = frozenset({"trickle", "ice2"})
 _NOWHERE: Final = "0.0.0.0"  # noqa: S104
 _DROPPED: Final = ("candidate", "remote-candidates", "rtcp", "end-of-candidates", "ice-lite")
@@ -119,6 +120,11 @@ class _Section:
         """Port 0, unless bundle-only (RFC 9143 section 6)."""
         return self.m_line.split(" ")[1] in ("0", "") and not self.has("bundle-only")
 
+    @property
+    def direction(self) -> str:
+        """RFC 8866 section 6.7: sendrecv unless said otherwise."""
+        return next((line[2:] for line in self.lines if line in _DIRECTIONS), "sendrecv")
+
 
 def validate(sdp: str, kind: Kind) -> None:
     """Refuse what cannot become a sealed, bundled call. Raises SdpError and nothing else."""
@@ -166,19 +172,42 @@ def same_media(before: str, after: str) -> bool:
     return _media(before) == _media(after) and not any(section.rejected for section in _sections(after)[1])
 
 
-def as_answer(sdp: str, setup: Literal["active", "passive"]) -> str:
-    """A side's last description in the form of an answer (RFC 8842 section 5.3): `setup` in the running role, and no
-    section bundle-only any more (RFC 9143 section 7.3)."""
+def as_answer(sdp: str, setup: Literal["active", "passive"], offer: str) -> str:
+    """A side's last description in the form of an answer to `offer`, which asks for the same media.
+
+    `setup` is the running role (RFC 8842 section 5.3), no section is bundle-only any more (RFC 9143 section 7.3),
+    directions are no wider than the offer's (RFC 3264 section 6.1), header extensions no more (RFC 8285 section 6).
+    """
     lines: list[str] = []
-    media = iter(_sections(sdp)[1])
+    sections = iter(zip(_sections(sdp)[1], _sections(offer)[1], strict=True))
+    direction: str | None = None
+    extensions: set[str] = set()
     for line in sdp.splitlines(keepends=True):
-        if line.startswith("m=") and next(media).has("bundle-only"):
-            line = _with_port(line, 9)
+        if line.startswith("m="):
+            mine, theirs = next(sections)
+            direction = _narrowed(mine.direction, theirs.direction)
+            extensions = {_uri(value) for value in theirs.all("extmap")}
+            line = _with_port(line, 9) if mine.has("bundle-only") else line
         elif line.startswith("a=setup:"):
             line = f"a=setup:{setup}{_end_of(line)}"
-        if line.rstrip() != "a=bundle-only":
+        elif direction is not None and line.rstrip() in _DIRECTIONS:
+            line = f"a={direction}{_end_of(line)}"
+        unoffered = line.startswith("a=extmap:") and _uri(line) not in extensions
+        if not unoffered and line.rstrip() != "a=bundle-only":
             lines.append(line)
     return "".join(lines)
+
+
+def _uri(extmap: str) -> str:
+    return "".join(extmap.split()[1:2])
+
+
+def _narrowed(mine: str, theirs: str) -> str:
+    sends = mine in ("sendrecv", "sendonly") and theirs in ("sendrecv", "recvonly")
+    receives = mine in ("sendrecv", "recvonly") and theirs in ("sendrecv", "sendonly")
+    return {(True, True): "sendrecv", (True, False): "sendonly", (False, True): "recvonly"}.get(
+        (sends, receives), "inactive"
+    )
 
 
 # Checks
@@ -295,20 +324,10 @@ def _sections(sdp: str) -> tuple[_Section, list[_Section]]:
     return _Section("", tuple(groups[0])), [_Section(lines[0], tuple(lines[1:])) for lines in groups[1:]]
 
 
-def _media(sdp: str) -> list[tuple[str, list[str], list[str], list[str]]]:
+def _media(sdp: str) -> list[tuple[str, list[str], str, list[str]]]:
     """What the media of a description comes down to: kind, mid, direction and tracks of each section."""
-    return [
-        (
-            section.kind,
-            section.all("mid"),
-            [line for line in section.lines if line in _DIRECTIONS],
-            sorted(section.all("msid")),
-        )
-        for section in _sections(sdp)[1]
-    ]
-
-
-_DIRECTIONS: Final = frozenset({"a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"})
+    sections = _sections(sdp)[1]
+    return [(section.kind, section.all("mid"), section.direction, sorted(section.all("msid"))) for section in sections]
 
 
 # The line editor
