@@ -32,6 +32,9 @@ class Network:
         self.callers: dict[Address, Caller] = {}
         self.sent: list[Datagram] = []
         self.fed = 0
+        self.heard: dict[Address, int] = {}
+        """When each source last sent anything, and anything of STUN."""
+        self.checked: dict[Address, int] = {}
 
     # --- time
 
@@ -59,6 +62,9 @@ class Network:
     def send(self, data: bytes, source: Address) -> list[Datagram]:
         """One datagram reaches the relay; what it sent at once, answers of callers already handled."""
         self.fed += 1
+        self.heard[source] = self.now
+        if data and data[0] <= 3:
+            self.checked[source] = self.now
         out = [(bytes(datagram), to) for datagram, to in self.relay.receive(data, source, self.now)]
         self.deliver(out)
         return out

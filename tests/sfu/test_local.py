@@ -10,10 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import uvloop
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
+from prometheus_client import REGISTRY
 
 from gateway.clock import SystemClock
+from gateway.errors import RelayUnavailable
 from gateway.sfu.local import LocalRelay
 from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig, RelayPort, Report
 from tests.sfu.caller import Caller, UdpCaller
@@ -104,6 +107,165 @@ async def test_scripted_callers_connect_talk_and_are_reported(relay: LocalRelay)
         assert last is not None
         assert last.spans[-1].ended_by == "released"
         assert await relay.release("call") is None
+
+
+async def test_a_caller_that_changes_its_address_is_heard_again_without_control(relay: LocalRelay) -> None:
+    async with watching(relay) as watch:
+        await relay.configure(soon())
+        async with two_callers(relay) as (one, two):
+            await connect(watch)
+            await one.open()
+            first = len(two.caller.media)
+            async with asyncio.timeout(5):
+                while len(two.caller.media) < first + 2:
+                    one.send(one.caller.rtp())
+                    two.send(two.caller.rtp())
+                    await asyncio.sleep(0.05)
+            one.caller.media.clear()
+            async with asyncio.timeout(5):
+                while not one.caller.media:
+                    one.send(one.caller.rtp())
+                    two.send(two.caller.rtp())
+                    await asyncio.sleep(0.05)
+        assert (await relay.statistics()).address_switches == 1
+
+
+async def test_law7_strangers_on_the_wire_get_silence_and_the_call_goes_on(relay: LocalRelay) -> None:
+    async with watching(relay) as watch:
+        await relay.configure(soon())
+        async with two_callers(relay) as (one, two):
+            await connect(watch)
+            stranger = UdpCaller(Caller(*pair("nobody")), one.relay)
+            await stranger.open(interval=None)
+            replayed = one.caller.check()
+            one.send(replayed)
+            await one.until(lambda: one.caller.confirmed > 0)
+            good = one.caller.check()
+            strange = [replayed, stranger.caller.check(), stranger.caller.dtls(), stranger.caller.rtp(), b"\x00", b"",
+                       good[:-1], good[:2] + b"\xff\xfc" + good[4:], b"GET / HTTP/1.1", bytes(60_000)]  # fmt: skip
+            for data in strange:
+                stranger.send(data)
+            # The relay answers in order, so an answer to this says that the others have been dealt with.
+            before = one.caller.confirmed
+            one.send(one.caller.check())
+            await one.until(lambda: one.caller.confirmed > before)
+            one.send(one.caller.rtp())
+            await two.until(lambda: two.caller.media)
+            assert stranger.raw == []
+            await stranger.close()
+        drops = (await relay.statistics()).drops
+        assert drops["replayed"] == drops["unknown_ufrag"] == drops["oversize"] == 1
+        assert drops["unknown_source"] == 2
+
+
+async def test_law4_the_cut_comes_by_the_relays_own_timer(relay: LocalRelay) -> None:
+    async with watching(relay) as watch:
+        await relay.configure(soon(limit_ms=300))
+        async with two_callers(relay) as (one, two):
+            await connect(watch)
+            one.send(one.caller.rtp())
+            two.send(two.caller.rtp())
+            report = await watch.until(lambda r: bool(r.spans) and r.spans[-1].ended_by is not None)
+            assert report.spans[0].end - report.spans[0].start == 300
+            assert report.spans[0].ended_by == "deadline"
+            assert report.at - report.spans[0].end < 200
+
+
+async def test_an_idle_relay_has_no_timer_and_an_absent_call_only_a_far_one(relay: LocalRelay) -> None:
+    assert relay._shell._timer is None
+    await relay.configure(soon())
+    assert relay._relay.get_timer() is not None
+    assert relay._relay.get_timer() > CLOCK.boot_ms() + 60_000  # type: ignore[operator]
+    await relay.release("call")
+    assert relay._relay.get_timer() is None
+
+
+async def test_iterators_end_with_the_relay_and_begin_with_what_is_there() -> None:
+    relay = await LocalRelay.open("127.0.0.1", 0)
+    await relay.configure(soon())
+    seen = []
+
+    async def read() -> None:
+        async for report in relay.reports():
+            seen.append(report.call)
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    await relay.close()
+    await relay.close()
+    async with asyncio.timeout(5):
+        await reader
+    assert seen == ["call"]
+    with pytest.raises(RelayUnavailable):
+        await relay.configure(soon())
+
+
+async def test_a_taken_port_is_an_error_of_ours(relay: LocalRelay) -> None:
+    with pytest.raises(RelayUnavailable) as refused:
+        await LocalRelay.open("127.0.0.1", relay.candidates[0].port)
+    assert refused.value.code == "media_port_unavailable"
+
+
+async def test_candidates_are_the_advertised_addresses_best_first() -> None:
+    relay = await LocalRelay.open("127.0.0.1", 0, advertise=("198.51.100.1", "2001:db8::1"))
+    first, second = relay.candidates
+    assert (first.address, second.address) == ("198.51.100.1", "2001:db8::1")
+    assert first.port == second.port
+    assert first.priority > second.priority
+    assert first.foundation != second.foundation
+    await relay.close()
+
+
+async def test_ipv6_legs_are_checked_and_forwarded() -> None:
+    relay = await LocalRelay.open("::1", 0, advertise=("::1",))
+    try:
+        async with watching(relay) as watch:
+            await relay.configure(soon())
+            port = relay.candidates[0].port
+            one, two = (UdpCaller(Caller(*pair(f"call{leg}")), ("::1", port), "::1") for leg in (0, 1))
+            await one.open()
+            await two.open()
+            await connect(watch)
+            one.send(one.caller.rtp())
+            await two.until(lambda: two.caller.media)
+            await one.close()
+            await two.close()
+    finally:
+        await relay.close()
+
+
+def test_the_shell_runs_on_uvloop() -> None:
+    async def scenario() -> bytes:
+        relay = await LocalRelay.open("127.0.0.1", 0)
+        try:
+            async with watching(relay) as watch:
+                await relay.configure(soon())
+                async with two_callers(relay) as (one, two):
+                    await connect(watch)
+                    one.send(one.caller.rtp())
+                    await two.until(lambda: two.caller.media)
+                    return two.caller.media[0]
+        finally:
+            await relay.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(scenario())[0] == 0x80
+
+
+async def test_prometheus_reads_the_open_relays(relay: LocalRelay) -> None:
+    async with watching(relay) as watch:
+        await relay.configure(soon())
+        async with two_callers(relay) as (one, two):
+            await connect(watch)
+            one.send(b"junk of a kind \x00")
+            one.send(one.caller.rtp())
+            await two.until(lambda: two.caller.media)
+            assert REGISTRY.get_sample_value("gateway_relay_legs") == 2
+            assert REGISTRY.get_sample_value("gateway_relay_open_gates") == 1
+            assert REGISTRY.get_sample_value("gateway_relay_drops_total", {"reason": "junk"}) == 1
+            packets_in = REGISTRY.get_sample_value("gateway_relay_packets_total", {"direction": "in"})
+            assert packets_in is not None
+            assert packets_in > 4
 
 
 # --- two real peers
