@@ -105,7 +105,7 @@ async function watchPayment() {
 async function start() {
   view.sas(call.sas, call.peer.name);
   view.quality(null);
-  view.meter({ elapsed: 0, billing: "paused", remaining: Infinity, cost: 0, earnings: 0, currency: call.entry.pricing.currency }, call.role);
+  view.meter({ elapsed: 0, billing: "waiting", remaining: Infinity, cost: 0, earnings: 0, currency: call.entry.pricing.currency }, call.role);
   $("money").classList.toggle("free-call", !view.costs(call.entry));
   $("stage").append($("tile"));
   $("stage").querySelector(".call-dock").prepend($("dock"));

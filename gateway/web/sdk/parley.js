@@ -1024,6 +1024,7 @@ export class Call extends EventTarget {
 
   /** The device in use, by kind. */
   activeDevice(kind) {
+    if (kind === "audiooutput") return this.speaker ?? "default";
     const track = this.#media.track(kind === "audioinput" ? "audio" : "video");
     return track?.getSettings().deviceId ?? this.#media.chosen[kind];
   }
