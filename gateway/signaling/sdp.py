@@ -28,6 +28,7 @@ MAX_LINE: Final = 2048
 MAX_SECTIONS: Final = 16
 
 _LINE: Final = re.compile(r"[a-z]=\S.*")
+_ORIGIN: Final = re.compile(r"o=\S+ \d+ \d+ IN IP[46] \S+")
 # Any of these could be a line end to one parser and text to the next.
 _UNCLEAN: Final = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _M_LINE: Final = re.compile(r"m=(audio|video|application) (\d{1,5}) (\S+) \S")
@@ -222,7 +223,7 @@ def _check_shape(session: _Section, media: Sequence[_Section]) -> None:
     lines = [*session.lines, *(line for section in media for line in (section.m_line, *section.lines))]
     if any(len(line) > MAX_LINE or not _LINE.fullmatch(line) or _is_disguised(line) for line in lines):
         raise SdpError
-    if len(lines) < 3 or lines[0] != "v=0" or not lines[1].startswith("o="):
+    if lines[:1] != ["v=0"] or [bool(_ORIGIN.fullmatch(line)) for line in lines if line[0] == "o"] != [True]:
         raise SdpError
     if not 1 <= len(media) <= MAX_SECTIONS:
         raise SdpError
