@@ -1,8 +1,8 @@
 """Stripe's API in miniature, for development and tests: the real SDK talks to it by its base address.
 
 It holds state, refuses what Stripe refuses and in Stripe's words, delivers signed events, keeps idempotency keys,
-survives `kill -9` with a data directory, and makes faults happen on order (`faults`, `private`). docs/stripe.md says what
-it rests on.
+survives `kill -9` with a data directory, and makes faults happen on order (`faults`, `private`). What each behaviour
+rests on stands in docs/stripe.md.
 """
 
 from gateway.dev.sandbox.server import Sandbox, SandboxConfig

@@ -11,8 +11,8 @@ from gateway.dev.sandbox.turn import DAY, Turn, merged_metadata
 
 # docs.stripe.com/connect/cross-border-payouts: a US platform pays these without an agreement of its own with Stripe.
 SELF_SERVE = frozenset({
-    "US", "GB", "CA", "CH", "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IS", "IE", "IT",
-    "LV", "LI", "LT", "LU", "MT", "NL", "NO", "PL", "PT", "RO", "SK", "SI", "ES", "SE",
+    "US", "GB", "CA", "CH", "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IS", "IE",
+    "IT", "LV", "LI", "LT", "LU", "MT", "NL", "NO", "PL", "PT", "RO", "SK", "SI", "ES", "SE",
 })  # fmt: skip
 
 DEFAULT_CURRENCY = {

@@ -334,7 +334,7 @@ def capture(turn: Turn, p: Doc, ident: str) -> Doc:
             "one of the following statuses may be captured: requires_capture.",
         )
     capturable: int = intent["amount_capturable"]
-    amount: int = p["amount_to_capture"] if "amount_to_capture" in p else capturable
+    amount: int = p.get("amount_to_capture", capturable)
     at_least_one(amount, "amount_to_capture")
     if amount > capturable:
         raise Refusal(

@@ -1,7 +1,7 @@
 """Refunds of captured charges.
 
-What a partial capture or a cancellation gives back is no refund: since 2025-03-31.basil neither writes a Refund object,
-nor changes `amount_refunded` ("remove-refund-from-partial-capture-and-payment-cancellation-flow" in Stripe's changelog).
+What a partial capture or a cancellation gives back is no refund: since 2025-03-31.basil neither writes a Refund nor
+changes `amount_refunded` ("remove-refund-from-partial-capture-and-payment-cancellation-flow" in Stripe's changelog).
 """
 
 from __future__ import annotations

@@ -35,12 +35,13 @@ class Route:
     endpoint: Endpoint
 
 
-_PAGE = "limit starting_after ending_before created"
+_CURSOR = "limit starting_after ending_before"
+_PAGE = f"{_CURSOR} created"
 
 
 def _route(method: str, path: str, call: str, models: str, endpoint: Endpoint) -> Route:
     pattern = re.compile("/v1/" + re.sub(r"\{\w+\}", r"([^/]+)", path) + r"\Z")
-    return Route(method, pattern, call, frozenset((models + " expand").split()), endpoint)
+    return Route(method, pattern, call, frozenset(models.split() + (["expand"] if method != "DELETE" else [])), endpoint)
 
 
 def _read(kind: str) -> Endpoint:
@@ -125,14 +126,14 @@ ROUTES = (
     _route("GET", "customers/{id}", "customer_retrieve", "", _read("customer")),
     _route("POST", "customers/{id}", "customer_update", _CUSTOMER, people.update_customer),
     _route("DELETE", "customers/{id}", "customer_delete", "", people.delete_customer),
-    _route("GET", "customers/{id}/payment_methods", "customer_payment_method_list", f"type {_PAGE}", _list_of_customer),
+    _route("GET", "customers/{id}/payment_methods", "customer_payment_method_list", f"type {_CURSOR}", _list_of_customer),
     _route("GET", "customers/{id}/payment_methods/{pm}", "customer_payment_method_retrieve", "", _read_of_customer),
     _route(
         "POST", "payment_methods", "payment_method_create", "type card billing_details metadata",
         people.create_method,
     ),
     _route(
-        "GET", "payment_methods", "payment_method_list", f"customer type {_PAGE}",
+        "GET", "payment_methods", "payment_method_list", f"customer type {_CURSOR}",
         _list("payment_method", "payment_methods", "customer", "type"),
     ),
     _route("GET", "payment_methods/{id}", "payment_method_retrieve", "", people.retrieve_method),
@@ -147,7 +148,7 @@ ROUTES = (
     _route(
         "POST", "charges/{id}", "charge_update", "description metadata receipt_email transfer_group", charges.update,
     ),
-    _route("GET", "charges/{id}/refunds", "charge_list_refunds", _PAGE, _list_of_charge),
+    _route("GET", "charges/{id}/refunds", "charge_list_refunds", _CURSOR, _list_of_charge),
     _route(
         "GET", "balance_transactions", "balance_transaction_list", f"currency payout source type {_PAGE}",
         _list("balance_transaction", "balance_transactions", "currency", "payout", "source", "type"),
@@ -174,7 +175,7 @@ ROUTES = (
         "POST", "transfers/{id}/reversals", "transfer_reversal_create", "amount description metadata",
         transfers.reverse,
     ),
-    _route("GET", "transfers/{id}/reversals", "transfer_reversal_list", _PAGE, _list_reversals),
+    _route("GET", "transfers/{id}/reversals", "transfer_reversal_list", _CURSOR, _list_reversals),
     _route("GET", "transfers/{id}/reversals/{rev}", "transfer_reversal_retrieve", "", transfers.retrieve_reversal),
     _route("GET", "account", "account_retrieve_current", "", accounts.retrieve_own),
     _route("GET", "accounts", "account_list", _PAGE, _list_accounts),
@@ -205,7 +206,7 @@ ROUTES = (
         "POST", "webhook_endpoints", "webhook_endpoint_create",
         "url enabled_events description metadata connect api_version", endpoints.create,
     ),
-    _route("GET", "webhook_endpoints", "webhook_endpoint_list", _PAGE, _list("webhook_endpoint", "webhook_endpoints")),
+    _route("GET", "webhook_endpoints", "webhook_endpoint_list", _CURSOR, _list("webhook_endpoint", "webhook_endpoints")),
     _route("GET", "webhook_endpoints/{id}", "webhook_endpoint_retrieve", "", _read("webhook_endpoint")),
     _route(
         "POST", "webhook_endpoints/{id}", "webhook_endpoint_update",

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +97,12 @@ class Sandbox:
         terms = Terms(self.config.settlement_currencies, self.config.country, base_url=base_url)
         self.api = Api(self.store, terms, stripe_id)
         self.courier = Courier(self.store, _wall_ms)
+        self.store.prune(_wall_ms() // 1_000)
         self._change(accounts.seed)
         self.set_webhook(self.config.webhook_url, self.config.webhook_secret)
 
-    def _change(self, job: object) -> None:
+    def _change(self, job: Callable[[Turn], None]) -> None:
         def work(turn: Turn) -> Doc:
-            assert callable(job)
             job(turn)
             return {}
 

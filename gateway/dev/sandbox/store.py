@@ -244,6 +244,11 @@ class Store:
         count: int = self.db.execute("SELECT COUNT(*) FROM deliveries WHERE event=?", (event,)).fetchone()[0]
         return count
 
+    def prune(self, now: int) -> None:
+        """Forget what Stripe may forget: keys after a day, events after 30 (docs.stripe.com/api/events)."""
+        self.db.execute("DELETE FROM keys WHERE created<?", (now - 2 * 86_400,))
+        self.db.execute("DELETE FROM objects WHERE kind='event' AND created<?", (now - 30 * 86_400,))
+
     def undelivered(self) -> int:
         count: int = self.db.execute("SELECT COUNT(*) FROM deliveries").fetchone()[0]
         return count
