@@ -68,7 +68,8 @@ class Account:
 
     def payment_intents_create(self, p: Mapping[str, Any]) -> Outcome:
         intent = {
-            "id": f"pi_{len(self.intents) + 1}", "object": "payment_intent", "amount": p["amount"], "amount_received": 0,
+            "id": f"pi_{len(self.intents) + 1}", "object": "payment_intent", "amount": p["amount"],
+            "amount_received": 0,
             "amount_capturable": 0, "currency": p["currency"], "metadata": p["metadata"], "client_secret": "secret",
             "latest_charge": None, "next_action": None, "transfer_group": p["transfer_group"],
         }  # fmt: skip

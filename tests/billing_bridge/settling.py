@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -44,7 +45,8 @@ def finalize(session: Session, total: int, *, waived: int = 0, started: bool = T
     bps = (session["ambassador"] or {}).get("share_bps", 0)
     shares = split(total, session["commission_bps"], bps)
     bill = {
-        "amount_total": total, "amount_metered": total + waived, "amount_waived": waived, "amount_expert": shares.expert,
+        "amount_total": total, "amount_metered": total + waived, "amount_waived": waived,
+        "amount_expert": shares.expert,
         "amount_platform": shares.platform, "amount_ambassador": shares.ambassador, "currency": session["currency"],
     }  # fmt: skip
     started_at = NOW if started else None
@@ -75,17 +77,27 @@ class Settling:
         return [notice.type for notice in self.notices]
 
     def run(self, faults: Iterable[str | None] = (), *, looks: int = 200) -> Payment:
-        """Look again and again, as time passes, until nothing more is due by itself."""
+        """Look again and again, as time passes, until nothing more is due by itself, or only the client's bank."""
         remaining = iter(faults)
         for _ in range(looks):
             try:
                 again_at = self._look(remaining)
             except Crash:
                 continue
-            if again_at is None or again_at - self.now > 6 * 86_400_000:
+            waiting = self.payment.status == "action_required" and not self.payment.open_steps
+            if waiting or again_at is None or again_at - self.now > 6 * 86_400_000:
                 return self.payment
             self.now = max(self.now, again_at)
         raise AssertionError("the money never came to rest")
+
+    def look(self, *faults: str | None) -> int | None:
+        """One look; gives when the next is due."""
+        return self._look(iter(faults))
+
+    def die(self, fault: str) -> None:
+        """One look in which the worker dies before or after its first call."""
+        with contextlib.suppress(Crash):
+            self._look(iter([fault]))
 
     def _look(self, faults: Any) -> int | None:
         payment = recovered(self.payment)
