@@ -113,6 +113,8 @@ class Health:
         """Only hangs count: a quick refusal costs nothing, and its events have their own schedule."""
         if not answer.hung:
             return Health()
+        if self.paused_until > now:  # one of several that hung at the same time
+            return self
         hangs = self.hangs + 1
         if hangs < HANGS_BEFORE_PAUSE:
             return Health(hangs)

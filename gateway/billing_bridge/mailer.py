@@ -8,6 +8,7 @@ which is the safer side: SMTP knows no idempotency.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ LEASE_MS: Final = 180_000  # two mails at the SMTP time-out, with room
 WAIT_MS: Final = 5_000  # a session whose payment is still moving is looked at again, though its owner also calls us
 DOCS: Final = ("session", "payment", "people", "receipts")
 UNDELIVERABLE: Final = "receipts:undeliverable"
+
+_ADDRESS: Final = re.compile(r"([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,64})@([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,255})")
 
 MAILS = Counter("gateway_mail_deliveries_total", "Attempts to hand a receipt to the mail server", ["outcome"])
 log = structlog.get_logger(__name__)
@@ -97,7 +100,7 @@ class Mailer:
         """One look at a claimed session: whatever is due for it is done and kept."""
         docs = await self._journal.read(claim.session, *DOCS)
         session, payment = _body(docs["session"]), _body(docs["payment"])
-        match readiness(session, payment):
+        match readiness(session, payment, self._clock.wall_ms()):
             case "never":
                 await self._journal.done(claim)
             case "wait":
@@ -176,22 +179,22 @@ class Mailer:
 
     async def _attempt(self, receipt: Receipt, message_id: str, address: str | None) -> tuple[Answer, bool]:
         """How sending went, and whether trying again is useless."""
-        if not address:
-            return Answer(fault="no_address"), True
+        to = _recipient(receipt.client_name if receipt.role == "client" else receipt.expert_name, address)
+        if to is None:
+            return Answer(fault="bad_address" if address else "no_address"), True
         try:
-            await self._post.send(self._message(receipt, message_id, address))
+            await self._post.send(self._message(receipt, message_id, to), to.addr_spec)
         except Refused as refused:
             return Answer(fault=refused.why), True
         except Undelivered as undelivered:
             return Answer(fault=undelivered.why), False
         return Answer(status=250), False
 
-    def _message(self, receipt: Receipt, message_id: str, address: str) -> EmailMessage:
+    def _message(self, receipt: Receipt, message_id: str, to: Address) -> EmailMessage:
         words = rendering.mail(receipt)
         message = EmailMessage(policy=SMTP_POLICY)
-        name = receipt.client_name if receipt.role == "client" else receipt.expert_name
         message["From"] = self._settings.sender
-        message["To"] = _recipient(name, address)
+        message["To"] = to
         message["Subject"] = words.subject
         message["Date"] = format_datetime(datetime.fromtimestamp(self._clock.wall_ms() // 1000, UTC))
         message["Message-ID"] = message_id
@@ -296,12 +299,10 @@ def _sent(receipt: Receipt) -> Event:
     )
 
 
-def _recipient(name: str, address: str) -> Address | str:
-    """The name and address as one header; the bare address when it is not of a form that the header can carry."""
-    try:
-        return Address(display_name=plain(name), addr_spec=address)
-    except (ValueError, IndexError):
-        return plain(address)
+def _recipient(name: str, address: object) -> Address | None:
+    """The name and the one address as a header can carry them; None when it is not exactly one address."""
+    match = _ADDRESS.fullmatch(str(address or ""))
+    return Address(plain(name), username=match[1], domain=match[2]) if match else None
 
 
 def _page_key(secret: str) -> str:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal
 
 from gateway.errors import Bug
+from gateway.money import split
 
 Role = Literal["client", "expert"]
 ROLES: Final[tuple[Role, Role]] = ("client", "expert")
@@ -29,7 +30,9 @@ SpanKind = Literal["free", "billed", "interrupted"]
 _OPEN_PAYMENTS: Final = frozenset({"awaiting_join", "pending", "action_required", "held", "capturing"})
 _OPEN_STEPS: Final = frozenset({"intent", "sent", "unknown"})
 # Transfers are not waited for: one may be withheld for weeks, and the receipt is about the session.
-_AWAITED_STEPS: Final = frozenset({"hold", "capture", "release", "cancel"})
+_AWAITED_STEPS: Final = frozenset({"hold", "capture", "release"})
+# The expert's receipt states what Stripe settled; it is known moments after the capture, and not worth more waiting.
+_PATIENCE_MS: Final = 10 * 60_000
 
 _REFUNDED: Final[Mapping[str, Outcome]] = {
     "partially_refunded": "partly_refunded",
@@ -160,7 +163,7 @@ class Receipt:
         return self.expert_name if self.role == "client" else self.client_name
 
 
-def readiness(session: Mapping[str, Any] | None, payment: Mapping[str, Any] | None) -> Readiness:
+def readiness(session: Mapping[str, Any] | None, payment: Mapping[str, Any] | None, now: int) -> Readiness:
     """Whether receipts go out now, later or not at all: none for a session that nobody met in and nobody paid for."""
     if session is None:
         return "never"
@@ -169,8 +172,14 @@ def readiness(session: Mapping[str, Any] | None, payment: Mapping[str, Any] | No
     money = payment or {"status": "none"}
     if money["status"] in _OPEN_PAYMENTS or _steps_open(money.get("steps", ())):
         return "wait"
+    if money["status"] == "captured" and money.get("settlement") is None and now < _ended(session) + _PATIENCE_MS:
+        return "wait"
     met = session.get("started_at") is not None or session["bill"]["started_at"] is not None
     return "send" if met or money.get("amount_captured", 0) > 0 else "never"
+
+
+def _ended(session: Mapping[str, Any]) -> int:
+    return int(session["bill"]["ended_at"] or session.get("ended_at") or session["created"])
 
 
 def _steps_open(steps: Sequence[Mapping[str, Any]]) -> bool:
@@ -191,7 +200,7 @@ def compose(
     if session.get("bill") is None:
         raise Bug("a receipt needs the frozen bill")
     money = payment or {"status": "none"}
-    bill = _charged(session["bill"], money)
+    bill = _charged(session["bill"], money, session["commission_bps"])
     started_at, ended_at = _bounds(session, bill)
     outcome = _outcome(session, bill, money)
     reader = (people or {}).get(role) or {}
@@ -237,16 +246,23 @@ def plain(text: object) -> str:
 
 
 def _bounds(session: Mapping[str, Any], bill: Mapping[str, Any]) -> tuple[int, int]:
-    ended_at = bill["ended_at"] or session.get("ended_at") or session["created"]
+    ended_at = _ended(session)
     return bill["started_at"] or session.get("started_at") or ended_at, ended_at
 
 
-def _charged(bill: Mapping[str, Any], payment: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The bill as it was charged: the frozen one, unless the bridge had to waive it afterwards (waived before the
-    capture was sent, or refused by Stripe as too small)."""
-    if payment.get("amount_total") != 0 or not bill["amount_total"]:
+def _charged(bill: Mapping[str, Any], payment: Mapping[str, Any], commission_bps: int) -> Mapping[str, Any]:
+    """The bill as it was charged: the frozen one, unless the bridge had to let something off afterwards (waived before
+    the capture was sent, refused by Stripe as too small, or beyond what was held)."""
+    total = payment.get("amount_total")
+    if total is None or total >= bill["amount_total"]:
         return bill
-    return {**bill, "amount_total": 0, "amount_waived": bill["amount_metered"], "amount_expert": 0}
+    waived = bill["amount_metered"] - total
+    return {
+        **bill,
+        "amount_total": total,
+        "amount_waived": waived,
+        "amount_expert": split(total, commission_bps).expert,
+    }
 
 
 def _outcome(session: Mapping[str, Any], bill: Mapping[str, Any], payment: Mapping[str, Any]) -> Outcome:

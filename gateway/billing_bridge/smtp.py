@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from email.message import EmailMessage
-from email.utils import getaddresses
 
 import aiosmtplib
 
@@ -51,20 +50,20 @@ class Post:
         self._slots = asyncio.Semaphore(connections)
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
 
-    async def send(self, message: EmailMessage) -> None:
-        """Hand the mail to the server. Raises Undelivered, or Refused where trying again is useless."""
-        if not any(address for _, address in getaddresses([str(message["To"])])):
-            raise Refused("bad_address")
+    async def send(self, message: EmailMessage, recipient: str) -> None:
+        """Hand the mail to the server, for that one address whatever its headers say.
+
+        Raises Undelivered, or Refused where trying again is useless."""
         async with self._slots:
             try:
                 client = await self._connection()
-                await self._deliver(client, message)
+                await self._deliver(client, message, recipient)
             except (aiosmtplib.SMTPException, OSError, ValueError) as error:
                 raise _meaning(error) from error
 
-    async def _deliver(self, client: aiosmtplib.SMTP, message: EmailMessage) -> None:
+    async def _deliver(self, client: aiosmtplib.SMTP, message: EmailMessage, recipient: str) -> None:
         try:
-            await client.send_message(message)
+            await client.send_message(message, recipients=[recipient])
         except BaseException:
             client.close()
             raise
