@@ -271,11 +271,11 @@ class ProblemView(Answer):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    param: str | None
-    request_id: str
+    type: str = Field(examples=["https://gateway.example/v1/docs#rate_out_of_range"])
+    title: str = Field(examples=["The rate is outside the configured range"])
+    status: int = Field(examples=[400])
+    detail: str = Field(examples=["The rate must be 100 to 1500 minor units a minute."])
+    instance: str = Field(examples=["/v1/sessions"])
+    code: str = Field(examples=["rate_out_of_range"])
+    param: str | None = Field(examples=["rate.unit_amount"])
+    request_id: str = Field(examples=["req_01k9m0h3fb1c2d3e4f5g6h7j8k"])

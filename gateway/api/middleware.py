@@ -6,7 +6,9 @@ address (R22).
 
 from __future__ import annotations
 
+import asyncio
 import re
+import traceback
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Final
@@ -63,12 +65,15 @@ Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def observe(request: web.Request, handler: Next) -> web.StreamResponse:
     """Name the request, and tell of it once it is answered."""
     request[REQUEST_ID] = request_id(request.headers.get("X-Request-Id"))
-    began, status = perf_counter(), 499  # as nginx says it: the client went away
+    began, status = perf_counter(), 500
     try:
         with structlog.contextvars.bound_contextvars(request_id=request[REQUEST_ID]):
             response = await handler(request)
             status = response.status
             return response
+    except (asyncio.CancelledError, ConnectionResetError):
+        status = 499  # as nginx says it: the client went away
+        raise
     finally:
         _tell(request, status, perf_counter() - began)
 
@@ -114,15 +119,20 @@ async def answer_problems(request: web.Request, handler: Next) -> web.StreamResp
         return _problem(request, _translated(error), _allow(error))
     except GatewayError as error:
         if isinstance(error, Bug) or error.status == 500:
-            log.error("request_failed", code=error.code, exc_info=True)
+            _failed(error)
         return _problem(request, error)
     except ConnectionResetError:
         raise
-    except Exception:
+    except Exception as error:
         if request.get(STARTED):
             raise
-        log.error("request_failed", exc_info=True)
+        _failed(error)
         return _problem(request, Bug("unexpected"))
+
+
+def _failed(error: Exception) -> None:
+    """The traceback as text: renderers that add the frames' variables would add tokens and e-mail addresses (R22)."""
+    log.error("request_failed", error=type(error).__name__, exception="".join(traceback.format_exception(error)))
 
 
 def _translated(error: web.HTTPException) -> GatewayError:

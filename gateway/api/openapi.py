@@ -47,7 +47,7 @@ def document(endpoints: Sequence[Endpoint], *, server_url: str) -> dict[str, Any
         },
         "servers": [{"url": server_url}],
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
-        "paths": _paths(endpoints, server_url),
+        "paths": _paths(endpoints),
         "components": {
             "securitySchemes": {
                 "apiKey": {
@@ -61,15 +61,15 @@ def document(endpoints: Sequence[Endpoint], *, server_url: str) -> dict[str, Any
     }
 
 
-def _paths(endpoints: Sequence[Endpoint], server_url: str) -> dict[str, Any]:
+def _paths(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     made = examples.answers()
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, made, server_url)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, made)
     return paths
 
 
-def _operation(endpoint: Endpoint, made: dict[str, Any], server_url: str) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, made: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.tag],
@@ -77,7 +77,7 @@ def _operation(endpoint: Endpoint, made: dict[str, Any], server_url: str) -> dic
         "description": endpoint.description,
         "security": [{"apiKey": []}] if endpoint.scope else [],
         "parameters": [*_path_parameters(endpoint), *_headers(endpoint), *_query_parameters(endpoint.query)],
-        "responses": {str(endpoint.status): _success(endpoint, made), **_refusals(endpoint, server_url)},
+        "responses": {str(endpoint.status): _success(endpoint, made), **_refusals(endpoint)},
         "x-scope": endpoint.scope,
         "x-problem-codes": list(endpoint.codes()),
     }
@@ -156,40 +156,15 @@ def _success(endpoint: Endpoint, made: dict[str, Any]) -> dict[str, Any]:
     return {"description": endpoint.summary, "content": {"application/json": content}}
 
 
-def _refusals(endpoint: Endpoint, server_url: str) -> dict[str, Any]:
-    """One answer per status, each code with its title and an example."""
+def _refusals(endpoint: Endpoint) -> dict[str, Any]:
+    """One answer per status, its codes in the description."""
     problems = [PROBLEMS[code] for code in endpoint.codes()]
+    told: dict[int, list[str]] = {}
+    for problem in problems:
+        told.setdefault(problem.status, []).append(f"`{problem.code}`: {problem.title}")
     return {
-        str(status): {
-            "description": "; ".join(
-                f"`{problem.code}`: {problem.title}" for problem in problems if problem.status == status
-            ),
-            "content": {
-                MEDIA_TYPE: {
-                    "schema": _ref(ProblemView),
-                    "examples": {
-                        problem.code: {"value": _example(endpoint, problem.code, server_url)}
-                        for problem in problems
-                        if problem.status == status
-                    },
-                }
-            },
-        }
-        for status in sorted({problem.status for problem in problems})
-    }
-
-
-def _example(endpoint: Endpoint, code: str, server_url: str) -> dict[str, Any]:
-    problem = PROBLEMS[code]
-    return {
-        "type": f"{server_url}/v1/docs#{code}",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.remedy,
-        "instance": endpoint.path.replace("{id}", examples.ID).replace("{secret}", "…"),
-        "code": code,
-        "param": None,
-        "request_id": "req_01k9m0h3fb1c2d3e4f5g6h7j8k",
+        str(status): {"description": "; ".join(told[status]), "content": {MEDIA_TYPE: {"schema": _ref(ProblemView)}}}
+        for status in sorted(told)
     }
 
 

@@ -56,6 +56,8 @@ REQUEST = (
         "Check the path. Objects of other accounts and of the other mode look absent.",
     ),
     Problem("session_not_found", 404, "There is no such session", "Check the id, the account and the mode of the key."),
+    Problem("endpoint_not_found", 404, "There is no such webhook endpoint", "List the endpoints."),
+    Problem("event_not_found", 404, "There is no such event", "List the session's events; their ids are there."),
     Problem("method_not_allowed", 405, "The path does not take this method", "The header `Allow` lists what it takes."),
     Problem(
         "card_number_refused",
@@ -168,6 +170,7 @@ STATE = (
         "expert_busy", 409, "The expert is in another session", "Offer a message, an appointment or another expert."
     ),
     Problem("expert_offline", 409, "The expert is offline", "Offer a message, an appointment or another expert."),
+    Problem("endpoint_configured", 409, "The endpoint is set in the configuration", "Change it there."),
     Problem("session_ended", 409, "The session has ended", "Create a new session."),
     Problem("session_state", 409, "The session's state does not allow this", "Read the session; its `status` tells."),
     Problem("payment_state", 409, "The payment's state does not allow this", "Read `payment.status` of the session."),

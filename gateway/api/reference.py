@@ -6,7 +6,6 @@ docs/openapi.json is the whole document; in docs/api.md the parts between `<!-- 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Final
@@ -42,9 +41,10 @@ def problem_tables() -> str:
 def woven(text: str) -> str:
     """The page with its generated parts renewed."""
     for name, made in (("endpoints", endpoint_table()), ("problems", problem_tables())):
-        block = f"<!-- {name} -->\n\n{made}\n\n<!-- /{name} -->"
-        text, count = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, text, flags=re.S)
-        assert count == 1, f"the page has one place for {name}"
+        head, opening, rest = text.partition(f"<!-- {name} -->")
+        _, closing, tail = rest.partition(f"<!-- /{name} -->")
+        assert closing, f"the page has a place for {name}"
+        text = f"{head}{opening}\n\n{made}\n\n{closing}{tail}"
     return text
 
 

@@ -42,7 +42,7 @@ def _email(text: str) -> str:
 def _timezone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         raise PydanticCustomError("timezone", "This is not a time zone of the IANA database") from None
     return name
 
