@@ -92,6 +92,15 @@ def _new(turn: Turn, ident: str, country: str, email: str | None) -> Doc:
         "future_requirements": _requirements([]), "login_links": None, "metadata": {}, "payouts_enabled": True,
         "requirements": _requirements([]),
         "settings": {
+            "branding": {"icon": None, "logo": None, "primary_color": None, "secondary_color": None},
+            "card_payments": {
+                "decline_on": {"avs_failure": False, "cvc_failure": False}, "statement_descriptor_prefix": None,
+                "statement_descriptor_prefix_kana": None, "statement_descriptor_prefix_kanji": None,
+            },
+            "dashboard": {"display_name": None, "timezone": "Etc/UTC"},
+            "payments": {
+                "statement_descriptor": None, "statement_descriptor_kana": None, "statement_descriptor_kanji": None,
+            },
             "payouts": {
                 "debit_negative_balances": True, "schedule": {"delay_days": 2, "interval": "daily"},
                 "statement_descriptor": None,

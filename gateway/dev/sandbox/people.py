@@ -28,7 +28,7 @@ def create_customer(turn: Turn, p: Doc) -> Doc:
     _apply(doc, p)
     turn.put(doc)
     if "payment_method" in p:
-        attach(turn, {"customer": doc["id"]}, p["payment_method"])
+        attach(turn, {"customer": doc["id"]}, p["payment_method"], param="payment_method")
     turn.emit("customer.created", doc)
     return doc
 
@@ -163,8 +163,9 @@ def not_theirs(ident: str) -> Refusal:
     )
 
 
-def attach(turn: Turn, p: Doc, ident: str) -> Doc:
-    method = find_method(turn, ident, param=None)
+def attach(turn: Turn, p: Doc, ident: str, *, param: str | None = None) -> Doc:
+    """Keep a card for a customer; `param` says where its id stood, if not in the path."""
+    method = find_method(turn, ident, param=param)
     customer = turn.get("customer", p["customer"], param="customer")
     if method["customer"] and method["customer"] != customer["id"]:
         raise Refusal(

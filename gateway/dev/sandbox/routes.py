@@ -41,7 +41,9 @@ _PAGE = f"{_CURSOR} created"
 
 def _route(method: str, path: str, call: str, models: str, endpoint: Endpoint) -> Route:
     pattern = re.compile("/v1/" + re.sub(r"\{\w+\}", r"([^/]+)", path) + r"\Z")
-    return Route(method, pattern, call, frozenset(models.split() + (["expand"] if method != "DELETE" else [])), endpoint)
+    return Route(
+        method, pattern, call, frozenset(models.split() + (["expand"] if method != "DELETE" else [])), endpoint
+    )
 
 
 def _read(kind: str) -> Endpoint:
