@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gateway.sfu import stun
-from gateway.sfu.path import CHALLENGE_LIMIT, NEVER, Challenge, Datagram, Local, Path, Table
+from gateway.sfu.path import CHALLENGE_LIMIT, Challenge, Datagram, Local, Path, Table
 from gateway.sfu.port import Credentials, LegConfig
-from gateway.sfu.stun import Address, Message
+from gateway.sfu.stun import NEVER, Address, Message
 
 if TYPE_CHECKING:
     from gateway.sfu.call import Call
@@ -152,7 +152,7 @@ class Agent:
             if not idle:
                 return None
             self.forget(min(idle, key=lambda path: path.checked), now)
-        path = self.paths[source] = Path(self, source, local)
+        path = self.paths[source] = self.table.asked[source] = Path(self, source, local)
         return path
 
     def _remember(self, transaction: bytes, source: Address) -> None:
@@ -198,6 +198,7 @@ class Agent:
         path.valid = True
         path.generation = max(path.generation, generation)
         self.table.rows[path.address] = path
+        self._unask(path)
         if self.selected is None or path.generation > self.selected.generation:
             self._select(path, now)
         elif path is not self.selected:
@@ -211,7 +212,13 @@ class Agent:
         self.retired_packets += path.packets
         self.retired_octets += path.octets
         path.settle(self.table)
+        self.table.drop("held_freed", len(path.early.take()))
+        self._unask(path)
         self._invalidate(path, now)
+
+    def _unask(self, path: Path) -> None:
+        if self.table.asked.get(path.address) is path:
+            del self.table.asked[path.address]
 
     def _invalidate(self, path: Path, now: int) -> None:
         path.valid = False
@@ -306,12 +313,15 @@ class Agent:
     # --- time
 
     def get_timer(self) -> int | None:
-        return min((path.next_at for path in self.paths.values() if path.next_at is not None), default=None)
+        return min((at for path in self.paths.values() if (at := path.due_at()) is not None), default=None)
 
     def handle_timer(self, now: int, out: list[Datagram]) -> None:
         for path in self.paths.values():
             if path.next_at is not None and path.next_at <= now:
                 self._due(path, now, out)
+            expires_at = path.early.expires_at()
+            if expires_at is not None and expires_at <= now:
+                self.table.drop("held_freed", len(path.early.take()))
 
     def _due(self, path: Path, now: int, out: list[Datagram]) -> None:
         remote = self.remotes.get(path.theirs)

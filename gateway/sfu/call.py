@@ -15,8 +15,9 @@ from typing import Final
 
 from gateway.sfu.agent import Agent
 from gateway.sfu.hold import Hold, Pool
-from gateway.sfu.path import NEVER, Path, Table
+from gateway.sfu.path import Path, Table
 from gateway.sfu.port import CallConfig, Gate, LegReport, Report, Span, SpanEnd
+from gateway.sfu.stun import NEVER
 
 HANDSHAKE_OCTETS: Final = 65_536
 HANDSHAKE_DATAGRAMS: Final = 200
@@ -73,18 +74,17 @@ class Call:
 
     __slots__ = (
         "changed", "config", "deadline", "directions", "first", "gate", "handshake_at", "id", "legs", "number",
-        "opened_at", "present", "report_at", "seen", "span_at", "spans", "started_at", "ufrags", "until",
+        "opened_at", "present", "report_at", "seen", "span_at", "spans", "started_at", "table", "ufrags", "until",
         "wake",
     )  # fmt: skip
 
-    def __init__(
-        self, config: CallConfig, table: Table, pool: Pool, random_bytes: Callable[[int], bytes], now: int
-    ) -> None:
+    def __init__(self, config: CallConfig, table: Table, random_bytes: Callable[[int], bytes], now: int) -> None:
         self.id = config.call
+        self.table = table
         self.config = config
         self.legs = (Agent(self, 0, table, random_bytes), Agent(self, 1, table, random_bytes))
         self.ufrags: tuple[str, ...] = ()
-        self.directions = (Direction(pool), Direction(pool))
+        self.directions = (Direction(table.pool), Direction(table.pool))
         self.gate: Gate = "shut"
         self.deadline: int | None = None
         self.until = now
@@ -103,27 +103,25 @@ class Call:
 
     # --- desired state
 
-    def configure(self, config: CallConfig, now: int) -> int:
-        """Make the call so; how many held datagrams were freed. The past up to `now` is settled by the old config."""
+    def configure(self, config: CallConfig, now: int) -> None:
+        """Make the call so. The past up to `now` is settled by the old config."""
         self.advance(now)
-        freed = 0
         if config.incarnation != self.config.incarnation:
-            freed = self._shut(now, "reset")
+            self._shut(now, "reset")
             self.handshake_at = None
             for direction in self.directions:
                 direction.renew()
         elif self.gate == "open" and not config.funded:
-            freed = self._shut(now, "unfunded")
+            self._shut(now, "unfunded")
         self.config = config
         self.until = min(config.until, now + UNTIL_MS)
         self.deadline = config.deadline
         if self.deadline is None and self.started_at is not None:
             self.deadline = self.started_at + config.limit_ms
-        return freed
 
-    def release(self, now: int) -> int:
+    def release(self, now: int) -> None:
         self.advance(now)
-        return self._shut(now, "released")
+        self._shut(now, "released")
 
     # --- the gate
 
@@ -135,9 +133,8 @@ class Call:
         silence = min(self.legs[0].present_until, self.legs[1].present_until)
         return (silence, "silence") if silence < at else (at, why)  # type: ignore[return-value]
 
-    def advance(self, now: int) -> int:
-        """Let everything happen that is due by `now`; how many held datagrams were freed."""
-        freed = 0
+    def advance(self, now: int) -> None:
+        """Let everything happen that is due by `now`, each at its own instant."""
         if self.gate == "open":
             if (
                 self.span_at is None
@@ -147,11 +144,11 @@ class Call:
                 self._start_span(self.opened_at + MUTUAL_MS)
             at, why = self.cut()
             if at <= now:
-                freed = self._shut(at, why)
+                self._shut(at, why)
         elif self.gate == "handshake" and self._handshake_end() <= now:
-            freed = self._shut(now, "silence")
+            self._shut(now, "silence")
         self.look(now)
-        return freed + self._expire_holds(now)
+        self._expire_holds(now)
 
     def media(self, leg: int, now: int) -> str | None:
         """A packet of 128-191 came from a valid address of `leg`: the reason if it must not pass; may open the gate."""
@@ -213,13 +210,14 @@ class Call:
         if self.deadline is None:
             self.deadline = self.started_at + self.config.limit_ms
 
-    def _shut(self, at: int, why: SpanEnd) -> int:
+    def _shut(self, at: int, why: SpanEnd) -> None:
         if self.span_at is not None:
             self.spans.append(self._span(at, why))
         if self.gate != "shut":
             self.changed = True
         self.gate, self.span_at = "shut", None
-        return sum(len(direction.hold.take()) for direction in self.directions)
+        for direction in self.directions:
+            self.table.drop("held_freed", len(direction.hold.take()))
 
     def _span(self, end: int, why: SpanEnd | None) -> Span:
         assert self.span_at is not None
@@ -237,13 +235,11 @@ class Call:
         if seen != self.seen:
             self.seen, self.changed = seen, True
 
-    def _expire_holds(self, now: int) -> int:
-        freed = 0
+    def _expire_holds(self, now: int) -> None:
         for direction in self.directions:
             expires_at = direction.hold.expires_at()
             if expires_at is not None and expires_at <= now:
-                freed += len(direction.hold.take())
-        return freed
+                self.table.drop("held_freed", len(direction.hold.take()))
 
     # --- rows, timer, report
 

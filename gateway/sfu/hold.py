@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.sfu.path import NEVER
 from gateway.sfu.stun import Buffer
 
 HOLD_DATAGRAMS: Final = 8
@@ -52,7 +51,7 @@ class Hold:
         self.pool = pool
         self.flight: list[bytes] = []
         self.octets = 0
-        self.since = NEVER
+        self.since = 0
         """When the newest datagram came."""
 
     def add(self, data: Buffer, now: int) -> int:

@@ -6,19 +6,19 @@ A row is kept in a form that a kernel map could hold as well: key (the address),
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.sfu import stun
+from gateway.sfu.hold import Hold, Pool
 from gateway.sfu.port import Credentials
-from gateway.sfu.stun import Address
+from gateway.sfu.stun import NEVER, Address
 
 if TYPE_CHECKING:
     from gateway.sfu.agent import Agent
 
 Datagram = tuple[stun.Buffer, Address]
-
-NEVER: Final = -(1 << 60)
 
 DATAGRAM_LIMIT: Final = 10
 """What goes to an address before it has answered, so that a spoofed source is no amplifier. The 12 KB of 6-media
@@ -53,15 +53,24 @@ class Challenge:
 
 
 class Table:
-    """What all legs of one relay share: rows by source address, challenges under way by transaction id, counters."""
+    """What all legs of one relay share: rows by source address, challenges by transaction id, held octets, counters."""
 
-    __slots__ = ("challenges", "moves", "rows", "sent_octets", "sent_packets", "switches")
+    __slots__ = ("asked", "challenges", "drops", "moves", "pool", "rows", "sent_octets", "sent_packets", "switches")
 
     def __init__(self) -> None:
         self.switches = self.moves = 0
         self.sent_packets = self.sent_octets = 0
+        self.drops: Counter[str] = Counter()
         self.rows: dict[Address, Path] = {}
+        self.asked: dict[Address, Path] = {}
+        """Addresses that have not answered yet, newest claim of each."""
+        self.pool = Pool()
         self.challenges: dict[bytes, Challenge] = {}
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """So many datagrams went nowhere."""
+        if count:
+            self.drops[reason] += count
 
     def send(self, message: bytes, to: Address, out: list[Datagram]) -> None:
         """One of our own STUN messages goes out, and is counted."""
@@ -74,9 +83,9 @@ class Path:
     """One address of one leg."""
 
     __slots__ = (
-        "address", "agent", "answered_at", "checked", "cut", "dtls_at", "generation", "heard", "interval", "local",
-        "mark", "next_at", "nominated", "octets", "packets", "pending", "priority", "replies", "rtt_ms", "streak",
-        "theirs", "to", "tries", "valid",
+        "address", "agent", "answered_at", "checked", "cut", "dtls_at", "early", "generation", "heard", "interval",
+        "local", "mark", "next_at", "nominated", "octets", "packets", "pending", "priority", "replies", "rtt_ms",
+        "streak", "theirs", "to", "tries", "valid",
     )  # fmt: skip
 
     def __init__(self, agent: Agent, address: Address, local: Local) -> None:
@@ -93,6 +102,9 @@ class Path:
         # What the address has shown.
         self.checked = self.dtls_at = self.answered_at = NEVER
         self.valid = self.nominated = False
+        self.early = Hold(agent.table.pool)
+        """DTLS that came before the address was valid. A caller that just had its check answered sends its hello at
+        once, ahead of its answer to our challenge or of its description; without this it waits for a repetition."""
         self.generation = self.priority = 0
         self.rtt_ms: float | None = None
         # Challenges and what was sent before validity.
@@ -124,6 +136,13 @@ class Path:
                 return False
             self.replies += 1
         return True
+
+    def due_at(self) -> int | None:
+        """When something is to be done here: a challenge, or freeing what was held."""
+        expires_at = self.early.expires_at()
+        if self.next_at is None or (expires_at is not None and expires_at < self.next_at):
+            return expires_at
+        return self.next_at
 
     def begin(self, table: Table, now: int) -> None:
         """Start a round of challenges, the first of which is due at once."""

@@ -9,7 +9,6 @@ read after the datagram was, and `get_timer` says when `handle_timer` wants to b
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -18,7 +17,6 @@ from gateway.sfu import stun
 from gateway.sfu.agent import Agent
 from gateway.sfu.call import FAR, ORPHAN_MS, REPORT_MS, Call
 from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify
-from gateway.sfu.hold import Pool
 from gateway.sfu.path import Challenge, Datagram, Local, Path, Table
 from gateway.sfu.port import CallConfig, Candidate, Report, Statistics
 from gateway.sfu.stun import Address, Buffer, Message, StunError
@@ -39,11 +37,10 @@ class Relay:
         self._rows = self._table.rows
         self._locals: dict[str, tuple[Call, Agent, Local]] = {}
         self._calls: dict[str, Call] = {}
-        self._pool = Pool()
         self._heap: list[tuple[int, int, Call]] = []
         self._serial = 0
         self._dirty: dict[Call, None] = {}
-        self._drops: Counter[str] = Counter()
+        self._drop = self._table.drop
         self._checks = self._answers = 0
         self._other_packets = self._other_octets = 0
         self._gone = [0, 0, 0, 0]
@@ -62,11 +59,11 @@ class Relay:
         if config.incarnation < call.config.incarnation:
             return
         restart = config.incarnation > call.config.incarnation
-        self._drop("held_freed", call.configure(config, now))
+        call.configure(config, now)
         for agent, leg in zip(call.legs, config.legs, strict=True):
             (agent.restart if restart else agent.configure)(leg, now)
         self._index(call)
-        self._advance(call, now)
+        call.advance(now)
         self._after(call, now)
 
     def release(self, call: str, now: int) -> Report | None:
@@ -84,7 +81,7 @@ class Relay:
             raise Conflict("both legs have the same username fragment", code="ufrag_in_use")
 
     def _add(self, config: CallConfig, now: int) -> Call:
-        call = self._calls[config.call] = Call(config, self._table, self._pool, self._random_bytes, now)
+        call = self._calls[config.call] = Call(config, self._table, self._random_bytes, now)
         return call
 
     def _index(self, call: Call) -> None:
@@ -96,7 +93,7 @@ class Relay:
                 self._locals[local.ufrag] = (call, agent, local)
 
     def _remove(self, call: Call, now: int) -> Report:
-        self._drop("held_freed", call.release(now))
+        call.release(now)
         call.look(now)
         report = call.report(now)
         for agent in call.legs:
@@ -141,6 +138,10 @@ class Relay:
         path = self._rows.get(source) if kind in (DTLS, MEDIA) else None
         if path is not None:
             return self._pass(path, data, kind, now)
+        path = self._table.asked.get(source) if kind == DTLS and size <= SIZE_LIMIT else None
+        if path is not None:
+            self._keep_early(path, data, now)
+            return []
         self._other_packets += 1
         self._other_octets += size
         out: list[Datagram] = []
@@ -174,13 +175,16 @@ class Relay:
         if not stun.authentic(message, data, local.password):
             self._drop("bad_integrity")
             return
-        self._advance(call, now)
-        reason = agent.check(message, local, source, now, out)
+        call.advance(now)
+        answer: list[Datagram] = []
+        reason = agent.check(message, local, source, now, answer)
         if reason is None:
             self._checks += 1
         else:
             self._drop(reason)
         self._settle(call, now, out)
+        # After the challenge: its answer then comes ahead of the hello that our own answer sets off.
+        out += answer
 
     def _response(self, message: Message, data: Buffer, source: Address, now: int, out: list[Datagram]) -> None:
         challenge = self._table.challenges.get(message.transaction)
@@ -196,22 +200,37 @@ class Relay:
 
     def _answered(self, challenge: Challenge, now: int, out: list[Datagram]) -> None:
         path, holder = challenge.path, self._rows.get(challenge.path.address)
-        self._advance(path.agent.call, now)
+        path.agent.call.advance(now)
         path.agent.answered(path, challenge, now)
         if holder is None or holder is path or now - holder.arrived >= HOLDER_MS:
             if holder is not None and holder is not path:
                 self._table.moves += 1
-                self._advance(holder.agent.call, now)
+                holder.agent.call.advance(now)
                 holder.agent.forget(holder, now)
                 self._settle(holder.agent.call, now, out)
             path.agent.validate(path, challenge.local.generation, now)
+            self._let_in(path, now)
         self._settle(path.agent.call, now, out)
+
+    def _keep_early(self, path: Path, data: Buffer, now: int) -> None:
+        """DTLS from an address that has not answered our challenge yet: kept there until it has."""
+        path.packets += 1
+        path.octets += len(data)
+        path.agent.refuse(1, len(data))
+        self._drop("held_replaced", path.early.add(data, now))
+        self._schedule(path.agent.call)
+
+    def _let_in(self, path: Path, now: int) -> None:
+        """The address is valid now: what it sent early waits with the leg's own, for the other leg."""
+        hold = path.agent.call.directions[path.agent.number].hold
+        for datagram in path.early.take():
+            self._drop("held_replaced", hold.add(datagram, now))
 
     def _pass(self, path: Path, data: Buffer, kind: int, now: int) -> list[Datagram]:
         """DTLS or SRTP from a valid address, off the fast path."""
         agent, size = path.agent, len(data)
         call = agent.call
-        self._advance(call, now)
+        call.advance(now)
         path.packets += 1
         path.octets += size
         if path is not agent.selected:
@@ -246,21 +265,14 @@ class Relay:
         assert to is not None, "an open gate has two selected addresses"
         out.append((data, to.address))
 
-    def _drop(self, reason: str, count: int = 1) -> None:
-        if count:
-            self._drops[reason] += count
-
     # --- after anything that changed a call
-
-    def _advance(self, call: Call, now: int) -> None:
-        self._drop("held_freed", call.advance(now))
 
     def _settle(self, call: Call, now: int, out: list[Datagram]) -> None:
         """Send what is due, let a held flight go, and put rows, timer and report in order."""
         for agent in call.legs:
             agent.handle_timer(now, out)
-        self._advance(call, now)
-        if self._pool.datagrams and call.closed(now) is None:
+        call.advance(now)
+        if self._table.pool.datagrams and call.closed(now) is None:
             for number in (0, 1):
                 self._let_go(call, number, now, out)
         self._after(call, now)
@@ -307,7 +319,7 @@ class Relay:
             if call.until + ORPHAN_MS <= now:
                 self._remove(call, now)
             else:
-                self._advance(call, now)
+                call.advance(now)
                 self._settle(call, now, out)
         return out
 
@@ -322,7 +334,7 @@ class Relay:
         calls, self._dirty = self._dirty, {}
         reports = []
         for call in calls:
-            self._advance(call, now)
+            call.advance(now)
             reports.append(call.report(now))
             self._after(call, now)
         return reports
@@ -350,8 +362,8 @@ class Relay:
             bytes_out=forwarded_octets + self._table.sent_octets,
             checks=self._checks,
             address_switches=self._table.switches,
-            drops=dict(self._drops),
+            drops=dict(self._table.drops),
             answers=self._answers,
             address_moves=self._table.moves,
-            held=self._pool.datagrams,
+            held=self._table.pool.datagrams,
         )

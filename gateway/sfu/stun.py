@@ -19,6 +19,9 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 Buffer = bytes | bytearray | memoryview
 
+NEVER: Final = -(1 << 60)
+"""An instant before all others, of things that have not happened."""
+
 REQUEST: Final = 0x0001
 INDICATION: Final = 0x0011
 SUCCESS: Final = 0x0101

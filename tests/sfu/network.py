@@ -103,6 +103,10 @@ class Network:
         call.advance(self.now)
         return call.report(self.now)
 
+    def challenge(self, place: int = 0) -> bytes:
+        """The relay's own check that it sent as number `place`."""
+        return [bytes(data) for data, _ in self.sent if data[0] <= 3 and stun.parse(data).kind == stun.REQUEST][place]
+
     def selected(self, leg: int, name: str = "call") -> Address | None:
         path = self.call(name).legs[leg].selected
         return None if path is None else path.address

@@ -59,6 +59,14 @@ def test_law2_nobody_listens_for_free_longer_than_a_second(late: int) -> None:
     assert net.report().spans[0].start == START + MUTUAL_MS
 
 
+def test_law2_a_gate_that_shuts_before_its_span_began_has_none() -> None:
+    net = connected(deadline=START + MUTUAL_MS - 1)
+    assert net.media(ONE)
+    net.stop(5000)
+    report = net.report()
+    assert (report.gate, report.spans) == ("shut", ())
+
+
 def test_a_running_span_ends_at_its_reports_instant() -> None:
     net = talking()
     net.stop(1234)
@@ -223,6 +231,8 @@ def test_law4_an_interruption_does_not_move_the_deadline() -> None:
     net.media(TWO)
     report = net.report()
     assert (len(report.spans), report.deadline) == (2, START + 25_000)
+    net.relay.configure(config(limit_ms=25_000), net.now)
+    assert net.report().deadline == START + 25_000
 
 
 def test_law4_without_control_a_call_stops_by_itself() -> None:
@@ -423,6 +433,44 @@ def test_a_held_hello_is_freed_by_release() -> None:
     net.relay.release("call", net.now)
     assert net.relay.statistics().held == 0
     assert net.adds_up()
+
+
+def test_a_hello_that_is_ahead_of_the_answer_to_our_challenge_waits_too() -> None:
+    net = configured()
+    net.check(TWO)
+    caller = net.callers[ONE]
+    caller.silent = True
+    net.check(ONE)
+    flight = [caller.dtls(1200), caller.dtls(263, message=1)]
+    for datagram in flight:
+        assert net.send(datagram, ONE) == []
+    assert net.callers[TWO].media == []
+    caller.silent = False
+    net.run(150)
+    assert net.callers[TWO].media == flight
+    assert net.adds_up()
+
+
+def test_an_early_hello_is_freed_when_its_address_never_answers() -> None:
+    net = configured()
+    net.callers[ONE].silent = True
+    net.check(ONE)
+    net.send(net.callers[ONE].dtls(), ONE)
+    assert net.relay.statistics().held == 1
+    net.run(HOLD_MS)
+    assert net.relay.statistics().held == 0
+    assert net.drops == {"held_freed": 1}
+    net.send(net.callers[ONE].dtls(), ONE)
+    net.relay.release("call", net.now)
+    assert net.relay.statistics().held == 0
+    assert net.adds_up()
+
+
+def test_law7_nothing_is_kept_for_a_stranger() -> None:
+    net = connected()
+    assert net.send(net.callers[ONE].dtls(), ("192.0.2.99", 9)) == []
+    assert net.relay.statistics().held == 0
+    assert net.drops == {"unknown_source": 1}
 
 
 def test_media_is_never_held() -> None:
