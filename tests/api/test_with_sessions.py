@@ -1,0 +1,115 @@
+"""The API over the real use cases and a real Valkey; only Stripe's answer is put in by hand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.api.auth import KeyRing
+from gateway.api.context import ApiContext
+from gateway.api.idempotency import Idempotency
+from gateway.api.routes import public_app
+from gateway.billing_bridge import payment
+from gateway.clock import SystemClock
+from gateway.journal import Journal
+from gateway.meter.ledger import Ledger
+from gateway.sessions import Changes, Rules, Sessions
+from gateway.tokens import Tokens
+from tests.api.market import FULL, KEYS, order
+from tests.api.test_routes import documented
+
+Api = TestClient[Any, Any]
+
+
+def held(session: dict[str, Any], now: int) -> dict[str, Any]:
+    """A payment record as the bridge leaves it when the card was good."""
+    record = payment.Payment.from_dict(payment.opened(session, now))
+    if session["funding"] is None:
+        return asdict(record)
+    card = {"brand": "visa", "last4": "4242", "country": "US"}
+    return asdict(replace(record, status="held", amount_held=session["amount_max"], card=card, attempt=1))
+
+
+@pytest.fixture
+async def market(redis: aioredis.Redis, journal: Journal) -> AsyncIterator[Api]:
+    sessions = Sessions(
+        journal,
+        Ledger(redis, journal.keys),
+        Tokens(b"k" * 32),
+        SystemClock(),
+        Changes(journal),
+        rules=Rules(),
+        public_url="https://gateway.example",
+        open_payment=held,
+    )
+    context = ApiContext(sessions, KeyRing(KEYS), Idempotency(redis), "https://gateway.example")
+    headers = {"Authorization": f"Bearer {FULL}"}
+    async with TestClient(TestServer(public_app(context)), headers=headers) as client:
+        yield client
+
+
+async def created(market: Api, key: str = "k", **changes: Any) -> Any:
+    answer = await market.post("/v1/sessions", json=order(**changes), headers={"Idempotency-Key": key})
+    return await documented(answer, "/v1/sessions")
+
+
+async def test_a_session_from_creation_to_its_end(market: Api) -> None:
+    made = await created(market)
+    assert (made["status"], made["payment"]["status"], made["payment"]["amount_held"]) == ("ready", "held", 25500)
+    path = f"/v1/sessions/{made['id']}"
+    read = await documented(await market.get(path), "/v1/sessions/{id}")
+    assert read == made | {"participants": read["participants"]}
+    usage = await documented(await market.get(f"{path}/usage"), "/v1/sessions/{id}/usage")
+    assert (usage["union_ms"], usage["bill"]["amount_total"], usage["final"]) == (0, 0, False)
+    ended = await documented(await market.post(f"{path}/end", json={}), "/v1/sessions/{id}/end")
+    assert (ended["status"], ended["end_reason"]) == ("ended", "ended_by_api")
+    told = await documented(await market.get(f"{path}/events"), "/v1/sessions/{id}/events")
+    assert [event["sequence"] for event in told["data"]] == list(range(1, len(told["data"]) + 1))
+    assert {"session.created", "session.ended"} <= {event["type"] for event in told["data"]}
+
+
+async def test_the_links_secret_opens_the_page_for_its_own_side(market: Api) -> None:
+    made = await created(market)
+    for role in ("client", "expert"):
+        secret = made["participants"][role]["url"].partition("#")[2]
+        entrance = await documented(await market.post("/v1/enter", json={"secret": secret}), "/v1/enter")
+        assert (entrance["role"], entrance["session"]) == (role, made["id"])
+    forged = await market.post("/v1/enter", json={"secret": secret[:-4] + "AAAA"})
+    assert (await documented(forged, "/v1/enter"))["code"] == "link_invalid"
+
+
+async def test_a_reference_is_unique_among_unfinished_sessions(market: Api) -> None:
+    made = await created(market)
+    refused = await created(market, key="other")
+    assert (refused["code"], refused["session"]) == ("reference_in_use", made["id"])
+    await market.post(f"/v1/sessions/{made['id']}/end", json={})
+    assert (await created(market, key="other"))["id"] != made["id"]
+
+
+async def test_a_waiver_frees_the_session_of_its_price(market: Api) -> None:
+    made = await created(market)
+    answer = await market.post(f"/v1/sessions/{made['id']}/waive", json={}, headers={"Idempotency-Key": "w"})
+    waived = await documented(answer, "/v1/sessions/{id}/waive")
+    assert (waived["waived"], waived["limit_seconds"]) == (True, 900)
+
+
+async def test_lists_page_and_filter(market: Api) -> None:
+    ids = [(await created(market, key=f"k{n}", reference=f"r{n}", client__id=f"c{n % 2}"))["id"] for n in range(4)]
+    first = await documented(await market.get("/v1/sessions?limit=3"), "/v1/sessions")
+    assert ([found["id"] for found in first["data"]], first["has_more"]) == (ids[:0:-1], True)
+    after = await market.get(f"/v1/sessions?limit=3&starting_after={first['data'][-1]['id']}")
+    rest = await documented(after, "/v1/sessions")
+    assert ([found["id"] for found in rest["data"]], rest["has_more"]) == (ids[:1], False)
+    narrowed = await documented(await market.get("/v1/sessions?client=c1&status=ready"), "/v1/sessions")
+    assert [found["id"] for found in narrowed["data"]] == [ids[3], ids[1]]
+
+
+async def test_a_free_session_takes_no_card(market: Api) -> None:
+    changes = {"kind": "free", "max_minutes": 15, "rate": ..., "client__payment_method": ..., "ambassador": ...}
+    made = await created(market, **changes)
+    assert (made["status"], made["payment"]["status"], made["limit_seconds"]) == ("ready", "none", 900)
