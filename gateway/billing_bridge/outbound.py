@@ -53,6 +53,8 @@ class Outbound:
             return Answer(fault="blocked")
         except TimeoutError:
             return Answer(fault="timeout")
+        except aiohttp.InvalidURL:
+            return Answer(fault="bad_url")
         except aiohttp.ClientSSLError:
             return Answer(fault="tls")
         except aiohttp.ClientConnectorError as error:

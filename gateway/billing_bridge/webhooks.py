@@ -32,6 +32,7 @@ DEAD: Final = "webhooks:dead"
 UNDELIVERED: Final = "webhooks:undelivered"
 LANE_BUDGET_MS: Final = 20_000  # after this a lane starts no further attempt
 LEASE_MS: Final = 60_000  # budget, one time-out and room
+SLOT_S: Final = 2.0  # a lane that got no place at its endpoint by then makes room for other sessions
 BUSY_MS: Final = 500  # when to look again at a session whose lane another pass holds
 BODY_BYTES: Final = 20_000  # Standard Webhooks: keep payloads small
 
@@ -43,7 +44,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
-    """`allow_private`: also plain http and private networks (development). `per_endpoint`: deliveries at a time."""
+    """`allow_private`: also plain http and private networks (development). `per_endpoint`: deliveries at a time to one
+    endpoint; `at_once`: sessions at a time, of which half may wait for the same endpoint."""
 
     allow_private: bool = False
     timeout_s: float = TIMEOUT_S
@@ -59,6 +61,7 @@ class Webhooks:
         self._lanes = Lanes(journal)
         self._outbound = Outbound(clock, allow_private=settings.allow_private, timeout_s=settings.timeout_s)
         self._busy: Tally[str] = Tally()
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._health: dict[str, Health] = {}
 
     async def run(self) -> None:
@@ -102,10 +105,8 @@ class Webhooks:
 
     def _reserve(self, active: Sequence[Endpoint]) -> list[str]:
         """The endpoints that may be given more to do now; a place at each is taken at once, before anything waits."""
-        now = self._clock.wall_ms()
-        ready = [
-            e.id for e in active if self._busy[e.id] < self._settings.per_endpoint and self._paused_until(e.id) <= now
-        ]
+        now, most = self._clock.wall_ms(), self._settings.per_endpoint + self._settings.at_once // 2
+        ready = [e.id for e in active if self._busy[e.id] < most and self._paused_until(e.id) <= now]
         self._busy.update(ready)
         return ready
 
@@ -119,18 +120,32 @@ class Webhooks:
             return None
         now = self._clock.wall_ms()
         pauses = [self._paused_until(e.id) for e in left]
-        return max(now, min(pauses)) + int(BUSY_MS * (1 + 2 * random.random()))
+        return max(now, min(pauses)) + _soon()
 
     async def _work(self, session: str, owner: str, lane: Lane, state: Mapping[str, str]) -> None:
-        self._busy[lane.endpoint.id] += lane.sequence is not None  # first attempts have reserved their place
+        endpoint = lane.endpoint.id
+        self._busy[endpoint] += lane.sequence is not None  # first attempts have reserved their place
+        slot = self._slots.setdefault(endpoint, asyncio.Semaphore(self._settings.per_endpoint))
         try:
-            if lane.sequence is None:
-                await self._first_attempts(session, lane, int(state.get(f"c:{lane.endpoint.id}", "0")))
-            else:
-                await self._retry(session, lane, opened(state[f"o:{lane.name}"]))
+            async with asyncio.timeout(SLOT_S):
+                await slot.acquire()
+            try:
+                await self._work_lane(session, lane, state)
+            finally:
+                slot.release()
+        except TimeoutError:
+            lane.look_again(self._clock.wall_ms() + _soon())
         finally:
-            self._busy[lane.endpoint.id] -= 1
+            self._busy[endpoint] -= 1
             await self._lanes.give(session, owner, lane)
+
+    async def _work_lane(self, session: str, lane: Lane, state: Mapping[str, str]) -> None:
+        if lane.sequence is None:
+            await self._first_attempts(session, lane, int(state.get(f"c:{lane.endpoint.id}", "0")))
+        elif (paused := self._paused_until(lane.endpoint.id)) > self._clock.wall_ms():
+            lane.look_again(paused + _soon())
+        else:
+            await self._retry(session, lane, opened(state[f"o:{lane.name}"]))
 
     async def _first_attempts(self, session: str, lane: Lane, cursor: int) -> None:
         """Every event after the cursor once, in order; also those that come while this goes on."""
@@ -139,7 +154,7 @@ class Webhooks:
             for event in events:
                 paused = self._paused_until(lane.endpoint.id)
                 if self._clock.wall_ms() > until or paused > self._clock.wall_ms():
-                    lane.look_again(max(self._clock.wall_ms(), paused))
+                    lane.look_again(max(self._clock.wall_ms(), paused) + _soon())
                     return
                 if lane.endpoint.wants(event) and await self._attempt(lane, event, Delivery()) == "disabled":
                     return
@@ -189,7 +204,7 @@ class Webhooks:
         # Listed before the session's own record says so: after a crash in between it is seen twice, never not at all.
         member = f"{event['id']}|{event['session']}|{event['sequence']}|{endpoint}"
         await self._journal.redis.zadd(DEAD, {member: now})
-        log.error("webhook.dead_letter", event=event["id"], session=event["session"], endpoint=endpoint)
+        log.error("webhook.dead_letter", event_id=event["id"], session=event["session"], endpoint=endpoint)
 
     async def _bury_orphans(self, session: str, state: Mapping[str, str], active: set[str]) -> bool:
         """What is open for an endpoint that was removed or disabled will not arrive: it becomes a dead letter."""
@@ -279,11 +294,10 @@ class Webhooks:
         now = self._clock.wall_ms()
         pipe = self._journal.redis.pipeline(transaction=False)
         queues = [self._journal.keys.shared(p, f"due:{QUEUE}") for p in range(self._journal.keys.partitions)]
-        for key in (UNDELIVERED, *queues):
-            pipe.execute_command("ZRANGE", key, 0, 0, "WITHSCORES")
-        pipe.execute_command("ZCARD", DEAD)
+        _ = [pipe.zrange(key, 0, 0, withscores=True) for key in (UNDELIVERED, *queues)]
+        _ = [pipe.zcard(DEAD)]
         *heads, dead = await pipe.execute()
-        oldest = min((float(head[1]) for head in heads if head), default=now)
+        oldest = min((score for head in heads for _, score in head), default=now)
         OLDEST.set(max(0.0, (now - oldest) / 1000))
         DEAD_LETTERS.set(dead)
 
@@ -302,6 +316,11 @@ def _outcome(answer: Answer, result: Delivery) -> str:
     if answer.gone:
         return "disabled"
     return "dead" if result.state == "dead" else "retried"
+
+
+def _soon() -> int:
+    """A short wait (ms), spread so that those who wait for the same thing do not all come back together."""
+    return int(BUSY_MS * (1 + 2 * random.random()))
 
 
 def _earliest(*times: int | None) -> int | None:
