@@ -15,8 +15,8 @@ const narrow = matchMedia("(max-width: 60rem)");
 const fold = () => { contents.open = !narrow.matches; };
 narrow.addEventListener("change", fold);
 fold();
-contents.addEventListener("click", (event) => {
-  if (narrow.matches && event.target.closest("a")) contents.open = false;
+document.addEventListener("click", (event) => {
+  if (narrow.matches && (event.target.closest("nav a") || !event.target.closest("nav"))) contents.open = false;
 });
 
 const filter = document.getElementById("filter");
@@ -27,6 +27,8 @@ filter.addEventListener("input", () => {
     block.hidden = !words.every((word) => text.includes(word));
   }
   for (const topic of document.querySelectorAll(".lead, .topic")) topic.hidden = words.length > 0;
+  for (const set of document.querySelectorAll(".set, .group")) set.hidden = !set.querySelector("[data-find]:not([hidden])");
+  scrollTo(0, 0);
 });
 addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== filter) {
