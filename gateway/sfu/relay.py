@@ -1,9 +1,9 @@
 """The sealed relay's core for one socket: datagrams in, datagrams out, by one look-up each.
 
 Packets of an open gate go by `forward` alone: one dictionary look-up by source address. Everything else (STUN, DTLS,
-the first packets, the unknown) goes by `receive`. What is not authentic or not known gets no answer and changes
-nothing but a counter (law 7). The core reads no clock and owns no socket: `now` is milliseconds of CLOCK_BOOTTIME,
-read after the datagram was, and `get_timer` says when `handle_timer` wants to be called.
+the first packets, the unknown) goes by `accept`; `receive` is both. What is not authentic or not known gets no answer
+and changes nothing but a counter (law 7). The core reads no clock and owns no socket: `now` is milliseconds of
+CLOCK_BOOTTIME, read after the datagram was, and `get_timer` says when `handle_timer` wants to be called.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Relay:
     # --- datagrams
 
     def forward(self, first: int, size: int, source: Address, now: int) -> Address | None:
-        """The fast path: where a datagram of an open gate goes (counted as sent), or None: ask `receive`.
+        """The fast path: where a datagram of an open gate goes (counted as sent), or None: ask `accept`.
 
         `first` is the first byte, `size` the length. Nothing is allocated here.
         """
@@ -130,11 +130,12 @@ class Relay:
 
         A forwarded datagram is `data` itself, so it has to be sent before a reused buffer is overwritten.
         """
-        size = len(data)
-        to = self.forward(data[0], size, source, now) if size else None
-        if to is not None:
-            return [(data, to)]
-        kind = classify(data)
+        to = self.forward(data[0], len(data), source, now) if data else None
+        return self.accept(data, source, now) if to is None else [(data, to)]
+
+    def accept(self, data: Buffer, source: Address, now: int) -> list[Datagram]:
+        """`receive` for a datagram that `forward` has declined already."""
+        size, kind = len(data), classify(data)
         path = self._rows.get(source) if kind in (DTLS, MEDIA) else None
         if path is not None:
             return self._pass(path, data, kind, now)

@@ -70,7 +70,7 @@ class UdpShell:
             if to is not None:
                 self._send(buffer[:size], to)
             else:
-                self._send_all(self._relay.receive(buffer[:size], source, now))
+                self._send_all(self._relay.accept(buffer[:size], source, now))
         self.touch()
 
     def _send_all(self, datagrams: list[Datagram]) -> None:

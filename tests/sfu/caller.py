@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 from aioice import stun
@@ -153,7 +152,3 @@ class UdpCaller(asyncio.DatagramProtocol):
 def credentials(name: str) -> Credentials:
     """A pair of the right lengths, told apart by `name`."""
     return Credentials(f"ufrag{name}", f"password-of-{name}".ljust(24, "x"))
-
-
-def media_only(datagrams: Iterator[bytes]) -> list[bytes]:
-    return [data for data in datagrams if data[0] > 3]

@@ -622,7 +622,7 @@ class Model:
                 self.opened.append(net.now)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.booleans(), steps)
 def test_law2_law4_whatever_happens_media_passes_only_inside_spans(
     talking_first: bool, actions: list[tuple[str, object]]

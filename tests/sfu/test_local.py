@@ -13,6 +13,7 @@ import pytest
 import uvloop
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack
+from cryptography.hazmat.primitives.hashes import SHA256
 from prometheus_client import REGISTRY
 
 from gateway.clock import SystemClock
@@ -327,16 +328,15 @@ def first_frame(peer: RTCPeerConnection) -> asyncio.Future[Any]:
     return arrived
 
 
-async def connected_state(peer: RTCPeerConnection) -> None:
-    done = asyncio.Event()
+def certificate_seen(peer: RTCPeerConnection) -> str:
+    """SHA-256 of the certificate that came in the peer's DTLS handshake."""
+    certificate = peer.getSenders()[0].transport._ssl.get_peer_certificate(as_cryptography=True)
+    return certificate.fingerprint(SHA256()).hex(":").upper()
 
-    @peer.on("connectionstatechange")
-    def on_change() -> None:
-        if peer.connectionState == "connected":
-            done.set()
 
-    if peer.connectionState != "connected":
-        await done.wait()
+def certificate_own(peer: RTCPeerConnection) -> str:
+    prints = peer.getSenders()[0].transport.getLocalParameters().fingerprints
+    return next(one.value.upper() for one in prints if one.algorithm == "sha-256")
 
 
 async def test_law1_two_real_peers_do_dtls_with_each_other_and_hear_each_other(relay: LocalRelay) -> None:
@@ -352,6 +352,8 @@ async def test_law1_two_real_peers_do_dtls_with_each_other_and_hear_each_other(r
             assert [frame.sample_rate for frame in frames] == [48000, 48000]
             report = await watch.until(lambda r: r.gate == "open" and bool(r.spans))
             assert all(leg.present for leg in report.legs)
+            assert certificate_seen(one) == certificate_own(two)
+            assert certificate_seen(two) == certificate_own(one)
         finally:
             await one.close()
             await two.close()
