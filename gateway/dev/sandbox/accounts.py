@@ -277,7 +277,7 @@ def _settings_of(account: Doc) -> Doc:
         "payments": {
             "debit_negative_balances": payouts["debit_negative_balances"],
             "payouts": {
-                "automatic_transfer_rules_by_currency": None, "minimum_balance_by_currency": None, "schedule": shown,
+                "minimum_balance_by_currency": None, "schedule": shown,
                 "statement_descriptor": payouts["statement_descriptor"],
                 "status": "enabled" if account["payouts_enabled"] else "disabled",
             },

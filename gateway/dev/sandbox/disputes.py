@@ -35,15 +35,17 @@ def start(turn: Turn, charge: Doc, amount: int | None = None, reason: str = "fra
     card = charge["payment_method_details"]["card"]
     dispute: Doc = {
         "id": ident, "object": "dispute", "amount": disputed, "balance_transactions": [taken], "charge": charge["id"],
-        "created": turn.now, "currency": charge["currency"], "enhanced_eligibility_types": [], "evidence": {"enhanced_evidence": {}},
+        "created": turn.now, "currency": charge["currency"], "enhanced_eligibility_types": [],
+        "evidence": {"enhanced_evidence": {}},
         "evidence_details": {
             "due_by": turn.now + 9 * DAY, "enhanced_eligibility": {}, "has_evidence": False, "past_due": False,
-            "submission_count": 0, "submission_method": None,
+            "submission_count": 0, "submission_method": "not_submitted",
         },
         "is_charge_refundable": False, "livemode": False, "metadata": {}, "payment_intent": charge["payment_intent"],
         "payment_method_details": {
             "card": {
-                "brand": card["brand"], "case_type": "chargeback", "network": card["network"], "network_reason_code": "10.4",
+                "brand": card["brand"], "case_type": "chargeback", "network": card["network"],
+                "network_reason_code": "10.4",
             },
             "type": "card",
         },

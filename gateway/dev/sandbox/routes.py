@@ -128,7 +128,9 @@ ROUTES = (
     _route("GET", "customers/{id}", "customer_retrieve", "", _read("customer")),
     _route("POST", "customers/{id}", "customer_update", _CUSTOMER, people.update_customer),
     _route("DELETE", "customers/{id}", "customer_delete", "", people.delete_customer),
-    _route("GET", "customers/{id}/payment_methods", "customer_payment_method_list", f"type {_CURSOR}", _list_of_customer),
+    _route(
+        "GET", "customers/{id}/payment_methods", "customer_payment_method_list", f"type {_CURSOR}", _list_of_customer,
+    ),
     _route("GET", "customers/{id}/payment_methods/{pm}", "customer_payment_method_retrieve", "", _read_of_customer),
     _route(
         "POST", "payment_methods", "payment_method_create", "type card billing_details metadata",
@@ -208,7 +210,9 @@ ROUTES = (
         "POST", "webhook_endpoints", "webhook_endpoint_create",
         "url enabled_events description metadata connect api_version", endpoints.create,
     ),
-    _route("GET", "webhook_endpoints", "webhook_endpoint_list", _CURSOR, _list("webhook_endpoint", "webhook_endpoints")),
+    _route(
+        "GET", "webhook_endpoints", "webhook_endpoint_list", _CURSOR, _list("webhook_endpoint", "webhook_endpoints"),
+    ),
     _route("GET", "webhook_endpoints/{id}", "webhook_endpoint_retrieve", "", _read("webhook_endpoint")),
     _route(
         "POST", "webhook_endpoints/{id}", "webhook_endpoint_update",

