@@ -10,14 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.schemas import Kind, Media, Role, Status
+from gateway.session import EndReason, HoldWhen, Kind, Media, Role, Status
 
 Time = str
-EndReason = Literal[
-    "client_left", "expert_left", "ended_by_api", "limit_reached", "cap_reached", "funds_reached",
-    "lone_party_timeout", "connection_lost", "declined", "missed", "canceled", "expired", "no_show_client",
-    "no_show_expert", "payment_failed", "node_lost",
-]  # fmt: skip
 PaymentStatus = Literal[
     "none", "awaiting_join", "pending", "action_required", "held", "failed", "capturing", "captured", "released",
     "due", "refunded", "partially_refunded", "disputed",
@@ -116,7 +111,7 @@ class Session(Answer):
     kind: Kind
     media: Media
     ring: bool
-    hold: Literal["now", "join"]
+    hold: HoldWhen
     status: Status
     end_reason: EndReason | None = Field(description="Why it ended; the only place that says so")
     client: ClientView

@@ -10,10 +10,9 @@ from aiohttp import web
 
 from gateway.api.auth import KeyRing
 from gateway.api.idempotency import Idempotency
-from gateway.api.schemas import Role
 from gateway.api.terms import Limits
 from gateway.clock import Clock, SystemClock
-from gateway.session import NewSession
+from gateway.session import NewSession, Role
 
 
 class Docs(Protocol):

@@ -14,6 +14,7 @@ from gateway.api import answers, middleware, openapi, page, schemas, terms, view
 from gateway.api.context import CONTEXT, ApiContext, Docs
 from gateway.api.endpoint import Call, Endpoint, register
 from gateway.errors import InvalidRequest, NotFound
+from gateway.session import Role
 from gateway.web import FILES
 from gateway.web import HEADERS as WEB_HEADERS
 
@@ -50,7 +51,7 @@ async def end(call: Call) -> answers.Session:
 
 async def tokens(call: Call) -> answers.EntryView:
     await _owned(call)
-    role: schemas.Role = call.body.role
+    role: Role = call.body.role
     return views.entry(call.session, role, await call.context.sessions.tokens_for(call.account, call.session, role))
 
 

@@ -13,12 +13,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from gateway.api.cardnumbers import find_card
 from gateway.errors import InvalidRequest
+from gateway.session import HoldWhen, Kind, Media, Role, Status
 
 M = TypeVar("M", bound=BaseModel)
-Kind = Literal["metered", "booked", "pro_bono", "free"]
-Media = Literal["voice", "video"]
-Role = Literal["client", "expert"]
-Status = Literal["created", "ringing", "ready", "live", "interrupted", "ended", "finalized"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # The shape only, as browsers check it (HTML, section 4.10.5.1.5): whether it exists is known when mail arrives.
@@ -120,7 +117,7 @@ class CreateSession(Request):
     kind: Kind = "metered"
     media: Media = Field(default="video", description="How the call starts; both may switch at any time")
     ring: bool = Field(default=False, description="Ring the expert's devices, instead of sending links")
-    hold: Literal["now", "join"] = Field(default="now", description="When the card is held")
+    hold: HoldWhen = Field(default="now", description="When the card is held")
     client: Client
     expert: Expert
     ambassador: Ambassador | None = None

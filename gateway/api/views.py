@@ -11,8 +11,7 @@ from typing import Any
 
 from gateway.api import answers
 from gateway.api.context import Created, Docs, Entry
-from gateway.api.schemas import Role
-from gateway.session import ROLES
+from gateway.session import ROLES, Role
 
 Record = Mapping[str, Any]
 PEOPLE = ("name", "email", "locale", "timezone")

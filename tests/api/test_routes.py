@@ -21,7 +21,7 @@ BEARER = {"Authorization": f"Bearer {FULL}"}
 DOCUMENT = openapi.document(ENDPOINTS, server_url="https://gateway.example")
 
 
-async def documented(answer: ClientResponse, path: str, *, check: bool = True) -> Any:
+async def documented(answer: ClientResponse, path: str) -> Any:
     """The body, after it was held against what the document says of this answer."""
     operation = DOCUMENT["paths"][path][answer.method.lower()]
     content = operation["responses"][str(answer.status)]["content"]

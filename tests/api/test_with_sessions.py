@@ -15,6 +15,7 @@ from gateway.api.context import ApiContext
 from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
 from gateway.billing_bridge import payment
+from gateway.billing_bridge.record import Payment
 from gateway.clock import SystemClock
 from gateway.journal import Journal
 from gateway.meter.ledger import Ledger
@@ -28,7 +29,7 @@ Api = TestClient[Any, Any]
 
 def held(session: dict[str, Any], now: int) -> dict[str, Any]:
     """A payment record as the bridge leaves it when the card was good."""
-    record = payment.Payment.from_dict(payment.opened(session, now))
+    record = Payment.from_dict(payment.opened(session, now))
     if session["funding"] is None:
         return asdict(record)
     card = {"brand": "visa", "last4": "4242", "country": "US"}
