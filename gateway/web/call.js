@@ -17,6 +17,8 @@ const RECEIPT_POLLS = 20;
 let secret = location.hash.slice(1);
 let call = null;
 let stars = 0;
+let asked = false;
+let receiptPolls = 0;
 let wakeLock = null;
 let meterStop = () => {};
 
@@ -89,14 +91,14 @@ function showMediaErrors(errors) {
 
 const wantsVideo = () => $("start-with").querySelector("[value=video]").checked;
 /** Somebody who can be neither heard nor seen should not start to pay. */
-const canStart = () => view.paid(call.entry) && call.localStream.getTracks().length > 0;
+const canStart = () => (call.role === "expert" || view.paid(call.entry)) && call.localStream.getTracks().length > 0;
 
 async function watchPayment() {
   while (call.state === "new" && !view.paid(call.entry)) {
     await new Promise((resolve) => setTimeout(resolve, PAYMENT_POLL_MS));
     if (call.state !== "new") return;
     await call.refresh().catch(() => null);
-    if (call.result) return ended();
+    if (call.result) return;
     view.lobby(call.entry);
     view.startButton(call.entry, canStart());
   }
@@ -202,9 +204,7 @@ function playRemote() {
 }
 
 function paymentInCall({ payment }) {
-  if (!payment) return;
-  const text = { failed: "pay_failed", action_required: "pay_action" }[payment.status];
-  if (text) view.toast(`${view.say(text)}. ${view.say(`${text}_text`)}`);
+  if (payment && call.role === "client" && !call.result) view.paymentBanner(payment);
 }
 
 function failed(error) {
@@ -231,7 +231,8 @@ function replaced() {
 
 function continuing({ state, amount_max: amount }) {
   const button = $("continue");
-  if (state === "offered" || state === "peer_wants") offerContinue(amount);
+  // `offered` is also the echo of our own wish, while the other side has not answered.
+  if (state === "peer_wants" || (state === "offered" && !asked)) offerContinue(amount);
   if (state === "peer_wants") view.toast(view.say("continue_peer", { name: call.peer.name }));
   if (state === "agreed" && call.result) goOn();
   if (state === "agreed") button.disabled = true;
@@ -249,6 +250,7 @@ function offerContinue(amount = call.role === "client" ? call.entry.pricing.amou
 function askToContinue() {
   try {
     call.continue();
+    asked = true;
     $("continue").disabled = true;
     $("continue").textContent = view.say("continue_wait", { name: call.peer.name });
   } catch (error) {
@@ -263,6 +265,7 @@ async function goOn() {
   const { url } = before.successor;
   if (url) history.replaceState(null, "", new URL(url, location.href).hash);
   secret = location.hash.slice(1);
+  asked = false;
   before.close();
   $("continue").hidden = true;
   call = window.parley = next;
@@ -283,22 +286,18 @@ function ended() {
   if (call.successor) return void goOn().catch(failed);
   if (summary?.continue && $("continue").hidden) offerContinue();
   else $("closing-continue").append($("continue"));
-  if (summary && !summary.receipt_url && summary.amount_total > 0) waitForReceipt(call, RECEIPT_POLLS);
+  if (!summary?.receipt_url) waitForReceipt(call);
 }
 
-/** The receipt's link comes over the socket; if that is gone, the link's own entry has it. */
-function waitForReceipt(target, polls) {
-  if (polls === 0 || target.waiting) return;
-  target.waiting = true;
-  setTimeout(async () => {
-    target.waiting = false;
-    if (target !== call || call.result.summary.receipt_url) return;
-    if (!call.signaling.open) {
-      const entry = await call.refresh().catch(() => null);
-      if (entry?.end?.summary?.receipt_url) return view.closing(Object.assign(call.result, entry.end), call.entry);
-    }
-    waitForReceipt(target, polls - 1);
-  }, ENTER_AGAIN_MS);
+/** Figures and the receipt's link come over the socket; if that is gone, the link's own entry has them. */
+async function waitForReceipt(target) {
+  if (receiptPolls > 0) return;
+  for (receiptPolls = RECEIPT_POLLS; receiptPolls > 0; receiptPolls -= 1) {
+    await new Promise((resolve) => setTimeout(resolve, ENTER_AGAIN_MS));
+    if (target !== call || call.result.summary?.receipt_url) break;
+    if (!call.signaling.open) await call.refresh().catch(() => null);
+  }
+  receiptPolls = 0;
 }
 
 function leaveStage() {

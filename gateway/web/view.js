@@ -158,19 +158,34 @@ export const costs = ({ pricing }) => pricing.unit_amount > 0;
 /** Price, consent text and the names, before anything costs. */
 export function lobby(entry) {
   $("lobby-name").textContent = entry.peer?.name ?? "";
-  $("terms").textContent = entry.terms?.text ?? "";
+  $("terms").textContent = terms(entry);
   const rows = !costs(entry) ? freeRows(entry) : entry.role === "client" ? clientRows(entry) : expertRows(entry);
   ledger($("price"), rows.filter(Boolean));
   paymentNotice(entry);
 }
 
+/** What is agreed to by starting, in the reader's language; its version goes with the consent. */
+function terms(entry) {
+  const { pricing, role } = entry;
+  if (entry.terms?.text) return entry.terms.text;
+  if (!costs(entry)) return [say("terms_nothing"), say("terms_always")].join(" ");
+  const values = {
+    rate: money(pricing.unit_amount, pricing.currency),
+    amount: money(pricing.amount_max ?? 0, pricing.currency),
+    minutes: Math.round(pricing.free_seconds / 60),
+  };
+  const free = pricing.free_seconds > 0 ? say("terms_free_part", values) : "";
+  return [say(role === "client" ? "terms_paid" : "terms_expert", values), free, say("terms_always")].filter(Boolean).join(" ");
+}
+
 /** Whether the card allows to start. */
-export const paid = ({ payment }) => !payment || !["pending", "action_required", "failed"].includes(payment.status);
+export const paid = ({ payment }) => !["pending", "action_required", "failed"].includes(payment?.status);
 
 function paymentNotice(entry) {
   const { payment, pricing } = entry;
   $("payment").hidden = paid(entry);
   if (paid(entry)) return;
+  if (entry.role === "expert") return expertPaymentNotice();
   const funds = payment.decline_code === "insufficient_funds";
   const words = { pending: "pay_pending", action_required: "pay_action", failed: "pay_failed" }[payment.status];
   const text = funds ? "pay_funds_text" : `${words}_text`;
@@ -180,6 +195,14 @@ function paymentNotice(entry) {
   $("payment-action").hidden = !(payment.status === "action_required" && payment.action_url);
   if (!$("payment-action").hidden) $("payment-action").href = payment.action_url;
   $("payment-action").textContent = say("confirm_bank");
+}
+
+/** The expert learns only whether the money is there, and may wait inside. */
+function expertPaymentNotice() {
+  $("payment").dataset.status = "pending";
+  $("payment-title").textContent = "";
+  $("payment-text").textContent = say("pay_expert");
+  $("payment-action").hidden = true;
 }
 
 /** The start button says the most that it can cost. */
@@ -275,11 +298,26 @@ function sign(emoji, name) {
   return item;
 }
 
+/** The card needs its holder in mid-call: words and, for a confirmation, the way to the bank. */
+export function paymentBanner({ status, action_url: url }) {
+  const key = { failed: "pay_failed", action_required: "pay_action" }[status];
+  if (!key) {
+    if ($("banner").dataset.reason === "payment") $("banner").hidden = true;
+    return;
+  }
+  $("banner").dataset.reason = "payment";
+  $("banner").hidden = false;
+  $("warning").textContent = `${say(key)}. ${say(`${key}_text`)}`;
+  $("banner-pay").hidden = !url;
+  if (url) $("banner-pay").href = url;
+}
+
 /** A warning that stays until it is dismissed or replaced. */
 export function warn({ remaining, reason }, entry) {
   const { currency, unit_amount: rate } = entry.pricing;
   const key = { limit_ending: "warn_limit", cap_ending: "warn_cap", free_ending: `warn_free_${entry.role}` }[reason];
   $("banner").dataset.reason = reason;
+  $("banner-pay").hidden = true;
   $("banner").hidden = false;
   $("warning").textContent = say(key ?? "warn_limit", { time: span(remaining), rate: money(rate, currency) });
 }
@@ -332,6 +370,7 @@ function figures(summary, entry) {
     summary.free_seconds > 0 && costs(entry) && [say("free_used"), clock(summary.free_seconds)],
     costs(entry) && [say("billable"), clock(summary.billable_seconds)],
     costs(entry) && [say("per_minute"), money(entry.pricing.unit_amount, entry.pricing.currency)],
+    summary.amount_waived > 0 && [say("waived"), money(summary.amount_waived, currency)],
     !client && costs(entry) && [say("client_paid", { name: entry.peer?.name ?? "" }), money(summary.amount_total, currency)],
   ];
   ledger($("summary-rows"), rows.filter(Boolean));

@@ -23,7 +23,6 @@ from gateway.web import FILES, HEADERS
 from tests.web.relay import Relay
 
 ROLES = ("client", "expert")
-TERMS = "You pay for the time you are both connected, by the second, after the free minutes. The call is not recorded."
 
 
 def other(role: str) -> str:
@@ -57,6 +56,7 @@ class Seat:
     key: dict[str, str] | None = None
     media: dict[str, bool] | None = None
     transport: int = 1
+    ufrag: str | None = None
     hellos: list[dict[str, Any]] = field(default_factory=list)
     heard: list[dict[str, Any]] = field(default_factory=list)
 
@@ -67,6 +67,7 @@ class Seat:
 class Room:
     def __init__(self) -> None:
         self.seats = {role: Seat(role) for role in ROLES}
+        self.session = "ses_test"
         self.count = 1
         self.relay = Relay()
         self.tamper: Callable[[str, str], str] = lambda sdp, role: sdp
@@ -130,7 +131,7 @@ class Room:
         payment |= {"hold_until": 1900000000000, "action_url": None, "decline_code": None}
         names = {"client": "Client", "expert": "Expert"}
         body = {
-            "session": "ses_test",
+            "session": self.session,
             "role": role,
             "token": self.seats[role].token,
             "signal": self.origin.replace("http", "ws", 1) + "/v1/signal",
@@ -140,8 +141,8 @@ class Room:
             "you": {"name": names[role]},
             "peer": {"name": names[other(role)]},
             "pricing": pricing,
-            "payment": payment if role == "client" else None,
-            "terms": {"version": "1", "text": TERMS},
+            "payment": payment if role == "client" else {"status": "held"},
+            "terms": {"version": "1"},
             "expires_at": 1900000000000,
             "end": self.end,
         }
@@ -191,6 +192,7 @@ class Room:
         for role, leg in self.relay.legs.items():
             leg.renew()
             self.seats[role].transport += 1
+            self.seats[role].ufrag = None
 
     def _generation(self, role: str) -> dict[str, int]:
         return {"mine": self.count, "peer": self.count, "transport": self.seats[role].transport}
@@ -205,7 +207,7 @@ class Room:
         seat.resume, seat.nonce = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
         return {
             "type": "welcome",
-            "session": "ses_test",
+            "session": self.session,
             "role": seat.role,
             "polite": seat.role == "expert",
             "offerer": seat.role == "client",
@@ -258,9 +260,11 @@ class Room:
             await self.say(seat.role, {"type": "error", "code": "stale", "message": "stale", "fatal": False})
             return
         peer = other(seat.role)
-        if generation["transport"] > seat.transport:
+        ufrag = next(line for line in message["sdp"].split("\r\n") if line.startswith("a=ice-ufrag:"))
+        if seat.ufrag not in (None, ufrag) and message["kind"] == "offer":
             # Either leg's restart renews both here; the gateway spares the other one.
             self._new_legs()
+        seat.ufrag = ufrag
         sdp = self.tamper(self.relay.rewrite(message["sdp"], peer), peer)
         out = {"type": "description", "sdp": sdp, "kind": message["kind"], "generation": self._generation(peer)}
         await self.say(peer, out)
@@ -286,10 +290,20 @@ class Room:
             await self.say(role, self.meter(role, elapsed, billing))
 
     async def finish(self, reason: str, billable: int = 1500, receipt: str | None = None, more: bool = False) -> None:
-        total = billable * 5
         for role in ROLES:
-            summary: dict[str, Any] = {"billable_seconds": billable, "free_seconds": 300, "amount_total": total}
-            summary |= {"currency": "usd", "duration_seconds": billable + 300, "receipt_url": receipt, "continue": more}
-            if role == "expert":
-                summary["amount_expert"] = total * 9 // 10
+            summary = self.summary(role, billable) | {"receipt_url": receipt, "continue": more}
             await self.say(role, {"type": "ended", "reason": reason, "summary": summary})
+
+    def summary(self, role: str, billable: int) -> dict[str, Any]:
+        figures: dict[str, Any] = {"billable_seconds": billable, "free_seconds": 300, "amount_total": billable * 5}
+        figures |= {"currency": "usd", "duration_seconds": billable + 300, "receipt_url": None, "continue": False}
+        return figures | ({"amount_expert": billable * 45 // 10} if role == "expert" else {})
+
+    async def go_on(self, session: str) -> None:
+        """Both want to go on: the same two people in another session, told over their old sockets."""
+        before, self.session = self.seats, session
+        self.seats = {role: Seat(role) for role in ROLES}
+        for role, seat in before.items():
+            assert seat.socket is not None
+            agreed = {"type": "continue", "state": "agreed", "session": session, "url": self.link(role)}
+            await seat.socket.send_json(agreed)

@@ -193,6 +193,27 @@ export const SAS_SYMBOLS: readonly SasSymbol[];
 /** The one fingerprint of a description, 64 hex digits. Raises `bad_fingerprint` unless all lines agree and are sha-256. */
 export function fingerprintOf(sdp: string): string;
 
+/**
+ * The verification by itself, for a page that speaks the protocol without `Call`: start it with both fingerprints in
+ * use (hex) once connected, feed it the peer's `sas` messages.
+ */
+export class Sas {
+  constructor(options: {
+    session: string;
+    role: Role;
+    generation: Pick<Generation, "mine" | "peer">;
+    clock: { after(ms: number, job: () => void): unknown };
+    send(message: { type: "sas"; step: "commit" | "nonce" | "reveal"; value: string }): void;
+    ready(symbols: SasSymbol[]): void;
+    failed(error: ParleyError): void;
+  });
+  start(local: string, remote: string): Promise<void>;
+  receive(message: { step: "commit" | "nonce" | "reveal"; value: string }): Promise<void>;
+  /** After a reconnect of the socket: sends again what is unanswered. */
+  repeat(): void;
+  stop(): void;
+}
+
 export class Call extends EventTarget {
   /** Exchanges a link's secret for price, terms and payment. Raises ParleyError. `gateway` defaults to the page's origin. */
   static enter(secret: string, options?: { gateway?: string }): Promise<Call>;

@@ -424,7 +424,7 @@ const NONCE_BYTES = 32;
  * Both certificates in use, both nonces, the roles' order and the session are hashed. A value on the wire is
  * the incarnation (2 × u16, client's first) and 32 bytes, so that a value of an older incarnation counts for nothing.
  */
-class Sas {
+export class Sas {
   #stamp;
   #commit = null;
   #mine = crypto.getRandomValues(new Uint8Array(NONCE_BYTES));
@@ -577,6 +577,11 @@ class Link extends EventTarget {
     return this.generation.mine === mine && this.generation.peer === peer;
   }
 
+  /** The gateway counts our leg's credentials; the next description has to carry its number. */
+  follow({ transport }) {
+    if (transport > this.generation.transport) this.generation = { ...this.generation, transport };
+  }
+
   negotiate() {
     return this.#run(async () => {
       const mayOffer = this.#here && (this.offerer || this.pc.remoteDescription);
@@ -586,8 +591,7 @@ class Link extends EventTarget {
   }
 
   /** New ICE credentials for our leg; DTLS and its keys stay as they are. */
-  restart(transport) {
-    this.generation = { ...this.generation, transport };
+  restart() {
     return this.#run(async () => {
       if (!this.pc.remoteDescription && !this.offerer) return;
       this.pc.restartIce();
@@ -599,7 +603,7 @@ class Link extends EventTarget {
     return this.#run(async () => {
       if (!generation || !this.fits(generation)) return;
       this.#pin(fingerprintOf(sdp));
-      this.#follow(generation);
+      this.follow(generation);
       if (kind === "answer") await this.#answered(sdp);
       else if (kind === "offer") await this.#offered(sdp);
     });
@@ -654,9 +658,6 @@ class Link extends EventTarget {
     this.#inFlight = { type, sdp, at: performance.now() };
   }
 
-  #follow({ transport }) {
-    if (transport > this.generation.transport) this.generation = { ...this.generation, transport };
-  }
 
   #pin(print) {
     if (this.#print !== null && this.#print !== print) throw new ParleyError("bad_fingerprint", { fatal: true });
@@ -866,6 +867,9 @@ const RATE_LIMITED_MS = 5000;
 /** So many packets between two looks make a flow; fewer may be a muted peer's stray ones, whose end means nothing. */
 const FLOW = 5;
 
+/** A summary without figures says only that the gateway still adds up. */
+const final = (summary) => (Number.isInteger(summary?.billable_seconds) ? summary : null);
+
 const ABSENT = new Set(["absent", "reconnecting", "left"]);
 const supported = () =>
   typeof RTCPeerConnection === "function" && typeof WebSocket === "function" && typeof indexedDB === "object";
@@ -951,6 +955,7 @@ export class Call extends EventTarget {
     this.#gateway = gateway;
     this.#take(entry);
     this.#seat = new Seat(entry.session, entry.role);
+    if (entry.end) this.#finish(entry.end);
   }
 
   /** The current RTCPeerConnection, or null before the first one. */
@@ -999,9 +1004,10 @@ export class Call extends EventTarget {
     return this.#lastMedia;
   }
 
-  /** Asks the gateway again for price, payment and a fresh token; the entry is replaced. */
+  /** Asks the gateway again for price, payment and a fresh token; an end that was missed is made up for. */
   async refresh() {
     this.#take(await Call.#exchange(this.#secret, this.#gateway));
+    if (this.entry.end) this.#finish(this.entry.end);
     return this.entry;
   }
 
@@ -1128,7 +1134,7 @@ export class Call extends EventTarget {
   simulate(what) {
     if (what === "socket-drop") this.#signaling?.cut();
     else if (what === "socket-doubt") this.#signaling?.connect();
-    else if (what === "ice-restart") this.#restart(null);
+    else if (what === "ice-restart") this.#link?.restart();
     else throw new ParleyError("protocol", { message: `nothing to simulate: ${what}` });
   }
 
@@ -1208,15 +1214,13 @@ export class Call extends EventTarget {
       if (!cause.fatal) return void this.#clock.after(RECONNECT_MS[3], () => this.#reenter(error));
       return void this.#fail(cause);
     }
-    if (this.entry.end) this.#finish(this.entry.end);
-    else if (!this.result) this.#signaling.connect();
+    if (!this.result) this.#signaling.connect();
   }
 
   /** The gateway closed because the session is over, and its `ended` may have been lost. */
   #over() {
-    this.refresh()
-      .then(() => this.#finish(this.entry.end ?? { reason: "ended", summary: null }))
-      .catch(() => this.#finish({ reason: "ended", summary: null }));
+    const unknown = () => this.result ?? this.#finish({ reason: "ended", summary: null });
+    this.refresh().then(unknown, unknown);
     return "stop";
   }
 
@@ -1256,8 +1260,9 @@ export class Call extends EventTarget {
   }
 
   #restartOrdered({ generation }) {
-    if (generation && !this.#link?.fits(generation)) return;
-    this.#restart(generation?.transport ?? null);
+    if (!this.#link?.fits(generation)) return;
+    this.#link.follow(generation);
+    this.#link.restart();
   }
 
   #metered(message) {
@@ -1293,7 +1298,7 @@ export class Call extends EventTarget {
   // -------------------------------------------------------------------------------------- incarnations and the peer
 
   #incarnation({ generation, polite, offerer, ice_servers: iceServers }) {
-    if (this.#link?.fits(generation)) return void (this.#link.offerer = offerer ?? this.#link.offerer);
+    if (this.#link?.fits(generation)) return void this.#link.follow(generation);
     this.#link?.close();
     this.#setSas("none");
     const link = new Link({
@@ -1437,18 +1442,13 @@ export class Call extends EventTarget {
     if (now < this.#stall.next || !this.#signaling.open) return;
     this.#stall.restarts += 1;
     this.#stall.next = now + RESTARTS_MS[Math.min(this.#stall.restarts, RESTARTS_MS.length - 1)];
-    this.#restart(null);
+    this.#link.restart();
   }
 
   #recovered() {
     if (!this.#stall) return;
     this.#stall = null;
     this.#settle();
-  }
-
-  #restart(transport) {
-    if (!this.#link || this.result) return;
-    this.#link.restart(transport ?? this.#link.generation.transport + 1);
   }
 
   #report(reading, now) {
@@ -1503,7 +1503,8 @@ export class Call extends EventTarget {
   }
 
   /** Ends once; later calls only complete the summary (the receipt's link comes when the receipt exists). */
-  #finish({ reason, summary }) {
+  #finish({ reason, summary: told }) {
+    const summary = final(told);
     const first = this.result === null;
     this.result = { reason: summary || first ? reason : this.result.reason, summary: summary ?? this.result?.summary ?? null };
     if (first) {
@@ -1529,9 +1530,6 @@ export class Call extends EventTarget {
     this.entry = entry;
     this.payment = entry.payment ?? null;
     this.peer.name = entry.peer?.name ?? "";
-    if (!entry.end || this.result) return;
-    this.result = entry.end;
-    this.state = "ended";
   }
 
   #emit(name, detail) {
