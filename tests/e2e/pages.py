@@ -1,0 +1,129 @@
+"""The call page in a real Chromium, driven by its test ids, and the truth about a call taken outside the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from playwright.async_api import Browser, BrowserContext, Page
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+
+# Every 40 ms: whether packets came in since the last look, on wall time; survives new peer connections, not reloads.
+WATCH = """
+window.truth = { changes: [] };
+let before = {};
+setInterval(async () => {
+  const pc = window.parley && window.parley.peerConnection;
+  if (!pc || pc.connectionState === "closed") return;
+  let grew = false;
+  (await pc.getStats()).forEach((r) => {
+    if (r.type !== "inbound-rtp") return;
+    if (r.packetsReceived > (before[r.id + r.ssrc] || 0)) grew = true;
+    before[r.id + r.ssrc] = r.packetsReceived;
+  });
+  if (grew) window.truth.changes.push(performance.timeOrigin + performance.now());
+}, 40);
+"""
+
+# Sends this page's media through another port: a network that a test can cut.
+DETOUR = """
+const original = RTCPeerConnection.prototype.setRemoteDescription;
+RTCPeerConnection.prototype.setRemoteDescription = function (description) {
+  const sdp = description.sdp.replaceAll(" %d typ host", " %d typ host");
+  return original.call(this, { type: description.type, sdp });
+};
+"""
+
+REMOTE_PICTURE = """() => {
+  const video = document.querySelector("[data-testid=remote-video]");
+  return video && video.videoWidth > 0 && video.currentTime > 0;
+}"""
+
+HEARD = """async () => {
+  const pc = window.parley && window.parley.peerConnection;
+  if (!pc) return false;
+  let heard = false;
+  (await pc.getStats()).forEach((r) => {
+    if (r.type === "inbound-rtp" && r.kind === "audio" && r.packetsReceived > 0) heard = true;
+  });
+  return heard;
+}"""
+
+CERTIFICATES = """async () => {
+  const found = {};
+  const stats = await window.parley.peerConnection.getStats();
+  stats.forEach((r) => {
+    if (r.type !== "transport") return;
+    found.local = stats.get(r.localCertificateId).fingerprint;
+    found.remote = stats.get(r.remoteCertificateId).fingerprint;
+    found.version = r.tlsVersion;
+  });
+  return found;
+}"""
+
+
+@dataclass
+class Caller:
+    """One side's page."""
+
+    page: Page
+    context: BrowserContext
+    truths: list[float]
+
+    @classmethod
+    async def open(cls, browser: Browser, url: str, *, scripts: tuple[str, ...] = (), **options: Any) -> Caller:
+        context = await browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+        await context.add_init_script(WATCH)
+        for script in scripts:
+            await context.add_init_script(script)
+        page = await context.new_page()
+        await page.goto(url)
+        return cls(page, context, [])
+
+    def id(self, name: str) -> str:
+        return f"[data-testid={name}]"
+
+    async def join(self) -> None:
+        await self.page.click(self.id("join") + ":not([disabled])")
+
+    async def click(self, name: str) -> None:
+        await self.page.click(self.id(name))
+
+    async def text(self, name: str) -> str:
+        return (await self.page.text_content(self.id(name)) or "").strip()
+
+    async def sees(self, seconds: float = 10) -> None:
+        await self.page.wait_for_function(REMOTE_PICTURE, timeout=seconds * 1000, polling=20)
+
+    async def hears(self, seconds: float = 10) -> None:
+        async with asyncio.timeout(seconds):
+            while not await self.page.evaluate(HEARD):
+                await asyncio.sleep(0.05)
+
+    async def reload(self) -> None:
+        self.truths += await self.page.evaluate("window.truth.changes")
+        await self.page.reload()
+
+    async def changes(self) -> list[float]:
+        """Wall ms of every look at which packets had come in, over all loads of the page."""
+        return sorted(self.truths + await self.page.evaluate("window.truth.changes"))
+
+    async def summary(self, seconds: float = 10) -> str:
+        await self.page.wait_for_selector(self.id("summary-total"), timeout=seconds * 1000)
+        return await self.text("summary-total")
+
+    async def certificates(self) -> dict[str, str]:
+        return dict(await self.page.evaluate(CERTIFICATES))
+
+
+async def truth_seconds(*callers: Caller) -> float:
+    """How long both received: from the later first to the earlier last packet."""
+    changes = [await caller.changes() for caller in callers]
+    return (min(c[-1] for c in changes) - max(c[0] for c in changes)) / 1000
