@@ -217,10 +217,10 @@ class Notice:
 
 
 def public(payment: Payment) -> dict[str, Any]:
-    """What events may say of a payment: no steps, no client secret, no ids of Stripe but the payment's own."""
+    """What events may say of a payment: no steps, and neither the client secret nor the bank's link, which holds it."""
     names = (
         "status", "currency", "amount_held", "amount_captured", "amount_refunded", "amount_total", "amount_waived",
-        "attempt", "payment_intent", "card", "hold_until", "action_url", "decline_code",
+        "attempt", "payment_intent", "card", "hold_until", "decline_code",
     )  # fmt: skip
     return {name: getattr(payment, name) for name in names}
 

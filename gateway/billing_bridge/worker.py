@@ -88,7 +88,8 @@ class Bridge:
                 claiming = asyncio.create_task(self._claim())  # a claim cut off in the middle would sleep for its lease
                 if not await asyncio.shield(claiming):
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), self._settings.poll_ms / 1000)
+                        async with asyncio.timeout(self._settings.poll_ms / 1000):
+                            await self._woken.wait()
         finally:
             self._stopping = True
             listener.cancel()
