@@ -11,6 +11,7 @@ from gateway.dev.sandbox import accounts, answers, charges, events, form, intent
 from gateway.dev.sandbox.faults import Fault, FaultBook, unknown_error
 from gateway.dev.sandbox.faults import refusal as faulty
 from gateway.dev.sandbox.idempotency import KeyBook, fingerprint
+from gateway.dev.sandbox.limits import Limits
 from gateway.dev.sandbox.refusals import Refusal, not_modelled, unrecognized
 from gateway.dev.sandbox.store import Doc, SavedAnswer, Store
 from gateway.dev.sandbox.turn import Terms, Turn
@@ -43,7 +44,7 @@ class Answer:
 
 
 class Api:
-    """Stripe's API over one store. `handle` is atomic; `faults` and `keys` are shared with the shell around it."""
+    """Stripe's API over one store. `handle` is atomic; `faults`, `limits` and `keys` are for the shell."""
 
     def __init__(self, store: Store, terms: Terms, new_id: Callable[[str], str]) -> None:
         self.store = store
@@ -51,6 +52,7 @@ class Api:
         self.new_id = new_id
         self.faults = FaultBook()
         self.keys = KeyBook(store)
+        self.limits = Limits()
 
     def turn(self, now_ms: int, **more: Any) -> Turn:
         return Turn(store=self.store, now=now_ms // 1_000, new_id=self.new_id, terms=self.terms, **more)
@@ -84,6 +86,7 @@ class Api:
         """The checks before an endpoint begins. An Answer ends the request; after None comes `execute` or `abandon`."""
         try:
             _authenticate(request.authorization)
+            self.limits.take(_operation(request), now_ms)
             if request.key is None or request.method != "POST":
                 return None
             known = self.keys.begin(request.account, request.key, request.target, request.form, now_ms // 1_000)
@@ -170,6 +173,12 @@ class Api:
         self.store.save(request.account, request.key, saved)
 
 
+def _operation(request: Request) -> str:
+    """The endpoint without its ids: what Stripe counts."""
+    found = routes.find(request.method, request.path)
+    return found[0].call if found else ""
+
+
 def _authenticate(authorization: str | None) -> None:
     """Any `sk_test_...` key will do; others are refused as unknown (docs.stripe.com/api/authentication)."""
     if not authorization:
@@ -189,7 +198,7 @@ def _authenticate(authorization: str | None) -> None:
 
 
 def _answer(status: int, doc: Doc, ident: str, request: Request, **headers: str) -> Answer:
-    body = json.dumps(doc, indent=2).encode()
+    body = json.dumps(doc).encode()
     return Answer(status, body, {**_headers(ident, request), **headers})
 
 

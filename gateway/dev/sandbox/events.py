@@ -50,7 +50,7 @@ def payload(store: Store, delivery: Delivery) -> tuple[Doc, bytes] | None:
     if endpoint is None or event is None or endpoint["status"] != "enabled":
         return None
     event["pending_webhooks"] = store.pending(delivery.event)
-    return endpoint, json.dumps(public(event), indent=2).encode()
+    return endpoint, json.dumps(public(event)).encode()
 
 
 def signature(secret: str, body: bytes, now: int) -> str:

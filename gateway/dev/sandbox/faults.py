@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from gateway.dev.sandbox.limits import too_many
 from gateway.dev.sandbox.refusals import Refusal
 
 BEFORE = ("timeout", "connection_reset")
@@ -113,13 +114,7 @@ def refusal(fault: Fault) -> Refusal:
             saved=False,
         )
     if fault.kind == "429":
-        return Refusal(
-            "Request rate limit exceeded. You can learn more about rate limits here https://stripe.com/docs/rate-limits.",
-            status=429,
-            code="rate_limit",
-            saved=False,
-            headers={"Stripe-Rate-Limited-Reason": "global-rate"},
-        )
+        return too_many("global-rate")
     return unknown_error(saved=fault.saved)
 
 

@@ -4,6 +4,7 @@ GET    /sandbox/state?limit=&transfer_group=   latest objects and totals
 GET    /sandbox/faults        the open orders
 POST   /sandbox/faults        {"match", "kind", "times", "skip", "ms", "code", "saved"}, see `faults`
 DELETE /sandbox/faults        forget them
+POST   /sandbox/limits        {"per_second": 25, "per_endpoint": 25}; 0 is none
 POST   /sandbox/accounts/{id}           {"country", "restricted", "transfers", ...}, see `accounts.put`
 POST   /sandbox/accounts/{id}/payouts   {"failed": false}: pay out what is available
 POST   /sandbox/balance       {"account": "", "currency": "usd", "amount": 10000}: money in (or out, negative)
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from gateway.dev.sandbox import accounts, disputes, faults, intents, refunds
 from gateway.dev.sandbox.answers import shown
 from gateway.dev.sandbox.api import Api
+from gateway.dev.sandbox.limits import Limits
 from gateway.dev.sandbox.refusals import Refusal, unrecognized
 from gateway.dev.sandbox.store import Doc
 from gateway.dev.sandbox.turn import Turn, public
@@ -56,6 +58,9 @@ def handle(api: Api, method: str, path: str, body: Doc, query: dict[str, str], n
         return state(api, query, now_ms)
     if path == "/sandbox/faults":
         return _faults(api, method, body)
+    if path == "/sandbox/limits" and method == "POST":
+        api.limits = Limits(int(body.get("per_second", 0)), int(body.get("per_endpoint", 0)))
+        return {"per_second": api.limits.per_second, "per_endpoint": api.limits.per_endpoint}
     for pattern, job in _JOBS:
         match = pattern.match(path)
         if match is not None and method == "POST":

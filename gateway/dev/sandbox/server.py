@@ -20,6 +20,7 @@ from gateway.dev.sandbox import accounts, endpoints, intents, pages, private
 from gateway.dev.sandbox.api import Answer, Api, Request
 from gateway.dev.sandbox.courier import Courier
 from gateway.dev.sandbox.faults import AFTER, BEFORE, Fault
+from gateway.dev.sandbox.limits import Limits
 from gateway.dev.sandbox.refusals import Refusal
 from gateway.dev.sandbox.store import Doc, Store
 from gateway.dev.sandbox.turn import Terms, Turn
@@ -48,6 +49,7 @@ class SandboxConfig:
     """`data_dir` None keeps everything in memory; `latency_ms` is added to every API call.
 
     `webhook_url`/`webhook_secret`: an endpoint that exists from the start and gets `webhook_events`.
+    `rate_limit_per_s`, `endpoint_rate_limit_per_s`: 0 is none; Stripe's test mode has 25 and 25.
     `public_url`: how a browser reaches us, for the 3DS page, when that is not `url`.
     """
 
@@ -61,6 +63,8 @@ class SandboxConfig:
     country: str = "US"
     webhook_events: tuple[str, ...] = ("*",)
     public_url: str | None = None
+    rate_limit_per_s: int = 0
+    endpoint_rate_limit_per_s: int = 0
 
 
 class Sandbox:
@@ -96,6 +100,7 @@ class Sandbox:
         base_url = self.config.public_url or self.url
         terms = Terms(self.config.settlement_currencies, self.config.country, base_url=base_url)
         self.api = Api(self.store, terms, stripe_id)
+        self.api.limits = Limits(self.config.rate_limit_per_s, self.config.endpoint_rate_limit_per_s)
         self.courier = Courier(self.store, _wall_ms)
         self.store.prune(_wall_ms() // 1_000)
         self._change(accounts.seed)

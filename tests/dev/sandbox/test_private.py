@@ -77,6 +77,13 @@ def test_disputes_expiry_and_failed_refunds_on_order(bench: Bench) -> None:
     assert ask(bench, f"payment_intents/{asked['id']}/authenticate", approved=True)["status"] == "requires_capture"
 
 
+def test_limits_on_order(bench: Bench) -> None:
+    ask(bench, "limits", per_second=1)
+    assert [bench.get("customers")[0] for _ in range(2)] == [200, 429]
+    ask(bench, "limits")
+    assert bench.get("customers")[0] == 200
+
+
 @pytest.mark.parametrize("path", ["nonsense", "disputes/du_1/x"])
 def test_unknown_private_routes(bench: Bench, path: str) -> None:
     with pytest.raises(Refusal):
