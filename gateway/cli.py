@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 import uvloop
@@ -38,6 +38,7 @@ EXIT_CODES = textwrap.dedent("""\
       78  the configuration is bad; standard error names each key
 """)
 Command = Callable[[argparse.Namespace], int]
+T = TypeVar("T")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         return BAD_CONFIGURATION
     except (GatewayError, OSError) as fault:
         print(f"gateway: {fault}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("gateway: interrupted", file=sys.stderr)
         return FAILED
 
 
@@ -164,11 +168,9 @@ def _token(args: argparse.Namespace) -> int:
         print(f"gateway token: needs --config, or --api-key (or {API_KEY_VARIABLE}) for --url", file=sys.stderr)
         return USAGE
 
-    async def mint() -> None:
-        minted = await (_signed(args) if args.config else _asked(args))
-        print(f"token {minted['token']}\nurl {minted['url']}")
-
-    return run(mint())
+    minted = _once(_signed(args) if args.config else _asked(args))
+    print(f"token {minted['token']}\nurl {minted['url']}")
+    return OK
 
 
 async def _asked(args: argparse.Namespace) -> dict[str, str]:
@@ -205,22 +207,15 @@ async def _signed(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    found: list[Replay] = []
-
-    async def rebuild() -> None:
-        found.append(await (_replay_in_data(args) if args.data else _replay_in_redis(args)))
-
-    code = run(rebuild())
-    if code != OK:
-        return code
-    print(json.dumps(_as_json(found[0]), indent=2) if args.json else _as_text(found[0]))
-    return FAILED if found[0].differences else OK
+    replay = _once(_replay_in_data(args) if args.data else _replay_in_redis(args))
+    print(json.dumps(_as_json(replay), indent=2) if args.json else _as_text(replay))
+    return FAILED if replay.differences else OK
 
 
 async def _replay_in_redis(args: argparse.Namespace) -> Replay:
     settings = Settings.load(args.config)
     async with _redis(settings.redis.url.get_secret_value()) as redis:
-        return await _rebuilt(redis, args.session, settings.redis.partitions, settings)
+        return await _rebuilt(redis, args.session, settings)
 
 
 async def _replay_in_data(args: argparse.Namespace) -> Replay:
@@ -237,7 +232,8 @@ async def _replay_in_data(args: argparse.Namespace) -> Replay:
         return await _rebuilt(redis, args.session)
 
 
-async def _rebuilt(redis: Redis, session: str, partitions: int = 64, settings: Settings | None = None) -> Replay:
+async def _rebuilt(redis: Redis, session: str, settings: Settings | None = None) -> Replay:
+    from gateway.app import session_rules
     from gateway.billing_bridge.pricing import Terms, minimum_charge
     from gateway.errors import NotFound
     from gateway.journal import Journal
@@ -245,16 +241,13 @@ async def _rebuilt(redis: Redis, session: str, partitions: int = 64, settings: S
     from gateway.meter.ledger import Ledger
     from gateway.meter.replay import replay
 
-    keys = Keys(partitions)
+    keys = Keys(settings.redis.partitions if settings else Keys().partitions)
     journal = Journal(redis, keys)
     doc = (await journal.read(session, "session"))["session"]
     if doc is None:
         raise NotFound(f"There is no session {session}.")
-    terms = Terms()
-    if settings is not None:
-        stripe = settings.stripe
-        terms = Terms(stripe.settlement_currency, stripe.minimum_minor, stripe.foreign_margin_bps)
-    minimum = minimum_charge(doc.body["currency"], terms)
+    currency = doc.body["currency"]
+    minimum = session_rules(settings).minimum(currency) if settings else minimum_charge(currency, Terms())
     return await replay(journal, Ledger(redis, keys), session, minimum=minimum)
 
 
@@ -313,6 +306,11 @@ async def _redis(url: str) -> AsyncIterator[Redis]:
         yield redis
     finally:
         await redis.aclose()
+
+
+def _once(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def run(work: Coroutine[Any, Any, None]) -> int:

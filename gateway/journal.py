@@ -118,9 +118,10 @@ class Claim:
 
 
 class Journal:
-    """Shell over Redis. `waitaof_ms` bounds how long a durable commit waits for its fsync."""
+    """Shell over Redis. `waitaof_ms` bounds how long a durable commit waits for its fsync: with `appendfsync everysec`
+    that comes as the second turns, so a bound of one second would refuse the unlucky."""
 
-    def __init__(self, redis: aioredis.Redis, keys: Keys | None = None, *, waitaof_ms: int = 1000) -> None:
+    def __init__(self, redis: aioredis.Redis, keys: Keys | None = None, *, waitaof_ms: int = 2000) -> None:
         self.redis = redis
         self.keys = keys or Keys()
         self._waitaof_ms = waitaof_ms

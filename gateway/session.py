@@ -153,6 +153,7 @@ class SessionRecord:
     reference: str | None = None
     status: Status = "created"
     end_reason: EndReason | None = None
+    end_note: str | None = None
     funded: bool = False
     waived: bool = False
     started_at: int | None = None
@@ -254,6 +255,7 @@ def summary(record: SessionRecord) -> dict[str, Any]:
         "client": record.client["id"],
         "expert": record.expert["id"],
         "end_reason": record.end_reason,
+        "end_note": record.end_note,
     }
 
 
@@ -350,12 +352,12 @@ def continued(record: SessionRecord, successor: str) -> Step:
     return Step(replace(record, continued_by=successor))
 
 
-def ended(record: SessionRecord, reason: EndReason, at: int) -> Step:
-    """The session is over, for `reason`, at `at`. Idempotent: the first reason stays."""
+def ended(record: SessionRecord, reason: EndReason, at: int, *, note: str | None = None) -> Step:
+    """The session is over, for `reason`, at `at`; `note` is the marketplace's own word. Idempotent: the first stays."""
     if not record.open:
         return unchanged(record)
     at = max(at, record.started_at or record.created)
-    record, told = _move(replace(record, end_reason=reason, ended_at=at), "end")
+    record, told = _move(replace(record, end_reason=reason, end_note=note, ended_at=at), "end")
     return Step(record, tuple(told))
 
 

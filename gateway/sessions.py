@@ -15,10 +15,11 @@ from redis.exceptions import RedisError
 from gateway import session as core
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, NotFound, StoreUnavailable, Unauthorized
+from gateway.ids import new_id
 from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
-from gateway.session import NewSession, Role, SessionRecord, Step, other
+from gateway.session import Ambassador, NewClient, NewExpert, NewSession, Role, SessionRecord, Step, other
 from gateway.tokens import Grant, Tokens
 
 log = structlog.get_logger(__name__)
@@ -184,7 +185,7 @@ class Sessions:
         try:
             pipe = self.journal.redis.pipeline(transaction=False)
             for key in _indexes(record):
-                pipe.execute_command("ZADD", key, record.created, record.id)
+                pipe.execute_command("ZADD", key, 0, record.id)
             await pipe.execute()
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
@@ -228,18 +229,25 @@ class Sessions:
         return docs
 
     async def list(
-        self, account: str, *, status: str | None, expert: str | None, client: str | None, reference: str | None,
-        limit: int, starting_after: str | None,
-    ) -> tuple[list[Docs], bool]:  # fmt: skip
+        self,
+        account: str,
+        *,
+        livemode: bool,
+        status: str | None,
+        expert: str | None,
+        client: str | None,
+        reference: str | None,
+        limit: int,
+        starting_after: str | None,
+    ) -> tuple[list[Docs], bool]:
         """A page of sessions, newest first, and whether there are more. Raises NotFound for an unknown cursor."""
-        key = _narrowest(account, expert, client, reference)
-        before = f"({(await self.get(account, starting_after)).session['created']}" if starting_after else "+inf"
+        key = _narrowest(_index(account, livemode), expert, client, reference)
+        if starting_after is not None:
+            await self.get(account, starting_after)
+        below = f"({starting_after}" if starting_after else "+"
         found: list[Docs] = []
-        offset = 0
         while True:
-            ids = await self.journal.redis.execute_command(
-                "ZREVRANGEBYSCORE", key, before, "-inf", "LIMIT", offset, 100
-            )
+            ids = await self.journal.redis.execute_command("ZRANGE", key, below, "-", "BYLEX", "REV", "LIMIT", 0, 100)
             for session in ids:
                 with suppress(NotFound):
                     docs = await self.get(account, session.decode())
@@ -249,7 +257,7 @@ class Sessions:
                     return found[:limit], True
             if len(ids) < 100:
                 return found, False
-            offset += 100
+            below = f"({ids[-1].decode()}"
 
     async def end(self, account: str, session: str, reason: str | None = None) -> Docs:
         """Ends it for both, now; idempotent."""
@@ -257,7 +265,7 @@ class Sessions:
         if docs.record.open:
             at = self.clock.wall_ms()
             why: core.EndReason = "canceled" if reason == "canceled" else "ended_by_api"
-            await self.apply(session, lambda record: core.ended(record, why, at))
+            await self.apply(session, lambda record: core.ended(record, why, at, note=reason))
         return await self.get(account, session)
 
     async def tokens_for(self, account: str, session: str, role: Role) -> Entry:
@@ -301,6 +309,16 @@ class Sessions:
             "bill": record.bill or live.to_dict(),
             "arithmetic": arithmetic(record, record.bill or live.to_dict()),
         }
+
+    async def successor(self, session: str) -> Created:
+        """R6: a new session on the same terms, with what is left of the free part; its hold is taken at once."""
+        docs = await self._read(session)
+        record = docs.record
+        created = await self.create(
+            _again(record, docs.people), account=record.account, livemode=record.livemode, session_id=new_id("ses")
+        )
+        await self.apply(session, lambda old: core.continued(old, created.docs.record.id))
+        return created
 
     async def events(self, account: str, session: str, after: int) -> Sequence[dict[str, Any]]:
         await self.get(account, session)
@@ -454,14 +472,37 @@ def _people(terms: NewSession) -> dict[str, Any]:
     }
 
 
+def _again(record: SessionRecord, people: Mapping[str, Any]) -> NewSession:
+    """The order that would open a session like this one."""
+    left_ms = max(0, record.free_ms - (record.bill or {}).get("union_ms", 0))
+    return NewSession(
+        client=NewClient(
+            record.client["id"], **people["client"], stripe_customer=record.client["stripe_customer"],
+            payment_method=record.funding.payment_method if record.funding else None,
+        ),
+        expert=NewExpert(
+            record.expert["id"], **people["expert"], stripe_account=record.expert["stripe_account"],
+            country=record.expert["country"], rating_milli=record.expert["rating_milli"],
+        ),
+        unit_amount=record.unit_amount, currency=record.currency, reference=record.reference, kind=record.kind,
+        media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
+        free_minutes=left_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000), commission_bps=record.commission_bps,
+        continues=record.id,
+    )  # fmt: skip
+
+
+def _index(account: str, livemode: bool) -> str:
+    """A sorted set of ids by themselves: they sort by time."""
+    return f"gateway:index:{account}:{'live' if livemode else 'test'}"
+
+
 def _indexes(record: SessionRecord) -> list[str]:
-    base = f"gateway:index:{record.account}"
+    base = _index(record.account, record.livemode)
     keys = [base, f"{base}:client:{record.client['id']}", f"{base}:expert:{record.expert['id']}"]
     return keys + ([f"{base}:reference:{record.reference}"] if record.reference else [])
 
 
-def _narrowest(account: str, expert: str | None, client: str | None, reference: str | None) -> str:
-    base = f"gateway:index:{account}"
+def _narrowest(base: str, expert: str | None, client: str | None, reference: str | None) -> str:
     for name, value in (("reference", reference), ("client", client), ("expert", expert)):
         if value:
             return f"{base}:{name}:{value}"

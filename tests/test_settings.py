@@ -51,7 +51,7 @@ def test_defaults_are_those_of_the_rules(load) -> None:
     assert session.commission_bps == 1000
     assert session.warnings == (600, 300, 60, 30)
     assert session.flush_ms == 500
-    assert load().redis.waitaof_ms == 1000
+    assert load().redis.waitaof_ms == 2000
 
 
 def test_the_file_overrides_the_default_and_the_environment_the_file(load) -> None:

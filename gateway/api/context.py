@@ -69,6 +69,7 @@ class Sessions(Protocol):
         self,
         account: str,
         *,
+        livemode: bool,
         status: str | None,
         expert: str | None,
         client: str | None,

@@ -150,6 +150,7 @@ TERMS = (
         "A card needs its Stripe customer",
         "Send the customer that the payment method belongs to.",
     ),
+    Problem("ring_unavailable", 400, "Ringing is still to come", "Create the session with `ring: false`."),
     Problem(
         "hold_not_possible", 400, "The hold cannot be placed in this way", "A session that rings holds the card now."
     ),

@@ -40,8 +40,8 @@ async def retrieve(call: Call) -> answers.Session:
 
 async def find(call: Call) -> answers.SessionList:
     query: schemas.SessionFilter = call.query
-    page, has_more = await call.context.sessions.list(call.account, **query.model_dump())
-    return views.sessions([docs for docs in page if _same_mode(call, docs)], has_more)
+    page, has_more = await call.context.sessions.list(call.account, livemode=call.livemode, **query.model_dump())
+    return views.sessions(page, has_more)
 
 
 async def end(call: Call) -> answers.Session:

@@ -141,6 +141,10 @@ def _assemble(request: CreateSession, kind: Kind, minutes: int, limits: Limits, 
         raise _rate_out_of_range(limits)
     if request.ring and request.hold == "join":
         raise InvalidRequest("A session that rings holds the card now.", code="hold_not_possible", param="hold")
+    if request.ring:
+        raise InvalidRequest(
+            "Ringing is still to come; create it with ring: false.", code="ring_unavailable", param="ring"
+        )
     chosen = request.commission_bps
     return NewSession(
         client=_client(request.client),

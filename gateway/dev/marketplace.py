@@ -7,6 +7,7 @@ the addresses of the gateway, of Stripe and of the mailbox. What it was told it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -214,13 +215,17 @@ class Marketplace:
         session_id = self._asked_for(request)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
+        with contextlib.suppress(ConnectionError):  # the page was closed
+            await self._tell(response, session_id)
+        return response
+
+    async def _tell(self, response: web.StreamResponse, session_id: str) -> None:
         last = ""
         while not self._closing:
             now = json.dumps(await self.snapshot(session_id))
             await response.write(b": still here\n\n" if now == last else f"event: state\ndata: {now}\n\n".encode())
             last = now
             await self._change()
-        return response
 
     async def _webhook(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -327,7 +332,7 @@ def _movements(state: Mapping[str, Any], session_id: str) -> dict[str, list[dict
     """The Stripe objects of one session: they carry its id as metadata and as transfer group."""
     return {
         name: [item for item in _items(state.get(name)) if _belongs(item, session_id)]
-        for name in ("payment_intents", "transfers", "refunds", "transfer_reversals")
+        for name in ("payment_intents", "transfers", "refunds")
     }
 
 

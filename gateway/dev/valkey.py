@@ -212,7 +212,8 @@ def _arguments(data_dir: Path, socket: Path) -> list[str]:
         "logfile": str(data_dir / "valkey.log"),
         "loglevel": "notice",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        # Every second would do for the ticks, but each confirmed write (WAITAOF) would wait for the second to turn.
+        "appendfsync": "always",
         # A kill in the middle of a write leaves half a command at the end, which was never acknowledged.
         "aof-load-truncated": "yes",
         "save": "",

@@ -134,7 +134,7 @@ class Call:
             return [] if self.record.status == "live" else [Together(last.start + self.offset_ms)]
         if last.ended_by == "deadline" and self.record.open:
             # Never the session's own idea of the deadline: the relay's instant is the one that was forwarded until.
-            return self._missed(last) + [End(self.record.limit_reason, last.end + self.offset_ms)]
+            return [*self._missed(last), End(self.record.limit_reason, last.end + self.offset_ms)]
         if self._apart_since is None:
             self._apart_since = now
             return [*self._missed(last), Apart()]

@@ -169,12 +169,17 @@ class Hello(Message):
 
 
 class Description(Message):
-    """An offer or answer, for the peer (perfect negotiation); the gateway rewrites its transport only."""
+    """An offer or answer, for the peer (perfect negotiation); the gateway rewrites its transport only.
+
+    `number` counts a connection's own offers; an answer carries that of the offer it answers, so that an answer that
+    crosses a newer offer is not taken for that one's.
+    """
 
     type: Literal["description"] = "description"
     sdp: Annotated[str, Text(min_length=1, max_length=MAX_MESSAGE_BYTES)]
     kind: Kind
     generation: Generation
+    number: Annotated[Count | None, LEFT_OUT] = None
 
 
 class Rollback(Message):

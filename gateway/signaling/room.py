@@ -133,8 +133,7 @@ class Room:
 
     def generation(self, role: Role) -> Generation:
         """What this side's page should hold; `transport` is one ahead for a page that is asked to restart."""
-        ahead = self._order is not None and role in self._order.asked
-        number = self._sides[role].leg.number + ahead
+        number = self._sides[role].leg.number + self._is_asked(self._sides[role])
         return Generation(mine=self.incarnation, peer=self.incarnation, transport=number)
 
     def state(self, role: Role) -> PeerIs:
@@ -224,7 +223,7 @@ class Room:
             side.unheard = None
         side.leg.told(now)
         yield from (Send(side.role, sas) for sas in other.sas.values())
-        if self._order is not None and (not self._order.asked or self._order.asked[-1] == side.role):
+        if self._order is not None and not self._is_offered() and self._order.asked[-1:] in ([], [side.role]):
             yield from self._ask(side, now)
 
     # Messages
@@ -256,6 +255,8 @@ class Room:
         repeated = self._repeated(side, message)
         if repeated is not None:
             return repeated
+        if message.kind == "offer" and side.leg.local is None and not self._is_asked(side):
+            return self._unanswerable(side, now)
         self._check_transport(side, message)
         transport = self._checked(side, message)
         if message.kind == "offer":
@@ -277,7 +278,7 @@ class Room:
             raise _Refused("stale", "This belongs to a connection that has been replaced.")
 
     def _check_transport(self, side: Side, message: Description) -> None:
-        asked = self._order is not None and side.role in self._order.asked
+        asked = self._is_asked(side)
         current = side.leg.number
         fits = {current + 1} if asked and message.kind == "offer" else {current}
         if asked or side.leg.pending is not None:
@@ -301,9 +302,9 @@ class Room:
     def _offered(
         self, side: Side, other: Side, message: Description, transport: sdp.Transport, now: int
     ) -> Sequence[Output]:
-        asked = self._order is not None and side.role in self._order.asked
+        asked = self._is_asked(side)
         new_ufrag = side.leg.remote not in (None, transport.credentials)
-        renews_own = asked or side.leg.local is None or (self._established and new_ufrag)
+        renews_own = asked or (self._established and new_ufrag)
         renews_peer = asked or other.leg.local is None
         self._drop_offer(side)
         if renews_own:
@@ -329,15 +330,16 @@ class Room:
         assert credentials is not None
         generation = Generation(mine=self.incarnation, peer=self.incarnation, transport=to.leg.number + renewed)
         rewritten = sdp.rewrite(message.sdp, credentials, self.candidates)
-        return Description(sdp=rewritten, kind=message.kind, generation=generation)
+        return Description(sdp=rewritten, kind=message.kind, generation=generation, number=message.number)
 
     def _answer(
         self, side: Side, other: Side, message: Description, transport: sdp.Transport, now: int
     ) -> Sequence[Output]:
         """An answer to the other side's offer: what was pending for that becomes current."""
-        offer, other.offer = other.offer, None
-        if offer is None:
+        offer = other.offer
+        if offer is None or not _answers(message, offer):
             raise _Refused("stale", "No offer waits for this answer.")
+        other.offer = None
         if offer.renews_own:
             other.leg.promote(now, told=other.online)
         if offer.renews_peer:
@@ -381,7 +383,7 @@ class Room:
         side.leg.remote = transport.credentials
         side.agreed, side.offer = message.sdp, None
         answer_sdp = sdp.as_answer(away.agreed, away.setup, message.sdp)
-        answer = Description(sdp=answer_sdp, kind="answer", generation=message.generation)
+        answer = Description(sdp=answer_sdp, kind="answer", generation=message.generation, number=message.number)
         forwarded = self._forwarded(answer, side, renewed=False)
         side.answered = Answered(message.sdp, forwarded)
         return [LegsChanged(), Send(side.role, forwarded)]
@@ -406,16 +408,28 @@ class Room:
         """Renew both legs: one connected participant is asked for an offer (two would be glare), or who comes next."""
         if not self._established:
             return ()
-        self._order = _Order(reason, now + RESTART_AGAIN_MS)
-        for role in ROLES:
+        self._order = self._order or _Order(reason, now + RESTART_AGAIN_MS)
+        for role in [*reversed(self._order.asked), *ROLES]:
             if self._sides[role].online:
                 return list(self._ask(self._sides[role], now))
         return ()
 
+    def _is_asked(self, side: Side) -> bool:
+        return self._order is not None and side.role in self._order.asked
+
+    def _is_offered(self) -> bool:
+        """Whether an offer that renews both legs waits for its answer."""
+        return any(side.offer is not None and side.offer.renews_peer for side in self._sides.values())
+
+    def _unanswerable(self, side: Side, now: int) -> Sequence[Output]:
+        """After a takeover only a restart can be answered: the credentials that this offer relies on are lost."""
+        stale = ErrorMessage(code="stale", message="This gateway has taken the call over; restart first.")
+        self._order = self._order or _Order("takeover", now + RESTART_AGAIN_MS)
+        return [Send(side.role, stale), *self._ask(side, now)]
+
     def _ask(self, side: Side, now: int) -> Iterator[Output]:
         order = self._order
-        if order is None or (side.offer is not None and side.offer.renews_peer):
-            return
+        assert order is not None
         order.asked = [*(role for role in order.asked if role != side.role), side.role]
         order.again_at = now + RESTART_AGAIN_MS
         yield Send(side.role, Restart(reason=order.reason, generation=self.generation(side.role)))
@@ -437,7 +451,7 @@ class Room:
         return outputs
 
     def _ask_again(self, order: _Order, now: int) -> Sequence[Output]:
-        if any(side.offer is not None and side.offer.renews_peer for side in self._sides.values()):
+        if self._is_offered():
             return ()
         last = order.asked[-1] if order.asked else "expert"
         _, other = self._pair(last)
@@ -452,6 +466,11 @@ class Room:
     @staticmethod
     def _send(side: Side, message: ServerMessage) -> list[Output]:
         return [Send(side.role, message)] if side.online else []
+
+
+def _answers(message: Description, offer: Offer) -> bool:
+    number = offer.forwarded.number
+    return number is None or message.number in (None, number)
 
 
 def _replaced(role: Role) -> tuple[Output, ...]:

@@ -116,7 +116,9 @@ class MemorySessions:
 
     async def list(self, account: str, **wanted: Any) -> tuple[list[Records], bool]:
         self.calls.append(("list", account, wanted))
-        page = sorted((d for d in self.kept.values() if d.session["account"] == account), key=lambda d: d.session["id"])
+        mode = wanted["livemode"]
+        mine = (d for d in self.kept.values() if (d.session["account"], d.session["livemode"]) == (account, mode))
+        page = sorted(mine, key=lambda d: d.session["id"])
         return page[: wanted["limit"]], len(page) > wanted["limit"]
 
     async def end(self, account: str, session: str, reason: str | None) -> Records:

@@ -120,6 +120,7 @@ async def test_lists_come_in_pages(api: Api, post: Post, sessions: MemorySession
     body = await documented(answer, "/v1/sessions")
     assert (len(body["data"]), body["has_more"]) == (2, True)
     wanted = {"status": "ready", "expert": "e1", "client": "c1", "reference": "r", "limit": 2, "starting_after": None}
+    wanted |= {"livemode": False}
     assert sessions.calls == [("list", "acc_dev", wanted)]
 
 

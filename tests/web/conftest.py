@@ -62,5 +62,3 @@ async def visit(browser: Browser, room: Room) -> AsyncIterator[Visit]:
     for context in contexts:
         await context.close()
     assert faults == []
-
-

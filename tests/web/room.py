@@ -71,6 +71,7 @@ class Room:
         self.count = 1
         self.relay = Relay()
         self.tamper: Callable[[str, str], str] = lambda sdp, role: sdp
+        self.forge: Callable[[dict[str, Any]], dict[str, Any]] = lambda message: message
         self.problem: tuple[int, str] | None = None
         self.away = False
         self.end: dict[str, Any] | None = None
@@ -244,8 +245,10 @@ class Room:
         match message["type"]:
             case "description":
                 await self._pass_on(seat, message)
-            case "sas" | "continue":
-                await self.say(peer, message)
+            case "sas":
+                await self.say(peer, self.forge(message))
+            case "continue":
+                await self.say(peer, {"type": "continue", "state": "peer_wants"})
             case "media":
                 seat.media = {"audio": message["audio"], "video": message["video"]}
                 await self.say(peer, {"type": "peer", **self._peer(seat.role)})

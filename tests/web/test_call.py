@@ -19,7 +19,9 @@ async def test_r08_two_pages_see_and_hear_each_other(visit: Visit, room: Room) -
     for page in pages:
         await picture(page)
         assert await received(page, "audio") > 0
-        await expect(page.get_by_test_id("quality")).to_have_attribute("aria-label", "Connection: excellent", timeout=8000)
+        await expect(page.get_by_test_id("quality")).to_have_attribute(
+            "aria-label", "Connection: excellent", timeout=8000
+        )
     await until(lambda: all(seat.of("stats") for seat in room.seats.values()))
     assert all(isinstance(value, str | int | float) for value in room.seats["client"].of("stats")[0].values())
 

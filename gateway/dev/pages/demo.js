@@ -35,12 +35,12 @@ function explain() {
   const { unit_amount, currency, free_minutes, max_minutes } = wish();
   if (!form.checkValidity()) return;
   const held = Math.max(0, max_minutes - free_minutes) * unit_amount;
-  // Stripe's smallest charge; a bill below it is waived and the receipts say so.
-  const smallest = { usd: 50, eur: 50, gbp: 30, cad: 50, chf: 50 }[currency];
+  // Stripe's smallest charge, with the gateway's margin for other currencies than its own; below it a bill is waived.
+  const smallest = currency === "usd" ? 50 : 80;
   const seconds = Math.ceil((smallest * 60) / unit_amount);
   $("#sum").textContent = held === 0
     ? "All of it is free: no card is held."
-    : `Holds ${money(held, currency)} on the card. Talk ${seconds} paid seconds or more: Stripe charges nothing under ${money(smallest, currency)}.`;
+    : `Holds ${money(held, currency)} on the card. Talk ${seconds} paid seconds or more: a bill under ${money(smallest, currency)} is waived.`;
 }
 
 async function start(event) {
@@ -126,7 +126,7 @@ function figures(session, payment, currency) {
     ["Status", make("span", { className: "tag", "data-status": payment.status ?? "none" }, (payment.status ?? "none").replaceAll("_", " "))],
     payment.decline_code ? ["Declined", payment.decline_code.replaceAll("_", " ")] : null,
     payment.amount_held ? ["Held", money(payment.amount_held, currency)] : null,
-    card ? ["Card", card] : null,
+    card ? ["Card", make("span", { className: "card" }, card)] : null,
     session.billable_seconds !== undefined && session.billable_seconds !== null ? ["Billable", `${session.billable_seconds} s`] : null,
     session.amount_waived ? ["Waived", money(session.amount_waived, currency)] : null,
     session.amount_total !== undefined && session.amount_total !== null
@@ -147,9 +147,8 @@ function movements(stripe) {
   if (!stripe) return null;
   const lines = [
     ...stripe.payment_intents.map((intent) => [intent.id, `intent ${intent.status.replaceAll("_", " ")}`, intent.amount_received || intent.amount, intent.currency]),
-    ...stripe.transfers.map((transfer) => [transfer.id, `transfer to ${transfer.destination}`, transfer.amount, transfer.currency]),
+    ...stripe.transfers.map((transfer) => [transfer.id, `transfer to ${transfer.destination}`, transfer.amount - (transfer.amount_reversed ?? 0), transfer.currency]),
     ...stripe.refunds.map((refund) => [refund.id, `refund ${refund.status}`, refund.amount, refund.currency]),
-    ...stripe.transfer_reversals.map((reversal) => [reversal.id, "reversal", reversal.amount, reversal.currency]),
   ];
   if (lines.length === 0) return null;
   return make("div", { className: "movements" }, make("h3", {}, "At Stripe (sandbox)"), make("ul", {}, ...lines.map(([id, what, amount, currency]) =>

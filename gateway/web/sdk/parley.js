@@ -1373,7 +1373,8 @@ export class Call extends EventTarget {
   #settle() {
     if (this.result || !this.welcome || this.state === "replaced" || this.state === "failed") return;
     const up = this.#link?.pc.connectionState === "connected";
-    if (this.#stall) return this.#setState("reconnecting");
+    const silent = performance.now() - this.#arrival.at >= STALL_MS;
+    if (this.#stall || (up && silent && ABSENT.has(this.peer.state))) return this.#setState("reconnecting");
     if (up) return this.#setState("connected");
     const was = this.#link?.connectedAt !== null || this.state === "reconnecting";
     if (ABSENT.has(this.peer.state)) return this.#setState(was ? "reconnecting" : "waiting");
@@ -1407,6 +1408,7 @@ export class Call extends EventTarget {
     const now = performance.now();
     this.#count(reading, now);
     this.#judge(link, now);
+    this.#settle();
     if (now - this.#statsAt >= STATS_MS && link.connectedAt !== null) this.#report(reading, now);
   }
 
