@@ -82,7 +82,7 @@ class Sandbox:
         """Open the data, listen, deliver what is still queued. Raises OSError when the port is taken."""
         listening = socket.create_server((self.config.host, self.config.port))
         host, port = listening.getsockname()[:2]
-        self.url = f"http://{host}:{port}"
+        self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
         self._open()
         app = web.Application(client_max_size=1 << 20)
         app.router.add_route("*", "/{tail:.*}", self._answer)
