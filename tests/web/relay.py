@@ -84,5 +84,4 @@ class Relay(asyncio.DatagramProtocol):
         text = re.sub(r"a=ice-pwd:.*", f"a=ice-pwd:{password}", text)
         candidate = f"a=candidate:1 1 udp 2130706431 127.0.0.1 {self.port} typ host"
         text = re.sub(r"(a=ice-pwd:.*)", rf"\1\r\n{candidate}\r\na=end-of-candidates", text)
-        text = text.replace("\r\r\n", "\r\n").replace("\r\nt=0 0\r\n", "\r\nt=0 0\r\na=ice-lite\r\n", 1)
-        return text
+        return text.replace("\r\r\n", "\r\n").replace("\r\nt=0 0\r\n", "\r\nt=0 0\r\na=ice-lite\r\n", 1)

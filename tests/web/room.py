@@ -34,8 +34,8 @@ def unb64url(text: str) -> bytes:
 
 
 def proof_holds(jwk: dict[str, str], nonce: str, proof: str) -> bool:
-    numbers = (int.from_bytes(unb64url(jwk[name]), "big") for name in ("x", "y"))
-    key = ec.EllipticCurvePublicNumbers(*numbers, ec.SECP256R1()).public_key()
+    x, y = (int.from_bytes(unb64url(jwk[name]), "big") for name in ("x", "y"))
+    key = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
     raw = unb64url(proof)
     signature = utils.encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
     try:

@@ -18,7 +18,7 @@ MARKED = "parley.peerConnection.marked === true"
 
 
 async def test_a_dropped_socket_resumes_with_proof_and_the_call_goes_on(visit: Visit, room: Room) -> None:
-    client, expert = await call(visit)
+    client, _expert = await call(visit)
     seat = room.seats["client"]
     await client.evaluate(MARK)
     before = await received(client, "audio")
@@ -39,7 +39,7 @@ async def test_the_secret_rotates_and_the_key_cannot_be_taken_out(visit: Visit, 
     client, _ = await call(visit)
     for drops in (1, 2):
         await client.evaluate("parley.simulate('socket-drop')")
-        await until(lambda drops=drops: len(room.seats["client"].hellos) == drops + 1)  # type: ignore[misc]
+        await until(lambda drops=drops: len(room.seats["client"].hellos) == drops + 1)
         await holds(client, "parley.signaling.open")
     first, second = (hello["resume"] for hello in room.seats["client"].hellos[1:])
     assert first != second
@@ -107,7 +107,7 @@ async def test_opened_elsewhere_is_final_until_use_here(visit: Visit, room: Room
 
 
 async def test_a_gateway_that_is_away_is_said_and_awaited(visit: Visit, room: Room) -> None:
-    client, expert = await call(visit)
+    client, _expert = await call(visit)
     room.away = True
     await client.evaluate("parley.simulate('socket-drop')")
     await expect(client.get_by_test_id("status")).to_contain_text("The gateway is away, your call goes on")
@@ -160,7 +160,7 @@ async def test_a_restart_by_order_keeps_dtls_and_carries_the_generation(visit: V
 
 
 async def test_stale_descriptions_change_nothing(visit: Visit, room: Room) -> None:
-    client, expert = await call(visit)
+    client, _expert = await call(visit)
     sdp = room.seats["expert"].of("description")[0]["sdp"]
     old = {"mine": 0, "peer": 0, "transport": 1}
     await room.say("client", {"type": "description", "sdp": sdp, "kind": "offer", "generation": old})

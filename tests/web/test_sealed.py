@@ -93,7 +93,7 @@ async def test_law1_a_forged_commitment_is_shown_as_failed(visit: Visit, room: R
     room.forge = lambda message: (
         {**message, "value": message["value"][:-8] + "AAAAAAAA"} if message["step"] == "reveal" else message
     )
-    client, expert = await call(visit)
+    _client, expert = await call(visit)
     await holds(expert, "parley.sas.state === 'failed'")
     await expect(expert.get_by_text("could not be verified")).to_be_visible()
     await expect(expert.locator("#sas-chip")).to_have_attribute("data-state", "failed")
