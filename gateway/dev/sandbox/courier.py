@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +25,7 @@ class Courier:
         self.wall_ms = wall_ms
         self.wake = asyncio.Event()
         self.under_way: dict[int, asyncio.Task[None]] = {}
+        self.looked_ms = 0
 
     async def run(self) -> None:
         """Until cancelled; then attempts under way are cut off, and made again by whoever opens the same data."""
@@ -40,10 +42,11 @@ class Courier:
                 await asyncio.gather(*self.under_way.values(), return_exceptions=True)
 
     def _start_due(self, session: aiohttp.ClientSession) -> None:
+        self.looked_ms = self.wall_ms()
         free = AT_ONCE - len(self.under_way)
         if free <= 0:
             return
-        for delivery in self.store.deliveries(self.wall_ms(), AT_ONCE + free):
+        for delivery in self.store.deliveries(self.looked_ms, AT_ONCE + free):
             if delivery.seq in self.under_way or len(self.under_way) >= AT_ONCE:
                 continue
             task = asyncio.create_task(self._attempt(session, delivery))
@@ -55,16 +58,11 @@ class Courier:
         self.wake.set()
 
     async def _wait(self) -> None:
-        at = self.store.next_delivery_ms()
-        if at is None or self.under_way:
-            # Those under way wake us when they end; one that is due may be among them.
-            await self.wake.wait()
-            return
-        try:
-            async with asyncio.timeout(max(0, at - self.wall_ms()) / 1_000):
+        """Until the next one falls due; those due before are under way, or wait for the end of one, which wakes us."""
+        at = self.store.next_delivery_ms(self.looked_ms)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if at is None else max(0, at - self.wall_ms()) / 1_000):
                 await self.wake.wait()
-        except TimeoutError:
-            return
 
     async def _attempt(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
         prepared = events.payload(self.store, delivery)

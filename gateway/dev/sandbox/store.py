@@ -226,8 +226,10 @@ class Store:
             for seq, event, endpoint, attempt, due, behind in rows
         ]
 
-    def next_delivery_ms(self) -> int | None:
-        at: int | None = self.db.execute("SELECT MIN(due_ms) FROM deliveries").fetchone()[0]
+    def next_delivery_ms(self, after_ms: int = -1) -> int | None:
+        """When the next one later than `after_ms` falls due."""
+        row = self.db.execute("SELECT MIN(due_ms) FROM deliveries WHERE due_ms>?", (after_ms,)).fetchone()
+        at: int | None = row[0]
         return at
 
     def delivered(self, seq: int) -> None:

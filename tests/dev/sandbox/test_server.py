@@ -273,3 +273,21 @@ async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
     assert sandbox.store.count("event") == 5
     await http.close_async()
     await sandbox.stop()
+
+
+async def test_latency_is_added_to_every_call() -> None:
+    sandbox = Sandbox(SandboxConfig(latency_ms=60))
+    await sandbox.start()
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer sk_test_x"}) as http:
+        before = loop.time()
+        async with http.get(f"{sandbox.url}/v1/balance") as answer:
+            assert answer.status == 200
+        assert loop.time() - before >= 0.06
+    await sandbox.stop()
+
+
+async def test_a_taken_port_is_an_error_at_start(desk: Desk) -> None:
+    port = int(desk.sandbox.url.rsplit(":", 1)[1])
+    with pytest.raises(OSError):
+        await Sandbox(SandboxConfig(port=port)).start()
