@@ -1,4 +1,4 @@
-"""Two pages, their lossy sockets and a room, wired without I/O: what the SDK does, with a model of a peer connection."""
+"""Two pages, their lossy sockets and a room, wired without I/O; a page does what the SDK does, on a model of JSEP."""
 
 from __future__ import annotations
 
