@@ -320,6 +320,8 @@ class Peer(Message):
 
 
 class Pong(Message):
+    """The answer to `ping`."""
+
     type: Literal["pong"] = "pong"
     t: Number
 

@@ -80,8 +80,6 @@ def connected() -> Solo:
 def sent(outputs: Sequence[Output], role: Role, kind: type[T]) -> list[T]:
     found = [out.message for out in outputs if isinstance(out, Send) and out.role == role]
     return [message for message in found if isinstance(message, kind)]
-        out.message for out in outputs if isinstance(out, Send) and out.role == role and isinstance(out.message, kind)
-    ]
 
 
 def codes(outputs: Sequence[Output], role: Role) -> list[str]:
