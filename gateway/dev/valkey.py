@@ -1,8 +1,9 @@
 """A real Valkey as a child process, on a data directory of ours, for a machine that has no Redis.
 
 It listens on a Unix socket inside the data directory and on no TCP port: no port can be taken, nobody but the
-directory's owner can connect, and no password has to be handed around. Every write is in the append-only file and synced
-before it is answered, so that WAITAOF is quick and a `kill -9` of everything loses nothing; no snapshots, no eviction.
+directory's owner can connect, and no password has to be handed around. Every write is in the append-only file and
+synced before it is answered, so that WAITAOF is quick and a `kill -9` of everything loses nothing; no snapshots, no
+eviction.
 """
 
 from __future__ import annotations

@@ -97,7 +97,12 @@ async def test_kill_9_of_the_whole_leaves_nothing_that_hinders_the_next_start(op
         assert lines[-1] == f"ready http://localhost:{options.port}"
         keys.append(said(lines)["api key"])
         process.send_signal(end)
-        assert await process.wait() == (-end if end == signal.SIGKILL else 0)
+        try:
+            async with asyncio.timeout(15):
+                assert await process.wait() == (-end if end == signal.SIGKILL else 0)
+        finally:
+            if process.returncode is None:
+                process.kill()
     assert len(set(keys)) == 1
 
 
