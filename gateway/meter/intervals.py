@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 Interval = tuple[int, int]
+
+# More, and a client that sends 100 ms and then listens for 7 s hears more for free; less, and one outage of the
+# presence window already costs its caller something.
+GIVEN_TAILS_MS: Final = 10_000
 
 
 def union(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
@@ -54,14 +59,18 @@ class Stretch:
 
 
 def metered(stretches: Sequence[Stretch], *, returned: bool) -> tuple[Interval, ...]:
-    """The interval of each stretch, in order (law 2 and its one kindness, 6-media "Gate and presence").
+    """The interval of each stretch, in order (law 2 and its one kindness).
 
-    A stretch that hang-up, limit or the API ended, or that runs, counts whole. One that silence ended counts whole too
-    once the silent leg came back (it heard through the tail), but ends at the earlier leg's last arrival while it has
-    not. So at most one tail, shorter than the presence window, is ever unmetered. `returned`: the leg that fell silent
-    last is heard again, although the gate is still shut.
+    A stretch that hang-up, limit or the API ended, or that runs, counts whole. Of one that silence ended the tail is
+    not counted: nobody should pay for a broken network. But whoever falls silent may still be listening, so the
+    kindness is bounded: over a session 10 s of tails are given, what exceeds them counts once the leg is back
+    (6-media counts every tail then, which bills a caller for its first outage). A leg that never comes back is owed
+    its tail in full. `returned`: the leg that fell silent last is heard again, although the gate is still shut.
     """
-    last = len(stretches) - 1
-    return tuple(
-        (s.start, s.end - (s.tail_ms if index == last and not returned else 0)) for index, s in enumerate(stretches)
-    )
+    left, last = GIVEN_TAILS_MS, len(stretches) - 1
+    intervals = []
+    for index, stretch in enumerate(stretches):
+        given = stretch.tail_ms if index == last and not returned else min(stretch.tail_ms, left)
+        left = max(0, left - given)
+        intervals.append((stretch.start, stretch.end - given))
+    return tuple(intervals)

@@ -123,7 +123,21 @@ class Caller:
         return dict(await self.page.evaluate(CERTIFICATES))
 
 
+GAP_MS = 1_000  # a side whose counters stand still for longer was not connected
+
+
 async def truth_seconds(*callers: Caller) -> float:
-    """How long both received: from the later first to the earlier last packet."""
-    changes = [await caller.changes() for caller in callers]
-    return (min(c[-1] for c in changes) - max(c[0] for c in changes)) / 1000
+    """How long both received at the same time: the common part of each side's stretches of arriving packets."""
+    first, second = [stretches(await caller.changes()) for caller in callers]
+    return sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in first for b in second) / 1000
+
+
+def stretches(changes: list[float]) -> list[tuple[float, float]]:
+    """From the first to the last change of each run of changes."""
+    runs: list[tuple[float, float]] = []
+    for at in changes:
+        if runs and at - runs[-1][1] <= GAP_MS:
+            runs[-1] = (runs[-1][0], at)
+        else:
+            runs.append((at, at))
+    return runs

@@ -38,16 +38,37 @@ def test_a_stretch_that_hang_up_ended_counts_whole() -> None:
     assert metered([Stretch(1, 0, 10_000, heard=6_000)], returned=False) == ((0, 10_000),)
 
 
-def test_law2_silence_counts_to_the_last_arrival_unless_the_leg_comes_back() -> None:
+def test_law2_silence_counts_to_the_last_arrival() -> None:
     silent = Stretch(1, 0, 17_000, heard=10_000, silent=True)
     assert metered([silent], returned=False) == ((0, 10_000),)
-    assert metered([silent], returned=True) == ((0, 17_000),)
+    assert metered([silent], returned=True) == ((0, 10_000),)
     again = Stretch(2, 18_000, 20_000, heard=20_000, running=True)
-    assert metered([silent, again], returned=False) == ((0, 17_000), (18_000, 20_000))
+    assert metered([silent, again], returned=False) == ((0, 10_000), (18_000, 20_000))
+
+
+def test_law2_what_is_given_away_to_silence_is_bounded() -> None:
+    stretches = [Stretch(n, n * 20_000, n * 20_000 + 17_000, heard=n * 20_000 + 10_000, silent=True) for n in range(3)]
+    assert metered(stretches, returned=True) == ((0, 10_000), (20_000, 34_000), (40_000, 57_000))
+    assert metered(stretches, returned=False)[2] == (40_000, 50_000), "a leg that never comes back is owed its tail"
 
 
 def test_law2_sending_a_little_and_listening_a_lot_is_billed_for_what_was_heard() -> None:
-    """A client that sends 100 ms in every 8 s keeps the gate open for 7.1 s of them, and pays for these."""
-    stretches = [Stretch(n, n * 8_000, n * 8_000 + 7_100, heard=n * 8_000 + 100, silent=True) for n in range(20)]
-    billed = length(metered(stretches, returned=False))
-    assert billed == 19 * 7_100 + 100
+    """A client that sends 100 ms in every 8 s keeps the gate open for 7.1 s of them, and pays for all but 10 s."""
+    stretches = [Stretch(n, n * 8_000, n * 8_000 + 7_100, heard=n * 8_000 + 100, silent=True) for n in range(600)]
+    assert length(metered(stretches, returned=True)) == 600 * 7_100 - 10_000
+
+
+SILENCES = st.lists(st.tuples(st.integers(0, 9_000), st.integers(0, 7_000), st.booleans()), max_size=20)
+
+
+@given(SILENCES, st.booleans())
+def test_law9_a_figure_never_grows_after_the_fact(silences: list[tuple[int, int, bool]], returned: bool) -> None:
+    """What comes later changes no earlier interval, but for the last tail once its leg is back."""
+    stretches, at = [], 0
+    for number, (spoken, tail, silent) in enumerate(silences):
+        stretches.append(Stretch(number, at, at + spoken + tail, heard=at + spoken, silent=silent))
+        at += 20_000
+    whole = metered(stretches, returned=returned)
+    for n in range(len(stretches)):
+        assert metered(stretches[:n], returned=True) == whole[:n]
+    assert all(start <= end <= s.end for (start, end), s in zip(whole, stretches, strict=True))

@@ -93,7 +93,7 @@ def test_a_lost_leg_pauses_the_bill_and_after_the_grace_ends_the_call() -> None:
     assert call.tick(NOW + 77_000) == [End("connection_lost", NOW + 77_000)]
 
 
-def test_law2_a_leg_that_comes_back_pays_for_what_it_heard() -> None:
+def test_a_leg_that_comes_back_goes_on_where_it_was_heard_last() -> None:
     call = Call(ready(), Timers(), offset_ms=OFFSET, now=NOW)
     live(call)
     silent = span(0, 17_000, "silence", heard=10_000)
@@ -101,7 +101,7 @@ def test_law2_a_leg_that_comes_back_pays_for_what_it_heard() -> None:
     call.record = core.apart(call.record).record
     back = call.heard(report(18_250, silent, span(18_000, 18_250, number=2)), NOW + 18_250)
     assert Together(NOW + 18_000) in back
-    assert call.rows() == {1: (NOW, NOW + 17_000), 2: (NOW + 18_000, NOW + 18_250)}
+    assert call.rows() == {1: (NOW, NOW + 10_000), 2: (NOW + 18_000, NOW + 18_250)}
 
 
 def test_law3_rows_hold_what_the_relay_reported_and_no_more() -> None:
