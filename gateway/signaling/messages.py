@@ -383,7 +383,7 @@ class ContinueState(Message):
 class Summary(Part):
     """The bill as the receiver may see it; `continue` in JSON is `may_continue` here."""
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     billable_seconds: int
     free_seconds: int
@@ -394,7 +394,7 @@ class Summary(Part):
     waived_reason: str | None = None
     currency: str
     receipt_url: str | None = None
-    may_continue: bool = Field(default=False, alias="continue")
+    may_continue: bool = Field(default=False, serialization_alias="continue")
 
 
 class Ended(Message):

@@ -113,12 +113,26 @@ TOO_LARGE: Final = ErrorMessage(code="too_large", message="A message may have 64
 class Wire(web.WebSocketResponse):
     """aiohttp's WebSocket, with our code where aiohttp itself closes on a message that is too large."""
 
+    said: int | None = None
+
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
         if code == WSCloseCode.MESSAGE_TOO_BIG:
             with suppress(ConnectionError):
                 await self.send_str(TOO_LARGE.text())
             code, message = Close.REFUSED_FRAME, b"too_large"
+        if not self.closed:
+            self.said = code
         return await super().close(code=code, message=message, drain=drain)
+
+    @property
+    def outcome(self) -> str:
+        """For the metric: our close code, `client` if the client closed, `lost` if nobody could."""
+        if self.said is None:
+            return "lost"
+        return str(int(self.said)) if self.said in _OURS else "client"
+
+
+_OURS: Final = frozenset(Close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,17 +244,6 @@ class Connection:
             case _:
                 await seat.receive(message)
 
-    @property
-    def outcome(self) -> str:
-        """For the metric: our close code, `client` if the client closed, `lost` if nobody could."""
-        code = self._wire.close_code
-        if code in _OURS:
-            return str(int(code))
-        return "client" if code is not None and code != WSCloseCode.ABNORMAL_CLOSURE else "lost"
-
-
-_OURS: Final = frozenset(Close)
-
 
 def _message(frame: WSMessage) -> ClientMessage | None:
     """What a frame says; None when it says that the socket is closed. Raises SignalError for what is not ours."""
@@ -334,7 +337,7 @@ class SignalEndpoint:
             compress=False,
         )
         await wire.prepare(request)
-        await self._hold(Connection(wire, _abort_of(request), self._limits), self._address_of(request))
+        await self._hold(Connection(wire, _abort_of(request), self._limits), wire, self._address_of(request))
         return wire
 
     def close_all(self, code: Close = Close.GOING_AWAY, reason: str = "") -> None:
@@ -342,7 +345,7 @@ class SignalEndpoint:
         for connection in tuple(self._connections):
             connection.close(code, reason)
 
-    async def _hold(self, connection: Connection, address: str) -> None:
+    async def _hold(self, connection: Connection, wire: Wire, address: str) -> None:
         self._connections.add(connection)
         self._lobby.admit(connection, address)
         writer = asyncio.create_task(connection.write(), name="signaling writer")
@@ -351,7 +354,7 @@ class SignalEndpoint:
         finally:
             self._lobby.leave(connection)
             self._connections.discard(connection)
-            await _finish(connection, writer, self._limits.closing_s)
+            await _finish(connection, wire, writer, self._limits.closing_s)
 
     async def _serve(self, connection: Connection) -> None:
         seat: Seat | None = None
@@ -390,7 +393,7 @@ def _abort_of(request: web.Request) -> Callable[[], None]:
     return abort
 
 
-async def _finish(connection: Connection, writer: asyncio.Task[None], closing_s: float) -> None:
+async def _finish(connection: Connection, wire: Wire, writer: asyncio.Task[None], closing_s: float) -> None:
     """Let the writer say goodbye, then make sure that nothing is left of either."""
     connection.close(Close.GOING_AWAY)
     try:
@@ -400,4 +403,4 @@ async def _finish(connection: Connection, writer: asyncio.Task[None], closing_s:
         connection.abort()
     finally:
         writer.cancel()
-    CLOSES.labels(connection.outcome).inc()
+        CLOSES.labels(wire.outcome).inc()

@@ -353,7 +353,8 @@ def test_an_order_goes_to_one_side_and_its_offer_renews_both_legs(connected: Sol
     assert offer.generation.transport == 2
     connected.credentials["expert"] = next(connected.theirs)
     [answer] = sent(connected.say("expert", "answer", 200), "client", Description)
-    for role, description in (("expert", offer), ("client", answer)):
+    answers: dict[Role, Description] = {"expert": offer, "client": answer}
+    for role, description in answers.items():
         leg, before = connected.room.legs[LEG[role]], old[LEG[role]]
         assert leg.local == (transport_of(description.sdp).credentials, *before.local)
         assert leg.remote == connected.credentials[role]
