@@ -15,7 +15,7 @@ A step is persisted before its call goes out, with its idempotency key and exact
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -192,7 +192,13 @@ class Payment:
         return tuple((n, r["id"]) for n, r in seen if r.get("id") and r.get("status") not in CLOSED_INTENT)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The document. It shares the parameters' mappings with the record, which nobody changes."""
+        return _fields(self) | {
+            "transfers": [_fields(transfer) for transfer in self.transfers],
+            "settlement": None if self.settlement is None else _fields(self.settlement),
+            "steps": [_fields(step) for step in self.steps],
+            "reads": _fields(self.reads),
+        }
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Payment:
@@ -230,4 +236,8 @@ def told(kind: str, payment: Payment) -> Notice:
 
 
 def told_transfer(kind: str, transfer: Transfer) -> Notice:
-    return Notice(f"transfer.{kind}", asdict(transfer))
+    return Notice(f"transfer.{kind}", _fields(transfer))
+
+
+def _fields(record: Payment | Step | Transfer | Settlement | Reads) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}

@@ -66,6 +66,10 @@ class Account:
             intent for intent in self.intents.values() if intent["status"] in ("requires_capture", "requires_action")
         ]
 
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Intents that may still come to hold or take money."""
+        return [intent for intent in self.intents.values() if intent["status"] not in ("canceled", "succeeded")]
+
     def payment_intents_create(self, p: Mapping[str, Any]) -> Outcome:
         intent = {
             "id": f"pi_{len(self.intents) + 1}", "object": "payment_intent", "amount": p["amount"],
