@@ -228,7 +228,8 @@ class Wire {
     this.heard = heard;
     this.closed = closed;
     this.socket = new WebSocket(url, "parley.v1");
-    this.socket.onopen = () => hello().then((message) => this.send(message), () => this.drop(1006));
+    const message = hello();
+    this.socket.onopen = () => message.then((ready) => this.send(ready), () => this.drop(1006));
     this.socket.onmessage = ({ data }) => this.#receive(data);
     this.socket.onclose = ({ code }) => this.drop(code);
   }
@@ -648,6 +649,8 @@ class Link extends EventTarget {
     // Perfect negotiation: on glare the impolite side's offer stands, and the polite side rolls back its own.
     if (this.pc.signalingState !== "stable" && !this.polite) return;
     await this.pc.setRemoteDescription({ type: "offer", sdp });
+    // What the offer did not settle makes the browser ask again, once the answer is in place.
+    this.#wanted = false;
     await this.pc.setLocalDescription();
     this.startedAt ??= performance.now();
     this.#describe(this.pc.localDescription);
@@ -926,7 +929,8 @@ export class Call extends EventTarget {
     if (!isSecureContext) throw new ParleyError("insecure_context", { fatal: true });
     if (!supported()) throw new ParleyError("unsupported_browser", { fatal: true });
     const call = new Call(secret, gateway, await Call.#exchange(secret, gateway));
-    // Made now, so that the click on join has nothing left to wait for.
+    // Made now, so that the click on join has nothing left to wait for; the first connection of a page starts slowly.
+    new RTCPeerConnection().close();
     await call.#seat.open();
     return call;
   }
