@@ -32,26 +32,27 @@ async def work(
     try:
         while True:
             wake.clear()
-            room = at_once - len(running)
-            for claim in await _claim(journal, queue, lease_ms, room) if room else []:
+            claims = await _claim(journal, queue, lease_ms, at_once - len(running))
+            for claim in claims:
                 task = asyncio.create_task(_handle(handle, claim))
                 running.add(task)
                 task.add_done_callback(running.discard)
             if len(running) >= at_once:
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                continue
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), POLL_S)
-            await asyncio.sleep(GATHER_S)
+            elif not claims:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), POLL_S)
+                await asyncio.sleep(GATHER_S)
     finally:
         for task in (listener, *running):
             task.cancel()
         await asyncio.gather(listener, *running, return_exceptions=True)
 
 
-async def _claim(journal: Journal, queue: str, lease_ms: int, limit: int) -> list[Claim]:
+async def _claim(journal: Journal, queue: str, lease_ms: int, room: int) -> list[Claim]:
     try:
-        return await journal.due(queue, lease_ms=lease_ms, limit=limit)
+        # The limit holds for each partition; all together may go a little beyond the room there is.
+        return await journal.due(queue, lease_ms=lease_ms, limit=max(1, room // journal.keys.partitions))
     except StoreUnavailable:
         log.warning("queue.store_away", queue=queue)
         await asyncio.sleep(AWAY_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -88,6 +89,7 @@ class Endpoints:
         self._fixed = {endpoint.id: endpoint for endpoint in fixed}
         self._known: dict[str, Endpoint] = {}
         self._read_at = -FRESH_MS
+        self._reading = asyncio.Lock()
 
     async def list(self, account: str | None = None) -> list[Endpoint]:
         """All endpoints (of an account, if given), oldest first. Raises StoreUnavailable."""
@@ -96,8 +98,9 @@ class Endpoints:
 
     async def cached(self) -> dict[str, Endpoint]:
         """By id, at most FRESH_MS old: for the sender, which asks for every delivery."""
-        if self._clock.boot_ms() - self._read_at >= FRESH_MS:
-            await self._refresh()
+        async with self._reading:  # many passes ask at once; one reads for all
+            if self._clock.boot_ms() - self._read_at >= FRESH_MS:
+                await self._refresh()
         return self._known
 
     async def get(self, endpoint_id: str) -> Endpoint:

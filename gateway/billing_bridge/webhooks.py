@@ -10,9 +10,9 @@ import asyncio
 import json
 import random
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -36,6 +36,9 @@ SLOT_S: Final = 2.0  # a lane that got no place at its endpoint by then makes ro
 BUSY_MS: Final = 500  # when to look again at a session whose lane another pass holds
 BODY_BYTES: Final = 20_000  # Standard Webhooks: keep payloads small
 
+STORE_AT_ONCE: Final = 32  # the client's pool refuses beyond 100 connections, and others use it too
+T = TypeVar("T")
+
 DELIVERIES = Counter("gateway_webhook_deliveries_total", "Attempts to deliver an event", ["outcome"])
 OLDEST = Gauge("gateway_webhook_oldest_undelivered_seconds", "Age of the oldest event still to be delivered")
 DEAD_LETTERS = Gauge("gateway_webhook_dead_letters", "Events given up and listed as dead letters")
@@ -50,7 +53,7 @@ class WebhookSettings:
     allow_private: bool = False
     timeout_s: float = TIMEOUT_S
     per_endpoint: int = 32
-    at_once: int = 512
+    at_once: int = 256
 
 
 class Webhooks:
@@ -63,6 +66,7 @@ class Webhooks:
         self._busy: Tally[str] = Tally()
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._health: dict[str, Health] = {}
+        self._store = asyncio.Semaphore(STORE_AT_ONCE)
 
     async def run(self) -> None:
         """Deliver events as they come, until cancelled."""
@@ -83,7 +87,7 @@ class Webhooks:
         ready = self._reserve(active)
         names: list[str] = []
         try:
-            names, state = await self._lanes.take(session, owner, ready, now, now + LEASE_MS)
+            names, state = await self._stored(self._lanes.take(session, owner, ready, now, now + LEASE_MS))
         finally:
             self._busy.subtract(one for one in ready if one not in names)
         again = self._when_busy(active, names)
@@ -92,10 +96,14 @@ class Webhooks:
         for failed in await asyncio.gather(*works, return_exceptions=True):
             if failed is not None:
                 raise failed
-        buried = await self._bury_orphans(session, state, {e.id for e in active})
+        buried = await self._stored(self._bury_orphans(session, state, {e.id for e in active}))
         if buried or any(name[:2] in ("o:", "l:") and name[2:] not in names for name in state):
-            again = await self._next_look(session, again)
-        await self._journal.done(claim, _earliest(again, *(lane.next_at for lane in lanes)))
+            again = await self._stored(self._next_look(session, again))
+        await self._stored(self._journal.done(claim, _earliest(again, *(lane.next_at for lane in lanes))))
+
+    async def _stored(self, work: Awaitable[T]) -> T:
+        async with self._store:
+            return await work
 
     async def _account(self, session: str) -> str | None:
         if all(e.account is None for e in (await self._endpoints.cached()).values()):
@@ -137,7 +145,7 @@ class Webhooks:
             lane.look_again(self._clock.wall_ms() + _soon())
         finally:
             self._busy[endpoint] -= 1
-            await self._lanes.give(session, owner, lane)
+            await self._stored(self._lanes.give(session, owner, lane))
 
     async def _work_lane(self, session: str, lane: Lane, state: Mapping[str, str]) -> None:
         if lane.sequence is None:
@@ -150,7 +158,7 @@ class Webhooks:
     async def _first_attempts(self, session: str, lane: Lane, cursor: int) -> None:
         """Every event after the cursor once, in order; also those that come while this goes on."""
         until = self._clock.wall_ms() + LANE_BUDGET_MS
-        while events := await self._journal.events(session, cursor):
+        while events := await self._stored(self._journal.events(session, cursor)):
             for event in events:
                 paused = self._paused_until(lane.endpoint.id)
                 if self._clock.wall_ms() > until or paused > self._clock.wall_ms():
@@ -163,7 +171,7 @@ class Webhooks:
 
     async def _retry(self, session: str, lane: Lane, delivery: Delivery) -> None:
         assert lane.sequence is not None
-        event = (await self._journal.events(session, lane.sequence - 1))[0]
+        event = (await self._stored(self._journal.events(session, lane.sequence - 1)))[0]
         await self._attempt(lane, event, delivery)
 
     async def _attempt(self, lane: Lane, event: dict[str, Any], delivery: Delivery) -> str:
@@ -180,7 +188,7 @@ class Webhooks:
         now = self._clock.wall_ms()
         self._health[endpoint.id] = self._health.get(endpoint.id, Health()).after(answer, now)
         result = attempted(delivery, answer, now, random.random())
-        await self._note(lane, event, result, now)
+        await self._stored(self._note(lane, event, result, now))
         if answer.gone:
             await self._endpoints.disable(endpoint.id, "gone")
             log.warning("webhook.endpoint_gone", endpoint=endpoint.id)
