@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -113,6 +114,17 @@ def test_at_most_one_hold_lives_and_the_older_is_cancelled_first() -> None:
     assert [i["status"] for i in settling.account.intents.values()] == ["canceled", "requires_capture"]
     assert settling.account.most_live == 1
     assert "payment.released" not in settling.told
+
+
+@pytest.mark.parametrize("card", ["pm_card_visa", "pm_declined", "pm_action"])
+def test_whoever_orders_another_card_may_say_pending_at_once(card: str) -> None:
+    settling = Settling(session_doc(funding={"attempt": 1, "payment_method": card, "amount": 7500}))
+    settling.look()
+    other_card(settling.session, "pm_other")
+    settling.disk = json.dumps(settling.payment.to_dict() | {"status": "pending"})
+    payment = settling.run()
+    assert (payment.status, payment.attempt, len(settling.account.live())) == ("held", 2, 1)
+    assert settling.account.most_live == 1
 
 
 def test_strong_authentication_is_carried_through() -> None:
