@@ -1,0 +1,185 @@
+"""The catalogue of events that webhooks carry: each type, when it is sent, and what its `data` looks like.
+
+`docs/webhooks.md` is written from it, and the tests hold it against the code that makes the events.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SESSION_ID: Final = "ses_06ec5gfc58004nfah5znvbrqwg"
+EVENT_ID: Final = "evt_06ec5gfc5c001kq3vdx0y6w7zr"
+CREATED: Final = 1_795_275_845_000
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One type; `data` is an example of its body."""
+
+    name: str
+    when: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def example(self) -> dict[str, Any]:
+        return {
+            "id": EVENT_ID,
+            "type": self.name,
+            "api_version": "2026-11-01",
+            "created": CREATED,
+            "session": SESSION_ID,
+            "sequence": 7,
+            "data": dict(self.data),
+        }
+
+
+def _session(status: str, end_reason: str | None = None) -> dict[str, Any]:
+    return {
+        "reference": "order-123",
+        "kind": "metered",
+        "status": status,
+        "client": "c1",
+        "expert": "e1",
+        "end_reason": end_reason,
+        "end_note": None,
+    }
+
+
+_BILL: Final = {
+    "intervals": [[CREATED, CREATED + 1_800_000]],
+    "union_ms": 1_800_000,
+    "free_seconds_used": 300,
+    "billable_ms": 1_500_000,
+    "billable_seconds": 1500,
+    "amount_metered": 7500,
+    "amount_total": 7500,
+    "amount_waived": 0,
+    "waived_reason": None,
+    "amount_expert": 6750,
+    "amount_platform": 600,
+    "amount_ambassador": 150,
+    "currency": "usd",
+    "started_at": CREATED,
+    "ended_at": CREATED + 1_800_000,
+    "end_reason": "client_left",
+}
+
+
+def _payment(status: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "status": status,
+        "currency": "usd",
+        "amount_held": 25500,
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "amount_total": None,
+        "amount_waived": 0,
+        "attempt": 1,
+        "payment_intent": "pi_123",
+        "card": {"brand": "visa", "last4": "4242", "country": "US"},
+        "hold_until": CREATED + 600_000_000,
+        "action_url": None,
+        "decline_code": None,
+    } | changes
+
+
+def _transfer(status: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "to": "expert",
+        "account": "acct_123",
+        "amount": 6750,
+        "currency": "usd",
+        "amount_share": 6750,
+        "status": status,
+        "stripe_id": "tr_123",
+        "reason": None,
+    } | changes
+
+
+_CAPTURED: Final = _payment("captured", amount_captured=7500, amount_total=7500)
+
+CATALOGUE: Final = (
+    EventType("session.created", "A session was created. Always sequence 1.", _session("created")),
+    EventType("session.ready", "The money is held, or none is needed: both may join.", _session("ready")),
+    EventType("session.started", "Both are together for the first time.", _session("live")),
+    EventType("session.interrupted", "One side is not heard any more; the meter stands.", _session("interrupted")),
+    EventType("session.resumed", "Both are together again.", _session("live")),
+    EventType(
+        "session.warning",
+        "The time, or the free part, will soon be over. `remaining` in seconds.",
+        {"reason": "limit_ending", "remaining": 60},
+    ),
+    EventType("session.ended", "The call is over; why is `end_reason` alone.", _session("ended", "client_left")),
+    EventType(
+        "session.finalized",
+        "Usage and bill are frozen. Exactly one for each session.",
+        {**_session("finalized", "client_left"), **_BILL},
+    ),
+    EventType(
+        "session.settled",
+        "No money step is open any more.",
+        {**_CAPTURED, "transfers": [_transfer("paid")]},
+    ),
+    EventType(
+        "session.rated",
+        "One side rated the other; the last word counts.",
+        {"by": "client", "stars": 5, "comment": None},
+    ),
+    EventType(
+        "participant.joined", "One side opened the call for the first time.", {"role": "client", **_session("ready")}
+    ),
+    EventType("payment.held", "The most that the session may cost is held on the card.", _payment("held")),
+    EventType(
+        "payment.action_required",
+        "The client has to confirm the payment with the bank.",
+        _payment("action_required", amount_held=0, hold_until=None, action_url="https://example.com/pay#SECRET"),
+    ),
+    EventType(
+        "payment.failed",
+        "The card was declined; another card may be tried.",
+        _payment("failed", amount_held=0, hold_until=None, decline_code="insufficient_funds"),
+    ),
+    EventType("payment.captured", "What was used has been charged.", _CAPTURED),
+    EventType("payment.released", "Nothing was due; the hold was let go.", _payment("released", amount_total=0)),
+    EventType("transfer.created", "A share was transferred to its account.", _transfer("paid")),
+    EventType(
+        "transfer.withheld",
+        "A share cannot be transferred now; it is kept for the payee.",
+        _transfer("withheld", stripe_id=None, reason="no_account"),
+    ),
+    EventType(
+        "receipt.sent",
+        "A receipt was handed to the mail server for one side.",
+        {
+            "role": "client",
+            "number": "C-2026-000042",
+            "issued_at": CREATED + 1_803_000,
+            "amount_total": 7500,
+            "currency": "usd",
+        },
+    ),
+)
+
+# Names with a fixed meaning that nothing sends yet.
+RESERVED: Final = (
+    "session.ringing", "participant.left", "presence.changed", "payment.refunded", "payment.disputed",
+    "transfer.reversed", "booking.paid", "booking.canceled", "invite.redeemed", "payout.paid", "payout.failed",
+    "account.updated",
+)  # fmt: skip
+
+EVENT_TYPES: Final = frozenset({one.name for one in CATALOGUE} | set(RESERVED))
+
+
+def as_markdown() -> str:
+    """The catalogue as it stands in `docs/webhooks.md`."""
+    parts = [
+        f"### `{one.name}`\n\n{one.when}\n\n```json\n{json.dumps(one.example(), indent=2)}\n```" for one in CATALOGUE
+    ]
+    reserved = ", ".join(f"`{name}`" for name in RESERVED)
+    return "\n\n".join([*parts, f"Reserved, not sent yet: {reserved}."])
+
+
+if __name__ == "__main__":
+    print(as_markdown())
