@@ -75,10 +75,12 @@ class Tasks:
         return task is not None and not task.done()
 
     async def stop(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        """Cancel again until it holds: `asyncio.wait_for` of Python 3.11, under redis-py, can swallow a cancellation
+        that meets its result."""
+        while pending := [task for task in self._tasks.values() if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=0.2)
 
 
 class Gateway:
@@ -268,6 +270,8 @@ def bridge_settings(settings: Settings) -> BridgeSettings:
     return BridgeSettings(
         settlement_currency=stripe.settlement_currency,
         minimum_minor={str(currency): amount for currency, amount in stripe.minimum_minor.items()},
+        foreign_margin_bps=stripe.foreign_margin_bps,
+        descriptor_prefix_length=stripe.descriptor_prefix_length,
         return_url=f"{settings.server.public_url}/call",
     )
 
@@ -278,7 +282,7 @@ def mail_settings(settings: Settings) -> MailSettings:
         host=mail.host, port=mail.port, username=mail.username,
         password=mail.password.get_secret_value() if mail.password else None, starttls=mail.starttls,
         sender=mail.sender, public_url=settings.server.public_url,
-        issuer=Issuer(issuer.name, address=tuple(issuer.address), tax_id=issuer.tax_id, support=issuer.support),
+        issuer=Issuer(issuer.name, issuer.id, issuer.address, issuer.tax_id, issuer.support),
     )  # fmt: skip
 
 

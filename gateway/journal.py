@@ -229,7 +229,7 @@ class Journal:
 
     async def due(self, queue: str, *, lease_ms: int, limit: int = 100, now: int | None = None) -> list[Claim]:
         """Claim sessions whose time in `queue` has come; each stays hidden for `lease_ms`, then comes again unless
-        `done` was called. Without `now`, Redis's own clock decides."""
+        `done` was called. `limit` holds for each partition. Without `now`, Redis's own clock decides."""
         try:
             pipe = self.redis.pipeline(transaction=False)
             for partition in range(self.keys.partitions):
@@ -238,8 +238,7 @@ class Journal:
             answers = await pipe.execute()
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
-        claims = [Claim(queue, member.decode(), int(until)) for until, members in answers for member in members]
-        return claims[:limit] if len(claims) <= limit else claims
+        return [Claim(queue, member.decode(), int(until)) for until, members in answers for member in members]
 
     async def done(self, claim: Claim, again_at: int | None = None) -> None:
         """The claimed look is over; look again at `again_at` (wall ms), or not until someone asks."""

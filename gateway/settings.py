@@ -100,7 +100,6 @@ class Session(Group):
     free_warnings: tuple[Positive, ...] = (60, 10)
     lone_seconds: Positive = 120
     grace_seconds: Positive = 60
-    ring_seconds: Positive = 45
     expires_hours: Annotated[int, Field(ge=1, le=720)] = 24
     flush_ms: Annotated[int, Field(ge=50, le=1000)] = 500
     rate_min_minor: Positive = 100
