@@ -27,7 +27,7 @@ from gateway.signaling.messages import (
     Rollback,
     Sas,
 )
-from gateway.signaling.room import CloseSeat, LegsChanged, Output, Room, Send
+from gateway.signaling.room import RESTART_AGAIN_MS, CloseSeat, LegsChanged, Output, Room, Send
 from gateway.signaling.sdp import transport_of
 from tests.signaling.pages import CANDIDATES, LEG, ON, Bench, describe, numbered
 
@@ -371,11 +371,22 @@ def test_an_order_nobody_follows_goes_to_the_other_side(connected: Solo) -> None
     assert sent(connected.room.handle_timer(again), "expert", Restart)
 
 
+def test_an_offer_that_crosses_an_ordered_one_does_not_void_what_was_promised(connected: Solo) -> None:
+    connected.room.restart("drain", 0)
+    connected.credentials["client"] = next(connected.theirs)
+    [offer] = sent(connected.say("client", "offer"), "expert", Description)
+    connected.say("expert", "offer")
+    connected.credentials["expert"] = next(connected.theirs)
+    connected.say("expert", "answer")
+    assert connected.room.legs[1].local[0] == transport_of(offer.sdp).credentials
+
+
 def test_an_order_waits_for_a_socket(connected: Solo) -> None:
     for role in ROLES:
         connected.room.lost(role, 0)
     assert connected.room.restart("drain", 0) == ()
-    assert sent(connected.join("expert", connected.room.generation("expert")), "expert", Restart)
+    assert sent(connected.join("expert", connected.room.generation("expert"), 2500), "expert", Restart)
+    assert connected.room.timer() == 2500 + RESTART_AGAIN_MS
     assert not sent(connected.join("client", connected.room.generation("client")), "client", Restart)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.sfu.port import Candidate, Credentials
@@ -317,6 +317,7 @@ def mutated(text: str, edits: list[tuple[str, int, str]]) -> str:
     return "".join(lines)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(ACCEPTED)), EDITS)
 def test_law7_mutated_descriptions_are_refused_or_sealed(name: str, edits: list[tuple[str, int, str]]) -> None:
     text = mutated(ACCEPTED[name], edits)
