@@ -368,7 +368,8 @@ class SignalEndpoint:
         except Gone:
             pass
         except SignalError as error:
-            connection.send(error.as_message())
+            # Until it is seated a stranger has one attempt a socket, so all refusals are fatal.
+            connection.send(error.as_message().model_copy(update={"fatal": True}))
             connection.close(error.close, error.code)
         except Exception:
             log.exception("signaling.failed")

@@ -149,8 +149,8 @@ async def test_silence_is_closed(serve: Opener) -> None:
 async def test_anything_but_a_hello_is_the_end(serve: Opener, house: House, text: str) -> None:
     socket = await connect(await serve())
     await socket.send_str(text)
-    codes, close = await farewell(socket)
-    assert (len(codes), close, house.seats) == (1, Close.PROTOCOL, [])
+    assert (await socket.receive_json())["fatal"] is True
+    assert (await farewell(socket), house.seats) == (([], Close.PROTOCOL), [])
 
 
 async def test_law7_a_bad_token_opens_nothing(serve: Opener, house: House) -> None:
