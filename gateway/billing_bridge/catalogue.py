@@ -80,7 +80,6 @@ def _payment(status: str, **changes: Any) -> dict[str, Any]:
         "payment_intent": "pi_123",
         "card": {"brand": "visa", "last4": "4242", "country": "US"},
         "hold_until": CREATED + 600_000_000,
-        "action_url": None,
         "decline_code": None,
     } | changes
 
@@ -134,7 +133,7 @@ CATALOGUE: Final = (
     EventType(
         "payment.action_required",
         "The client has to confirm the payment with the bank.",
-        _payment("action_required", amount_held=0, hold_until=None, action_url="https://example.com/pay#SECRET"),
+        _payment("action_required", amount_held=0, hold_until=None),
     ),
     EventType(
         "payment.failed",

@@ -81,8 +81,8 @@ def configured(url: str, secret: str) -> Endpoint:
 
 
 class Endpoints:
-    """All endpoints. Stored ones live in one hash; what is stored under a configured one's id overrides it, so that an
-    endpoint which answered 410 stays disabled after a restart."""
+    """All endpoints. Stored ones live in one hash; what happens to a configured one is stored under its id, so that one
+    which answered 410 stays disabled after a restart."""
 
     def __init__(self, redis: aioredis.Redis, clock: Clock, fixed: Iterable[Endpoint] = ()) -> None:
         self._redis, self._clock = redis, clock
@@ -122,14 +122,14 @@ class Endpoints:
 
     async def remove(self, endpoint_id: str) -> None:
         """It gets nothing more; what was open for it becomes a dead letter. Raises NotFound, InvalidRequest."""
-        if endpoint_id in self._fixed:
-            raise InvalidRequest("This endpoint is set in the configuration.", code="endpoint_configured")
+        self._refuse_configured(endpoint_id)
         await self.get(endpoint_id)
         await self._redis.hdel(KEY, endpoint_id)
         await self._refresh()
 
     async def rotate(self, endpoint_id: str) -> Endpoint:
-        """A new secret first; the old ones sign beside it for ROTATION_MS. Raises NotFound."""
+        """A new secret first; the old ones sign beside it for ROTATION_MS. Raises NotFound, InvalidRequest."""
+        self._refuse_configured(endpoint_id)
         endpoint, now = await self.get(endpoint_id), self._clock.wall_ms()
         old = [replace(s, until=s.until or now + ROTATION_MS) for s in endpoint.secrets if not s.until or s.until > now]
         return await self._save(replace(endpoint, secrets=(Secret(new_webhook_secret()), *old)))
@@ -142,6 +142,10 @@ class Endpoints:
         endpoint = replace(await self.get(endpoint_id), enabled=True, disabled_reason=None)
         return await self._save(replace(endpoint, since=self._clock.wall_ms()))
 
+    def _refuse_configured(self, endpoint_id: str) -> None:
+        if endpoint_id in self._fixed:
+            raise InvalidRequest("This endpoint is set in the configuration.", code="endpoint_configured")
+
     async def _save(self, endpoint: Endpoint) -> Endpoint:
         await self._redis.hset(KEY, endpoint.id, endpoint.to_json())
         await self._refresh()
@@ -153,5 +157,13 @@ class Endpoints:
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
         stored = {e.id: e for e in map(Endpoint.from_json, rows.values())}
-        self._known = dict(sorted((self._fixed | stored).items()))
+        fixed = {id: _as_configured(one, stored.get(id)) for id, one in self._fixed.items()}
+        self._known = dict(sorted((stored | fixed).items()))
         self._read_at = self._clock.boot_ms()
+
+
+def _as_configured(fixed: Endpoint, stored: Endpoint | None) -> Endpoint:
+    """A configured endpoint with what has happened to it since; its URL and secret are the configuration's."""
+    if stored is None or stored.url != fixed.url:
+        return fixed
+    return replace(fixed, enabled=stored.enabled, disabled_reason=stored.disabled_reason, since=stored.since)

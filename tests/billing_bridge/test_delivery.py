@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.billing_bridge.delivery import (
@@ -38,12 +38,14 @@ def test_law8_ten_attempts_over_75_hours_then_dead() -> None:
     assert now - NOW == 75 * HOUR + 35 * 60_000 + 5_000
 
 
+@settings(deadline=None)
 @given(st.integers(0, 8), st.floats(0, 1))
 def test_jitter_only_lengthens_and_is_bounded(attempts: int, jitter: float) -> None:
     wait = attempted(Delivery(attempts), Answer(fault="connection"), NOW, jitter).next_at - NOW
     assert WEBHOOK_SCHEDULE_MS[attempts + 1] <= wait <= WEBHOOK_SCHEDULE_MS[attempts + 1] * (1 + JITTER)
 
 
+@settings(deadline=None)
 @given(st.integers(100, 599))
 def test_only_2xx_is_success_and_410_ends_it_at_once(status: int) -> None:
     delivery = attempted(Delivery(), Answer(status=status), NOW, 0.5)
@@ -78,6 +80,7 @@ def test_retry_after_as_seconds_or_as_a_date(header: str | None, expected: int |
     assert retry_after_ms(header, NOW) == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_retry_after_header_breaks_the_sender(header: str) -> None:
     wait = retry_after_ms(header, NOW)

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.billing_bridge import rendering
@@ -79,6 +79,7 @@ def test_r03_the_expert_sees_gross_commission_and_net_without_the_ambassador() -
     assert one.payment is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5_400), st.integers(1, 1_500), st.integers(0, 5_000))
 def test_law6_total_less_commission_is_net_on_every_receipt(seconds: int, unit_amount: int, bps: int) -> None:
     frozen = bill(((START, START + seconds * 1000),), unit_amount=unit_amount, free_ms=0)
@@ -225,6 +226,7 @@ def test_interruptions_stand_between_connected_spans_and_the_free_part_is_cut_of
 spans_of_time = st.lists(st.tuples(st.integers(1, 600_000), st.integers(0, 60_000)), max_size=8)
 
 
+@settings(deadline=None)
 @given(spans_of_time, st.integers(0, 900_000), st.integers(0, 60_000))
 def test_the_timeline_covers_start_to_end_and_splits_free_from_billed(
     steps: list[tuple[int, int]], free_ms: int, tail: int
@@ -272,6 +274,7 @@ def test_names_cannot_bring_markup_lines_or_braces() -> None:
     assert "{number}" in words.subject
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_plain_text_is_one_short_printable_line(text: str) -> None:
     line = plain(text)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -265,6 +265,9 @@ async def test_410_disables_the_endpoint_and_what_was_open_becomes_a_dead_letter
     assert {letter["sequence"] for letter in await bench.webhooks.dead_letters()} == {1, 2}
     after_restart = Endpoints(journal.redis, bench.clock, [configured(receiver.url, receiver.secret)])
     assert [one.enabled for one in await after_restart.list()] == [False]
+    changed = new_webhook_secret()
+    reconfigured = Endpoints(journal.redis, bench.clock, [configured(receiver.url, changed)])
+    assert [one.secrets[0].value for one in await reconfigured.list()] == [changed]
 
 
 async def test_retry_after_is_honoured(bench: Bench, receiver: Receiver) -> None:
@@ -382,8 +385,9 @@ async def test_endpoints_are_listed_removed_and_refused(bench: Bench, receiver: 
     await bench.endpoints.remove(made.id)
     with pytest.raises(NotFound):
         await bench.endpoints.get(made.id)
-    with pytest.raises(InvalidRequest):
-        await bench.endpoints.remove(configured(receiver.url, "").id)
+    for refused in (bench.endpoints.remove, bench.endpoints.rotate):
+        with pytest.raises(InvalidRequest):
+            await refused(configured(receiver.url, "").id)
     for url in ("ftp://example.com", "https://", "https://user:pass@example.com", "javascript:alert(1)"):
         with pytest.raises(InvalidRequest):
             await bench.endpoints.add(url)
@@ -392,6 +396,7 @@ async def test_endpoints_are_listed_removed_and_refused(bench: Bench, receiver: 
 # Size, and where events may not go
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40_000))
 def test_a_body_stays_under_20_kilobytes_and_is_the_same_every_time(text: str) -> None:
     event = {"id": "evt_1", "type": "a.b", "sequence": 1, "data": {"text": text}}
