@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
+from redis.exceptions import RedisError
 
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.journal import Claim, Journal
@@ -62,15 +63,16 @@ async def _claim(journal: Journal, queue: str, lease_ms: int, room: int) -> list
 async def _handle(handle: Callable[[Claim], Awaitable[None]], claim: Claim) -> None:
     try:
         await handle(claim)
-    except GatewayError as error:
-        log.warning("queue.put_off", queue=claim.queue, session=claim.session, code=error.code)
+    except (GatewayError, RedisError) as error:
+        code = error.code if isinstance(error, GatewayError) else "store_unavailable"
+        log.warning("queue.put_off", queue=claim.queue, session=claim.session, code=code)
     except Exception:
         log.exception("queue.failed", queue=claim.queue, session=claim.session)
 
 
 async def _listen(journal: Journal, wake: asyncio.Event) -> None:
     while True:
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(StoreUnavailable, RedisError):
             async for _session in journal.changes():
                 wake.set()
         await asyncio.sleep(AWAY_S)

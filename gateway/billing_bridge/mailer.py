@@ -32,7 +32,7 @@ from gateway.ids import new_secret
 from gateway.journal import NOW, Claim, Doc, Event, Journal
 
 QUEUE: Final = "mail"
-LEASE_MS: Final = 180_000  # two mails at the SMTP time-out, with room
+LEASE_MS: Final = 90_000  # two mails at the SMTP time-out, with room
 WAIT_MS: Final = 5_000  # a session whose payment is still moving is looked at again, though its owner also calls us
 DOCS: Final = ("session", "payment", "people", "receipts")
 UNDELIVERABLE: Final = "receipts:undeliverable"
