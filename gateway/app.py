@@ -22,7 +22,7 @@ from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
 from gateway.api.terms import Limits
 from gateway.billing_bridge import payment
-from gateway.billing_bridge.endpoints import Endpoint, Endpoints, Secret
+from gateway.billing_bridge.endpoints import Endpoints, configured
 from gateway.billing_bridge.mailer import Mailer, MailSettings
 from gateway.billing_bridge.pricing import minimum_charge
 from gateway.billing_bridge.receipt import Issuer
@@ -49,6 +49,7 @@ from gateway.tokens import Tokens
 log = structlog.get_logger(__name__)
 
 REDIS_WAIT_S: Final = 30.0
+CONNECTIONS: Final = 128
 STOP_S: Final = 5.0
 
 
@@ -90,11 +91,13 @@ class Gateway:
         self._settings = settings
         self._parts = AsyncExitStack()
         self._tasks = Tasks()
-        self.redis = aioredis.Redis.from_url(
+        # Blocking: with all connections in use the next command waits for one instead of failing.
+        pool = aioredis.BlockingConnectionPool.from_url(
             settings.redis.url.get_secret_value(),
-            socket_timeout=5, socket_connect_timeout=2, health_check_interval=15,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 2),
+            max_connections=CONNECTIONS, timeout=5, socket_timeout=5, socket_connect_timeout=2,
+            health_check_interval=15, retry=Retry(ExponentialBackoff(cap=0.5, base=0.02), 2),
         )  # fmt: skip
+        self.redis = aioredis.Redis.from_pool(pool)
         keys = Keys(settings.redis.partitions)
         self.journal = Journal(self.redis, keys, waitaof_ms=settings.redis.waitaof_ms)
         self.ledger = Ledger(self.redis, keys)
@@ -272,7 +275,7 @@ def bridge_settings(settings: Settings) -> BridgeSettings:
         minimum_minor={str(currency): amount for currency, amount in stripe.minimum_minor.items()},
         foreign_margin_bps=stripe.foreign_margin_bps,
         descriptor_prefix_length=stripe.descriptor_prefix_length,
-        return_url=f"{settings.server.public_url}/call",
+        return_url=f"{settings.server.public_url}/call?session={{session}}",
     )
 
 
@@ -292,7 +295,6 @@ def webhook_settings(settings: Settings) -> WebhookSettings:
 
 def endpoints(settings: Settings, redis: aioredis.Redis, clock: Clock) -> Endpoints:
     """Those of the configuration; more may be stored in Redis."""
-    configured = enumerate(settings.webhooks.endpoints)
     return Endpoints(
-        redis, clock, [Endpoint(f"we_{n}", e.url, (Secret(e.secret.get_secret_value()),)) for n, e in configured]
+        redis, clock, [configured(e.url, e.secret.get_secret_value()) for e in settings.webhooks.endpoints]
     )

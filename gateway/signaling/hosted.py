@@ -59,6 +59,8 @@ LINGER_MS: Final = 600_000
 # Longer than any session may be interrupted.
 ROOM_KEPT_S: Final = 86_400
 SPENT: Final = "gateway:spent:"
+# The hold was there and is gone: the card's bank let it go, or someone released it (5-money, end reasons).
+LOST_FUNDS: Final = frozenset({"failed", "due", "released"})
 
 
 @dataclass(slots=True)
@@ -425,6 +427,9 @@ class Hosted:
         if was.open and not self.record.open and self._over is None:
             await self._cut(End(self.record.end_reason or "ended_by_api", self.record.ended_at or 0))
             return
+        if self.docs.payment["status"] in LOST_FUNDS and self.record.funded and self.record.priced and self.record.open:
+            await self._end(End("funds_reached", self._host.now()))
+            return
         if self.record.funded != was.funded or self.record.limit_ms != was.limit_ms:
             await self._configure()
         if self.docs.payment["status"] != before.payment["status"] or self.record.status != was.status:
@@ -532,6 +537,7 @@ class Hosted:
         self.docs = await self._host.sessions.read(self.session)
         for role in [only] if only else ROLES:
             told = summary(self.docs, role)
+            told["may_continue"] = told.pop("continue")
             final = wire.Summary(**told) if told["billable_seconds"] is not None else None
             self.seats.send(role, wire.Ended(reason=self.record.end_reason or "", summary=final))
 
