@@ -197,7 +197,7 @@ class Agent:
         """The address is this leg's now. Newer credentials win at once: that is how an ICE restart takes over."""
         path.valid = True
         path.generation = max(path.generation, generation)
-        self.table.rows[path.address] = path
+        self.table.enter(path)
         self._unask(path)
         if self.selected is None or path.generation > self.selected.generation:
             self._select(path, now)
@@ -223,8 +223,7 @@ class Agent:
     def _invalidate(self, path: Path, now: int) -> None:
         path.valid = False
         path.to = None
-        if self.table.rows.get(path.address) is path:
-            del self.table.rows[path.address]
+        self.table.leave(path)
         if path is self.selected:
             self._deselect(path)
             valid = [other for other in self.paths.values() if other.valid]

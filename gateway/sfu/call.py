@@ -250,7 +250,7 @@ class Call:
         cut = self.cut()[0] if armed else 0
         for path, other in ((one, two), (two, one)):
             if path is not None:
-                path.to = other.address if armed and other is not None else None
+                path.to = other if armed else None
                 path.cut = cut
 
     def get_timer(self) -> int:

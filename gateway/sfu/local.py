@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 from weakref import WeakSet
 
@@ -19,6 +18,7 @@ from gateway.errors import RelayUnavailable
 from gateway.sfu import udp
 from gateway.sfu.port import CallConfig, Candidate, RelayPort, Report, Statistics
 from gateway.sfu.relay import Relay
+from gateway.sfu.shell import Shell
 
 FIRST_PRIORITY: Final = 2_130_706_431
 """Of a host candidate with the highest local preference (RFC 8445 section 5.1.2.1)."""
@@ -32,7 +32,12 @@ class LocalRelay(RelayPort):
         self._clock = clock
         self._readers: set[_Reader] = set()
         self._closed = False
-        self._shell = udp.UdpShell(relay, shell_socket, clock, self._publish)
+        self._shell = Shell(relay, [shell_socket], clock.boot_ms)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        for descriptor in self._shell.descriptors:
+            self._loop.add_reader(descriptor, self._readable, descriptor)
         _METRICS.relays.add(self)
 
     @classmethod
@@ -63,7 +68,7 @@ class LocalRelay(RelayPort):
         if self._closed:
             raise RelayUnavailable("the relay is closed")
         self._relay.configure(config, self._clock.boot_ms())
-        self._shell.touch()
+        self._touch()
 
     async def release(self, call: str) -> Report | None:
         for reader in self._readers:
@@ -93,17 +98,40 @@ class LocalRelay(RelayPort):
 
     def counters(self) -> Statistics:
         """`statistics`, without waiting; drops include datagrams that the kernel would not send."""
-        statistics = self._relay.statistics()
-        return replace(statistics, drops={**statistics.drops, **self._shell.failures})
+        return self._shell.statistics()
 
     async def close(self) -> None:
         """Close the socket; calls are cut, iterators of reports end. Idempotent."""
         if not self._closed:
             self._closed = True
+            for descriptor in self._shell.descriptors:
+                self._loop.remove_reader(descriptor)
+            if self._timer is not None:
+                self._timer.cancel()
             self._shell.close()
             _METRICS.relays.discard(self)
             for reader in self._readers:
                 reader.wake.set()
+
+    def _readable(self, descriptor: int) -> None:
+        self._shell.drain(descriptor)
+        self._touch()
+
+    def _touch(self) -> None:
+        if self._relay.has_reports:
+            self._publish()
+        at = self._relay.get_timer()
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return  # A timer that is too early costs one wake-up, re-arming for each packet would cost more.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(0, at - self._clock.boot_ms()) / 1000, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._shell.send_all(self._relay.handle_timer(self._clock.boot_ms()))
+        self._touch()
 
     def _publish(self) -> None:
         for report in self._relay.reports(self._clock.boot_ms()):

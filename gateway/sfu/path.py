@@ -1,14 +1,14 @@
 """One address of one leg: what it has proved, the challenges it owes an answer to, and its row for forwarding.
 
-A row is kept in a form that a kernel map could hold as well: key (the address), `to`, `cut`, `packets`, `octets`,
-`heard`. Times are milliseconds of the relay's clock.
+A row is kept in a form that a kernel map could hold as well: key (the address), `to` (the row it forwards to), `cut`,
+`packets`, `octets`, `heard`. Times are milliseconds of the relay's clock.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.sfu import stun
 from gateway.sfu.hold import Hold, Pool
@@ -52,12 +52,33 @@ class Challenge:
         self.sent_at = sent_at
 
 
+class Rows(Protocol):
+    """A shell's own index of the rows, by socket addresses as the kernel writes them (or, one day, a kernel map)."""
+
+    def enter(self, path: Path) -> None:
+        """The address is its leg's from now on; `path.wire` is the shell's to set."""
+
+    def leave(self, path: Path) -> None:
+        """It is no longer."""
+
+
+class NoRows:
+    """Of a relay whose shell asks for each datagram by its `Address`."""
+
+    def enter(self, path: Path) -> None: ...
+
+    def leave(self, path: Path) -> None: ...
+
+
 class Table:
     """What all legs of one relay share: rows by source address, challenges by transaction id, held octets, counters."""
 
-    __slots__ = ("asked", "challenges", "drops", "moves", "pool", "rows", "sent_octets", "sent_packets", "switches")
+    __slots__ = (
+        "asked", "challenges", "drops", "index", "moves", "pool", "rows", "sent_octets", "sent_packets", "switches",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.index: Rows = NoRows()
         self.switches = self.moves = 0
         self.sent_packets = self.sent_octets = 0
         self.drops: Counter[str] = Counter()
@@ -66,6 +87,18 @@ class Table:
         """Addresses that have not answered yet, newest claim of each."""
         self.pool = Pool()
         self.challenges: dict[bytes, Challenge] = {}
+
+    def enter(self, path: Path) -> None:
+        """The address is this path's now."""
+        if self.rows.get(path.address) is not path:
+            self.rows[path.address] = path
+            self.index.enter(path)
+
+    def leave(self, path: Path) -> None:
+        """The address is not this path's any more, if it was."""
+        if self.rows.get(path.address) is path:
+            del self.rows[path.address]
+            self.index.leave(path)
 
     def drop(self, reason: str, count: int = 1) -> None:
         """So many datagrams went nowhere."""
@@ -85,7 +118,7 @@ class Path:
     __slots__ = (
         "address", "agent", "answered_at", "checked", "cut", "dtls_at", "early", "generation", "heard", "interval",
         "local", "mark", "next_at", "nominated", "octets", "packets", "pending", "priority", "replies", "rtt_ms",
-        "streak", "theirs", "to", "tries", "valid",
+        "streak", "theirs", "to", "tries", "valid", "wire",
     )  # fmt: skip
 
     def __init__(self, agent: Agent, address: Address, local: Local) -> None:
@@ -96,7 +129,9 @@ class Path:
         self.theirs = ""
         """The caller's ufrag as that check named it."""
         # The row: destination while the gate is open, instant from which it must be looked at again, counters.
-        self.to: Address | None = None
+        self.to: Path | None = None
+        self.wire: Any = None
+        """What the shell needs to send here, kept with the row so that forwarding takes no second look-up."""
         self.cut = self.packets = self.octets = 0
         self.heard = NEVER
         # What the address has shown.

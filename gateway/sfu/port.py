@@ -143,6 +143,14 @@ class Statistics:
     answers: int = 0
     address_moves: int = 0
     held: int = 0
+    queue_drops: int = 0
+    """Datagrams that a full receive queue cost: the kernel's count, not part of `drops`."""
+    occupancy: tuple[int, ...] = ()
+    """At n: receive calls that brought fewer than 2^n messages, but not fewer than half as many."""
+    messages: int = 0
+    """Of all receive calls together; a message is a datagram or a train of them."""
+    trains_in: int = 0
+    trains_out: int = 0
 
 
 class RelayPort(Protocol):

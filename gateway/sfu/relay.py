@@ -17,7 +17,7 @@ from gateway.sfu import stun
 from gateway.sfu.agent import Agent
 from gateway.sfu.call import FAR, ORPHAN_MS, REPORT_MS, Call
 from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify
-from gateway.sfu.path import Challenge, Datagram, Local, Path, Table
+from gateway.sfu.path import Challenge, Datagram, Local, Path, Rows, Table
 from gateway.sfu.port import CallConfig, Candidate, Report, Statistics
 from gateway.sfu.stun import Address, Buffer, Message, StunError
 
@@ -45,6 +45,10 @@ class Relay:
         self._other_packets = self._other_octets = 0
         self._gone = [0, 0, 0, 0]
         """Of released calls: packets and octets received, packets and octets forwarded."""
+
+    def index_by(self, rows: Rows) -> None:
+        """Have a shell's own index follow the rows; before anything else happens."""
+        self._table.index = rows
 
     # --- desired state
 
@@ -123,7 +127,7 @@ class Relay:
         path.packets += 1
         path.octets += size
         path.heard = now
-        return to
+        return to.address
 
     def receive(self, data: Buffer, source: Address, now: int) -> list[Datagram]:
         """Take any datagram; what is to be sent because of it.
@@ -143,16 +147,23 @@ class Relay:
         if path is not None:
             self._keep_early(path, data, now)
             return []
-        self._other_packets += 1
-        self._other_octets += size
         out: list[Datagram] = []
-        if size > SIZE_LIMIT:
-            self._drop("oversize")
-        elif kind == STUN:
+        if kind == STUN and size <= SIZE_LIMIT:
+            self._other_packets += 1
+            self._other_octets += size
             self._stun(data, source, now, out)
         else:
-            self._drop("junk" if kind == JUNK else "unknown_source")
+            self.ignore(kind, size)
         return out
+
+    def ignore(self, kind: int, octets: int) -> None:
+        """`accept` for junk, and for media whose source the shell has looked up in vain: counted, no more."""
+        self._other_packets += 1
+        self._other_octets += octets
+        if octets > SIZE_LIMIT:
+            self._drop("oversize")
+        else:
+            self._drop("junk" if kind == JUNK else "unknown_source")
 
     def _stun(self, data: Buffer, source: Address, now: int, out: list[Datagram]) -> None:
         try:

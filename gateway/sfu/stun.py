@@ -14,8 +14,12 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Final
 
-Address = tuple[str, int] | tuple[str, int, int, int]
-"""A socket address as the operating system gives it: host and port first."""
+Address = tuple[str, int] | tuple[str, int, int]
+"""Host and port of a caller; third, when the relay has several sockets, the place of the one it is reached by.
+
+A caller that reaches two of our addresses from one of its own thus has two addresses here, and each is answered from
+where it was spoken to: browsers drop what comes from an address that they did not send to.
+"""
 
 Buffer = bytes | bytearray | memoryview
 

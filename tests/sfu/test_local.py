@@ -173,7 +173,7 @@ async def test_law4_the_cut_comes_by_the_relays_own_timer(relay: LocalRelay) -> 
 
 
 async def test_an_idle_relay_has_no_timer_and_an_absent_call_only_a_far_one(relay: LocalRelay) -> None:
-    assert relay._shell._timer is None
+    assert relay._timer is None
     await relay.configure(soon())
     assert relay._relay.get_timer() is not None
     assert relay._relay.get_timer() > CLOCK.boot_ms() + 60_000  # type: ignore[operator]

@@ -1,0 +1,288 @@
+"""Batched I/O: many datagrams a system call, whole trains of them a look-up (architecture, relay rule 7).
+
+A `Ring` receives up to SLOTS messages of its socket at once. Those that an armed row forwards are staged where they
+lie, in the `Outbox` of the socket that leads to their destination, and go out with one call; all else is handed to the
+core one by one. Neighbours with one source and one size leave as a train (UDP_SEGMENT), and trains that the kernel
+gathered (UDP_GRO) are forwarded as they came: one look-up, one route and one pass through the kernel for all of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import socket
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final
+
+from gateway.sfu import mmsg
+from gateway.sfu.demux import CLASSES, JUNK, MEDIA
+from gateway.sfu.path import Datagram, Path
+from gateway.sfu.relay import SIZE_LIMIT, Relay
+from gateway.sfu.sockaddr import family
+from gateway.sfu.stun import Address
+from gateway.sfu.udp import DRAIN, Figures, send
+
+SLOTS: Final = DRAIN
+TRAIN_SLOT: Final = 65_536
+PLAIN_SLOT: Final = 2_048
+TRAIN_OCTETS: Final = 65_000
+"""What leaves in one train at most; the kernel takes 65,507 octets, in at most 64 datagrams."""
+CONGESTED: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS})
+UNSEGMENTABLE: Final = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO})
+"""A train that fails so may pass in single datagrams: the path takes no datagram of that size whole, or the device
+cannot segment (EIO: it does no checksums)."""
+
+_MEDIA_BYTES: Final = bytes(first for first in range(256) if CLASSES[first] == MEDIA)
+
+
+class Outbox:
+    """Messages that wait to leave by one socket. `segments`: whether trains may; ends for good if the device cannot."""
+
+    def __init__(self, sock: socket.socket, figures: Figures, *, segments: bool) -> None:
+        self.socket, self.segments, self.figures = sock, segments, figures
+        self.family = family(sock)
+        self.staged = 0
+        self.rows: dict[int, Path] = {}
+        """Rows by the address of their name, to tell which destination failed."""
+        self._headers = mmsg.Words(SLOTS * mmsg.WORDS)
+        self.octets = self._headers.octets
+        _receive, self._send = mmsg.calls()
+        self._fileno = sock.fileno()
+
+    def flush(self) -> None:
+        """Send what is staged. What the kernel does not take is dropped and counted, as a network does."""
+        done, staged, address = 0, self.staged, self._headers.address
+        self.staged = 0
+        while done < staged:
+            sent = self._send(self._fileno, address + done * mmsg.HEADER_OCTETS, staged - done, socket.MSG_DONTWAIT)
+            done += sent if sent > 0 else self._failed(mmsg.errno(), done, staged)
+
+    def _failed(self, error: int, at: int, staged: int) -> int:
+        """The message `at` did not go; how many messages are dealt with by this."""
+        if error in CONGESTED:
+            self.figures.failures["send_full"] += sum(len(self._datagrams(place)) for place in range(at, staged))
+            return staged - at
+        words = self._words(at)
+        if error in UNSEGMENTABLE and words[mmsg.CONTROL_SIZE]:
+            self._narrow(error, words[mmsg.NAME])
+            to = self.family.address(self.family.key(mmsg.octets(words[mmsg.NAME], self.family.size)))
+            for datagram in self._datagrams(at):
+                send(self.socket, datagram, to, self.figures)
+        else:
+            self.figures.failures["send_failed"] += len(self._datagrams(at))
+        return 1
+
+    def _narrow(self, error: int, name: int) -> None:
+        """No more trains to this destination; to none when it is the device that cannot make them."""
+        if error == errno.EIO:
+            self.segments = False
+        failed = self.rows.get(name)
+        for row in list(self.rows.values()) if not self.segments else [failed] if failed is not None else []:
+            row.wire = (*row.wire[:2], False)
+
+    def _words(self, at: int) -> memoryview:
+        return self._headers.words[at * mmsg.WORDS : (at + 1) * mmsg.WORDS]
+
+    def _datagrams(self, at: int) -> list[bytes]:
+        """What a staged message consists of."""
+        words = self._words(at)
+        pieces = mmsg.pieces(words[mmsg.PIECES], words[mmsg.PIECE_COUNT])
+        if not words[mmsg.CONTROL_SIZE]:
+            return pieces
+        size, data = mmsg.segment_size(words[mmsg.CONTROL]), b"".join(pieces)
+        return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+class Names:
+    """Room for the names of destinations, at addresses that stay while their rows live."""
+
+    CHUNK: Final = 256
+    OCTETS: Final = 32
+
+    def __init__(self) -> None:
+        self._free: list[tuple[int, memoryview]] = []
+        self._used: dict[int, tuple[int, memoryview]] = {}
+
+    def put(self, name: bytes) -> int:
+        """Address of a copy of `name`."""
+        if not self._free:
+            chunk = mmsg.Words(self.CHUNK * self.OCTETS // 8)
+            starts = range(0, self.CHUNK * self.OCTETS, self.OCTETS)
+            self._free = [(chunk.address + start, chunk.octets[start : start + self.OCTETS]) for start in starts]
+        place = self._free.pop()
+        place[1][: len(name)] = name
+        self._used[place[0]] = place
+        return place[0]
+
+    def give(self, address: int) -> None:
+        self._free.append(self._used.pop(address))
+
+
+class Ring:
+    """One socket's receiving half; see the module. `outboxes`: of all sockets, its own at `place`."""
+
+    def __init__(
+        self, place: int, outboxes: Sequence[Outbox], relay: Relay, now: Callable[[], int],
+        answer: Callable[[list[Datagram]], None], *, trains: bool,
+    ) -> None:  # fmt: skip
+        self.rows: dict[Hashable, Path] = {}
+        """Rows of addresses that are valid by this socket, by their names' keys."""
+        self._outboxes, self._outbox, self._place = outboxes, outboxes[place], place
+        self._relay, self._now, self._answer = relay, now, answer
+        self._family, self._figures = self._outbox.family, self._outbox.figures
+        self.trains = trains and self._outbox.segments and mmsg.set_trains(self._outbox.socket, on=True)
+        self._receive, _send = mmsg.calls()
+        self._fileno = self._outbox.socket.fileno()
+        self._lay_out(TRAIN_SLOT if self.trains else PLAIN_SLOT)
+
+    def _lay_out(self, slot: int) -> None:
+        """Reserve everything once. Pages of the big slots cost memory only when a train has touched them."""
+        self._memory = mmap.mmap(-1, SLOTS * slot)
+        base = mmsg.address_of(self._memory)
+        self._slot, self._buffer = slot, memoryview(self._memory)
+        stride = self._family.stride
+        self._headers, self._names = mmsg.Words(SLOTS * mmsg.WORDS), mmsg.Words(SLOTS * stride // 8)
+        self._controls, self._full = mmsg.Words(SLOTS * mmsg.CONTROL_OCTETS // 8), mmsg.Words(SLOTS)
+        self._in, self._out = mmsg.Words(SLOTS * 2), mmsg.Words(SLOTS * 2)
+        room = mmsg.CONTROL_OCTETS if self.trains else 0
+        for at in range(SLOTS):
+            self._in.words[2 * at], self._in.words[2 * at + 1] = base + at * slot, slot
+            self._out.words[2 * at] = base + at * slot
+            self._full.words[at] = room
+            mmsg.HEADER.pack_into(
+                self._headers.octets, at * mmsg.HEADER_OCTETS,
+                self._names.address + at * stride, self._family.size, self._in.address + at * mmsg.PIECE_OCTETS, 1,
+                self._controls.address + at * mmsg.CONTROL_OCTETS, room,
+            )  # fmt: skip
+        self._segments = self._controls.octets.cast("I")[4::6]
+
+    def drain(self) -> int:
+        """One batch: receive, forward, answer. How many messages came; 0 when nothing waits."""
+        count = self._receive(self._fileno, self._headers.address, SLOTS, socket.MSG_DONTWAIT, None)
+        if count <= 0:
+            if count < 0 and mmsg.errno() not in CONGESTED:
+                self._figures.failures["receive_failed"] += 1
+            return 0
+        # Read after the datagrams were, so that none that waited across a deadline passes (law 4).
+        now = self._now()
+        self._figures.count(count)
+        words, end = self._headers.words, count * mmsg.WORDS
+        lengths = words[mmsg.LENGTH : end : mmsg.WORDS]
+        self._out.words[1 : 2 * count : 2] = lengths
+        sizes, keys = lengths.tolist(), self._family.keys(self._names.octets, count)
+        segments = sizes
+        if self.trains:
+            controls = words[mmsg.CONTROL_SIZE : end : mmsg.WORDS]
+            segments = self._read_segments(sizes, controls.tolist())
+            controls[:] = self._full.words[:count]
+        declined = (self._stage if segments is sizes else self._stage_trains)(keys, sizes, segments, now)
+        for outbox in self._outboxes:
+            if outbox.staged:
+                outbox.flush()
+        for at in declined:
+            self._hand_over(at, keys[at], sizes[at], segments[at], now)
+        if self.trains and not self._outbox.segments:
+            self._end_trains()
+        return count
+
+    def _read_segments(self, sizes: list[int], controls: list[int]) -> list[int]:
+        """Size of the datagrams in each message: its own if it is but one."""
+        if not any(controls):
+            return sizes
+        told = self._segments[: len(sizes)].tolist()
+        return [min(t, size) if c and t else size for t, size, c in zip(told, sizes, controls, strict=True)]
+
+    def _stage(self, keys: Sequence[Hashable], sizes: list[int], _segments: list[int], now: int) -> list[int]:
+        """Stage single datagrams that armed rows forward, neighbours as trains; which ones are for the core."""
+        declined: list[int] = []
+        find, pack, pieces, count = self.rows.get, mmsg.HEADER.pack_into, self._out.address, len(sizes)
+        firsts = bytes(self._buffer[: count * self._slot : self._slot])
+        strange = firsts.translate(None, _MEDIA_BYTES)
+        ends = [*keys, None]
+        at = 0
+        while at < count:
+            key, size, end = keys[at], sizes[at], at + 1
+            while ends[end] == key and sizes[end] == size:
+                end += 1
+            if ends[end] == key and 0 < sizes[end] < size:
+                end += 1  # The last of a train may be shorter.
+            path = find(key)
+            if (
+                path is None
+                or (to := path.to) is None
+                or now >= path.cut
+                or not 0 < size <= SIZE_LIMIT
+                or (strange and firsts[at:end].translate(None, _MEDIA_BYTES))
+            ):
+                declined += range(at, end)
+            else:
+                outbox, name, whole = to.wire
+                number = end - at
+                path.packets += number
+                path.octets += size if number == 1 else sum(sizes[at:end])
+                path.heard = now
+                if number == 1:
+                    pack(outbox.octets, outbox.staged * 64, name, 32, pieces + at * 16, 1, 0, 0)
+                    outbox.staged += 1
+                elif whole and number * size <= TRAIN_OCTETS:
+                    control = _CONTROLS.address + size * mmsg.CONTROL_OCTETS
+                    pack(outbox.octets, outbox.staged * 64, name, 32, pieces + at * 16, number, control, 24)
+                    outbox.staged += 1
+                    self._figures.trains_out += 1
+                else:
+                    for place in range(at, end):
+                        pack(outbox.octets, outbox.staged * 64, name, 32, pieces + place * 16, 1, 0, 0)
+                        outbox.staged += 1
+            at = end
+        return declined
+
+    def _stage_trains(self, keys: Sequence[Hashable], sizes: list[int], segments: list[int], now: int) -> list[int]:
+        """Stage trains that armed rows forward, each as it came; which messages are for the core."""
+        declined: list[int] = []
+        find, pack, pieces, buffer = self.rows.get, mmsg.HEADER.pack_into, self._out.address, self._buffer
+        for at, (key, size, segment) in enumerate(zip(keys, sizes, segments, strict=True)):
+            path, start = find(key), at * self._slot
+            if (
+                path is None
+                or (to := path.to) is None
+                or now >= path.cut
+                or not 0 < segment <= SIZE_LIMIT
+                or bytes(buffer[start : start + size : segment]).translate(None, _MEDIA_BYTES)
+                or not (to.wire[2] or segment == size)
+            ):
+                declined.append(at)
+                continue
+            outbox, name, _whole = to.wire
+            control = 0 if segment == size else _CONTROLS.address + segment * mmsg.CONTROL_OCTETS
+            pack(outbox.octets, outbox.staged * 64, name, 32, pieces + at * 16, 1, control, 24 if control else 0)
+            outbox.staged += 1
+            self._figures.trains_in += segment < size
+            path.packets += -(-size // segment)
+            path.octets += size
+            path.heard = now
+        return declined
+
+    def _hand_over(self, at: int, key: Hashable, size: int, segment: int, now: int) -> None:
+        """Give a message to the core, datagram by datagram. A stranger's costs no more than the look-up it had."""
+        start, known = at * self._slot, key in self.rows
+        source: Address | None = None
+        for offset in range(0, size or 1, segment or 1):
+            data = self._buffer[start + offset : start + min(offset + segment, size)]
+            kind = CLASSES[data[0]] if size else JUNK
+            if kind == JUNK or (kind == MEDIA and not known):
+                self._relay.ignore(kind, len(data))
+                continue
+            source = source or self._source(key)
+            self._answer(self._relay.accept(data, source, now))
+
+    def _source(self, key: Hashable) -> Address:
+        host, port = self._family.address(key)
+        return (host, port, self._place) if self._place else (host, port)
+
+    def _end_trains(self) -> None:
+        """What cannot leave as a train should not come as one."""
+        self.trains = mmsg.set_trains(self._outbox.socket, on=False)
+        self._headers.words[mmsg.CONTROL_SIZE :: mmsg.WORDS] = mmsg.Words(SLOTS).words
+
+
+_CONTROLS: Final = mmsg.segment_controls(SIZE_LIMIT)
