@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.web.room import Room
 
@@ -21,6 +21,10 @@ FLAGS = [
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
 ]
+
+# A machine that runs other tests beside these starves a browser for seconds.
+PATIENCE_MS = 15_000
+expect.set_options(timeout=PATIENCE_MS)
 
 Visit = Callable[..., Awaitable[Page]]
 
@@ -49,7 +53,7 @@ async def visit(browser: Browser, room: Room) -> AsyncIterator[Visit]:
         # No service may hold the policy back: a violation of it is an error of the test.
         context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         contexts.append(context)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         if script:
             await context.add_init_script(script)
         page = await context.new_page()

@@ -33,7 +33,7 @@ async def picture(page: Page) -> None:
     await holds(page, f"({RECEIVED})('video').then((packets) => packets > {before})")
 
 
-async def holds(page: Page, expression: str, seconds: float = 10) -> None:
+async def holds(page: Page, expression: str, seconds: float = 15) -> None:
     """Waits for something in the page. (Playwright's own wait needs `eval`, which the page's policy forbids.)"""
     async with asyncio.timeout(seconds):
         while not await page.evaluate(expression):
@@ -55,7 +55,7 @@ async def signs(page: Page) -> list[str]:
     return list(await page.evaluate("parley.sas.symbols.map(({ name }) => name)"))
 
 
-async def until(condition: Any, seconds: float = 10) -> None:
+async def until(condition: Any, seconds: float = 15) -> None:
     """Waits for something in the test's own server."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -1407,13 +1407,14 @@ export class Call extends EventTarget {
   async #look() {
     const link = this.#link;
     if (!link || this.state === "replaced") return;
-    const reading = await this.#gauge.read(link.pc);
+    // Chromium keeps the certificates of the first report, so one before DTLS is done would hide the peer's for good.
+    const reading = link.connectedAt === null ? null : await this.#gauge.read(link.pc);
     if (link !== this.#link) return;
     const now = performance.now();
-    this.#count(reading, now);
+    if (reading) this.#count(reading, now);
     this.#judge(link, now);
     this.#settle();
-    if (now - this.#statsAt >= STATS_MS && link.connectedAt !== null) this.#report(reading, now);
+    if (reading && now - this.#statsAt >= STATS_MS) this.#report(reading, now);
   }
 
   #count({ received }, now) {
