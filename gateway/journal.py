@@ -214,7 +214,12 @@ class Journal:
         pipe = self.redis.pipeline(transaction=False)
         await script(keys=keys, args=args, client=pipe)
         pipe.execute_command("WAITAOF", 1, 0, self._waitaof_ms)
-        result, (local, _replicas) = await pipe.execute()
+        # With errors as values: raised, the pipeline wraps them in words of its own, and a conflict looks like an outage.
+        result, confirmed = await pipe.execute(raise_on_error=False)
+        for answer in (result, confirmed):
+            if isinstance(answer, Exception):
+                raise answer
+        local, _replicas = confirmed
         if local < 1:
             raise StoreUnavailable("The session store did not confirm the write on disk.")
         return result

@@ -78,6 +78,15 @@ async def test_a_durable_commit_is_confirmed_by_the_append_only_file(journal: Jo
     assert docs["session"].body == {"x": "é"}
 
 
+async def test_a_refused_durable_commit_says_why(journal: Journal) -> None:
+    with pytest.raises(Conflict) as caught:
+        await journal.commit("ses_1", {"session": (3, {})}, durable=True)
+    assert caught.value.code == "version_conflict"
+    with pytest.raises(Conflict) as caught:
+        await journal.commit("ses_1", {"session": (0, {})}, fence=Fence(1, "node-a"), durable=True)
+    assert caught.value.code == "fenced"
+
+
 async def test_changes_are_told(journal: Journal) -> None:
     changes = journal.changes()
     heard = asyncio.create_task(anext(changes))
