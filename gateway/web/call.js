@@ -27,6 +27,8 @@ const live = () => call && ["joining", "waiting", "connecting", "connected", "re
 // -------------------------------------------------------------------------------------------------------- entering
 
 async function enter() {
+  // The bank sends the client back here, in the tab that the lobby opened for it.
+  if (!secret && new URLSearchParams(location.search).has("session")) return view.problem("bank_done");
   if (!secret) return view.problem("link_invalid");
   try {
     await open(await Call.enter(secret));

@@ -77,6 +77,7 @@ export function announce(text) {
 const ICONS = {
   link_invalid: "link",
   link_expired: "clock",
+  bank_done: "check",
   session_ended: "check",
   unreachable: "cloud",
   replaced: "screens",
@@ -94,7 +95,7 @@ export function problem(code, message, action) {
     $("problem-action").textContent = action.text;
     $("problem-action").onclick = action.run;
   }
-  status($("problem-title").textContent, "bad");
+  status($("problem-title").textContent, code === "bank_done" ? "" : "bad");
   show("problem");
 }
 

@@ -270,6 +270,7 @@ class Room:
         seat.ufrag = ufrag
         sdp = self.tamper(self.relay.rewrite(message["sdp"], peer), peer)
         out = {"type": "description", "sdp": sdp, "kind": message["kind"], "generation": self._generation(peer)}
+        out["number"] = message["number"]
         await self.say(peer, out)
 
     async def say(self, role: str, message: dict[str, Any]) -> None:

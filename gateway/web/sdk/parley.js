@@ -547,6 +547,7 @@ class Link extends EventTarget {
   #wanted = false;
   #print = null;
   #inFlight = null;
+  #offers = 0;
   #here = false;
   #closed = false;
 
@@ -600,20 +601,20 @@ class Link extends EventTarget {
     });
   }
 
-  receive({ sdp, kind, generation }) {
+  receive({ sdp, kind, generation, number = null }) {
     return this.#run(async () => {
       if (!generation || !this.fits(generation)) return;
       this.#pin(fingerprintOf(sdp));
       this.follow(generation);
-      if (kind === "answer") await this.#answered(sdp);
-      else if (kind === "offer") await this.#offered(sdp);
+      if (kind === "answer") await this.#answered(sdp, number);
+      else if (kind === "offer") await this.#offered(sdp, number);
     });
   }
 
   /** After a new socket: the description of which the gateway may know nothing goes out again. */
   repeat() {
     const last = this.#inFlight;
-    if (last && (last.type === "offer" || performance.now() - last.at < ANSWER_LOST_MS)) this.#describe(last);
+    if (last && (last.type === "offer" || performance.now() - last.at < ANSWER_LOST_MS)) this.#describe(last, last.number);
     this.sas.repeat();
   }
 
@@ -636,16 +637,18 @@ class Link extends EventTarget {
     await this.pc.setLocalDescription();
     this.#wanted = false;
     this.startedAt ??= performance.now();
-    this.#describe(this.pc.localDescription);
+    this.#offers += 1;
+    this.#describe(this.pc.localDescription, this.#offers);
   }
 
-  async #answered(sdp) {
-    if (this.pc.signalingState !== "have-local-offer") return;
+  /** An answer to an offer that we have replaced since says nothing about the present one. */
+  async #answered(sdp, number) {
+    if (this.pc.signalingState !== "have-local-offer" || (number !== null && number !== this.#offers)) return;
     await this.pc.setRemoteDescription({ type: "answer", sdp });
     this.#inFlight = null;
   }
 
-  async #offered(sdp) {
+  async #offered(sdp, number) {
     // Perfect negotiation: on glare the impolite side's offer stands, and the polite side rolls back its own.
     if (this.pc.signalingState !== "stable" && !this.polite) return;
     await this.pc.setRemoteDescription({ type: "offer", sdp });
@@ -653,14 +656,13 @@ class Link extends EventTarget {
     this.#wanted = false;
     await this.pc.setLocalDescription();
     this.startedAt ??= performance.now();
-    this.#describe(this.pc.localDescription);
+    this.#describe(this.pc.localDescription, number);
   }
 
-  #describe({ type, sdp }) {
-    this.send({ type: "description", sdp, kind: type, generation: this.generation });
-    this.#inFlight = { type, sdp, at: performance.now() };
+  #describe({ type, sdp }, number) {
+    this.send({ type: "description", sdp, kind: type, generation: this.generation, number });
+    this.#inFlight = { type, sdp, number, at: performance.now() };
   }
-
 
   #pin(print) {
     if (this.#print !== null && this.#print !== print) throw new ParleyError("bad_fingerprint", { fatal: true });
