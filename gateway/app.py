@@ -36,6 +36,7 @@ from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.meter.sweeper import Sweeper
+from gateway.meter.usage_file import UsageFile
 from gateway.money import CURRENCIES
 from gateway.nodes import Node, RedisClock
 from gateway.sessions import Changes, Rules, Sessions
@@ -100,9 +101,9 @@ class Gateway:
         self.redis = aioredis.Redis.from_pool(pool)
         keys = Keys(settings.redis.partitions)
         self.journal = Journal(self.redis, keys, waitaof_ms=settings.redis.waitaof_ms)
-        self.ledger = Ledger(self.redis, keys)
         self.clock = RedisClock()
         self.node = Node(self.redis, self.clock, info={"version": __version__})
+        self.ledger = Ledger(self.redis, keys, settling=lambda: self.node.settling)
 
     @classmethod
     async def start(
@@ -177,7 +178,8 @@ class Gateway:
         )
         self._parts.push_async_callback(self._relay.close)
         host = Host(
-            sessions, self.ledger, self._relay, self.node, tokens, timers, flush_ms=settings.session.flush_ms
+            sessions, self.ledger, self._relay, self.node, tokens, timers, flush_ms=settings.session.flush_ms,
+            file=UsageFile(settings.meter.journal) if settings.meter.journal else None,
         )  # fmt: skip
         self._tasks.start("host", host.run)
         sweeper = Sweeper(

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_S: Final = 1.0
 # Shorter, and a slow second of Redis gets a live node's sessions claimed; longer, and callers wait (6-media, rule c).
 SILENT_MS: Final = 3_000
+# After Redis was away nobody's heartbeat and no lease says anything; for one lease only a session's last owner may act.
+SETTLE_MS: Final = 5_000
 REGISTRY: Final = "gateway:nodes"
 
 
@@ -65,6 +67,8 @@ class Node:
     def __init__(self, redis: aioredis.Redis, clock: RedisClock, *, info: dict[str, Any] | None = None) -> None:
         self._redis, self.clock, self._info = redis, clock, info or {}
         self.nonce = new_secret("n", 9).replace(":", "")
+        self._beat_at: int | None = None
+        self._settled_at = 0
 
     async def beat(self) -> None:
         """One heartbeat: read Redis's clock, tell that we live. Raises RedisError."""
@@ -74,6 +78,15 @@ class Node:
         self.clock.learn(Sample(seconds * 1000 + micros / 1000, (before + after) / 2, (after - before) / 2))
         told = json.dumps({**self._info, "at": self.clock.wall_ms()})
         await self._redis.execute_command("HSET", REGISTRY, self.nonce, told)
+        if self._beat_at is not None and after - self._beat_at > SILENT_MS:
+            self._settled_at = after + SETTLE_MS
+        self._beat_at = after
+
+    @property
+    def settling(self) -> bool:
+        """Redis is away for us, or has only just come back: what it says of other nodes may be older than it looks."""
+        boot = self.clock.boot_ms()
+        return boot < self._settled_at or (self._beat_at is not None and boot - self._beat_at > SILENT_MS)
 
     async def run(self) -> None:
         """Beat until cancelled; Redis being away is waited out."""
@@ -89,7 +102,7 @@ class Node:
 
     async def gone(self, nonce: str) -> bool:
         """Whether another node's heartbeat has stopped, so that its sessions may be claimed."""
-        if nonce == self.nonce:
+        if nonce == self.nonce or self.settling:
             return False
         told = await self._redis.execute_command("HGET", REGISTRY, nonce)
         return told is None or self.clock.wall_ms() - int(json.loads(told)["at"]) > SILENT_MS

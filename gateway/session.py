@@ -263,7 +263,7 @@ def _move(record: SessionRecord, trigger: Trigger) -> tuple[SessionRecord, list[
     target = TRANSITIONS.get((record.status, trigger))
     if target is None:
         raise Conflict(f"A session that is {record.status} cannot {trigger}.", code="session_state")
-    first = target == "live" and record.started_at is None
+    first = target == "live" and record.status != "interrupted"
     record = replace(record, status=target)
     name = "session.started" if first else "session.resumed" if target == "live" else f"session.{target}"
     return record, [(name, summary(record))]
@@ -313,6 +313,13 @@ def together(record: SessionRecord, at: int) -> Step:
         return unchanged(record)
     moved, told = _move(record, "together")
     return Step(replace(moved, started_at=record.started_at or at), tuple(told))
+
+
+def remembered(stored: SessionRecord, own: SessionRecord) -> SessionRecord:
+    """The stored record with the start that its owner knows of: Redis may have lost it with its last second."""
+    if stored.started_at is not None or own.started_at is None:
+        return stored
+    return replace(stored, started_at=own.started_at)
 
 
 def apart(record: SessionRecord) -> Step:

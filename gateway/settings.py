@@ -120,6 +120,10 @@ class Session(Group):
         return self
 
 
+class Meter(Group):
+    journal: Path | None = None
+
+
 class Stripe(Group):
     api_key: SecretStr
     api_base: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$")
@@ -209,6 +213,7 @@ class Settings(BaseSettings):
     media: Media
     redis: Redis = Field(default_factory=Redis)
     session: Session = Field(default_factory=Session)
+    meter: Meter = Field(default_factory=Meter)
     stripe: Stripe
     mail: Mail = Field(default_factory=Mail)
     issuer: Issuer = Field(default_factory=Issuer)

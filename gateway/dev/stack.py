@@ -141,7 +141,7 @@ async def stack(options: DevOptions, say: Callable[[str], None] = print) -> Asyn
             )
         )
         say(f"mail {mailbox.url}")
-        settings = Settings.load(options.config, _overrides(options, keys, valkey_url, sandbox.url, mailbox))
+        settings = Settings.load(options.config, _overrides(options, keys, valkey_url, sandbox.url, mailbox, data_dir))
         marketplace = Marketplace(_market(options, keys, sandbox.url, mailbox, data_dir))
         await marketplace.start()
         gateway = await Gateway.start(settings, with_bridge=True, extra_routes=marketplace.routes())
@@ -191,7 +191,7 @@ async def _sandbox(options: DevOptions, keys: DevKeys, data_dir: Path) -> AsyncI
 
 
 def _overrides(
-    options: DevOptions, keys: DevKeys, valkey_url: str | None, stripe_url: str, mailbox: Mailbox
+    options: DevOptions, keys: DevKeys, valkey_url: str | None, stripe_url: str, mailbox: Mailbox, data_dir: Path
 ) -> dict[str, Any]:
     """What the stack itself decides; all else may come from the file and the environment."""
     groups: dict[str, Any] = {
@@ -203,6 +203,7 @@ def _overrides(
             "public_url": options.public_url,
         },
         "media": {"host": options.host, "port": options.media_port, "advertise": [_reachable(options.host)]},
+        "meter": {"journal": str(data_dir / "usage.jsonl")},
         # Real keys in the environment are not touched: this stack must never move real money.
         "stripe": {
             "api_key": keys.stripe_api_key,

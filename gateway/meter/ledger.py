@@ -2,14 +2,16 @@
 
 The lease of a session is a hash {epoch, owner, until, usage, final, high}: `epoch` rises with every owner and never
 expires, `until` is Redis time, `usage` counts changes of the ledger, `high` is the latest Redis time seen, so that a
-step back of its clock moves nothing back (6-media, Owners and clocks).
+step back of its clock moves nothing back (6-media, Owners and clocks). Beside it `epochs` holds, for each epoch, when
+it was acquired, and the highest sequence of its flushes (`EPOCH:seq`): what a hung Redis executes late, after its
+writer has long written anew, changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -29,13 +31,15 @@ local high = tonumber(redis.call('HGET', KEYS[1], 'high') or '0')
 if high > now then now = high end
 """
 
-# KEYS: lease, epochs. ARGV: owner, lease ms, '1' if the caller knows that the owner is gone
+# KEYS: lease, epochs. ARGV: owner, lease ms, '1' if the caller knows that the owner is gone, '1' if Redis has only just
+# come back: then a lease that ran out meanwhile says nothing about its owner.
 ACQUIRE = (
     _NOW
     + """
 local lease = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'until', 'final')
 if lease[4] then return {err = 'FINAL'} end
-if lease[2] and lease[2] ~= '' and lease[2] ~= ARGV[1] and tonumber(lease[3]) > now and ARGV[3] ~= '1' then
+if lease[2] and lease[2] ~= '' and lease[2] ~= ARGV[1] and ARGV[3] ~= '1'
+  and (tonumber(lease[3]) > now or ARGV[4] == '1') then
   return {err = 'HELD'}
 end
 local epoch = tonumber(lease[1] or '0')
@@ -49,38 +53,67 @@ return {epoch, tonumber(redis.call('HGET', KEYS[2], tostring(epoch))), now}
 """
 )
 
-# KEYS: lease, epochs, usage. ARGV: epoch, owner, lease ms ('' leaves the lease alone), then number, start, end, ...
-# Rows of an older epoch are accepted until the session is final, clipped to that epoch's time.
-FLUSH = (
-    _NOW
-    + """
-local lease = redis.call('HMGET', KEYS[1], 'epoch', 'owner', 'final')
-if lease[3] then return {err = 'FINAL'} end
-local from = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or 'nan')
-if from ~= from then return {err = 'FENCED'} end
-local mine = lease[1] == ARGV[1]
-if mine and lease[2] ~= ARGV[2] then return {err = 'FENCED'} end
-local to = now
-if not mine then
-  local following = tonumber(redis.call('HGET', KEYS[2], tostring(tonumber(ARGV[1]) + 1)) or tostring(now))
-  if following < to then to = following end
+# KEYS: lease, epochs, usage of each session. ARGV: lease ms, then for each session: epoch, owner, acquired at, sequence
+# ('' = none), '1' to renew the lease, number of rows, and of each row number, start, end.
+# Answers code, ms by which its latest row was ahead of Redis's clock, and version of the ledger, for each session.
+# Rows of an older epoch are accepted until the session is final, clipped to that epoch's time. An epoch that is the
+# next after the one stored was lost with Redis's last second: nobody else can have had it, so it is put back.
+FLUSH = """
+local t = redis.call('TIME')
+local clock = t[1] * 1000 + math.floor(t[2] / 1000)
+local answers, a = {}, 2
+local function text(number) return string.format('%.0f', number) end
+local function write(k, epoch, owner, since, sequence, renew, first, last)
+  local lease = redis.call('HMGET', KEYS[k], 'epoch', 'owner', 'final', 'high', 'usage')
+  if lease[3] then return 'FINAL', 0, 0 end
+  local now = math.max(clock, tonumber(lease[4] or '0'))
+  local known = redis.call('HMGET', KEYS[k + 1], epoch, epoch .. ':seq')
+  local code, from = 'OK', tonumber(known[1] or 'nan')
+  if from ~= from then
+    if tonumber(epoch) ~= tonumber(lease[1] or '0') + 1 then return 'FENCED', 0, 0 end
+    code, from = 'RESTORED', math.min(tonumber(since), now)
+    lease[1], lease[2] = epoch, owner
+    redis.call('HSET', KEYS[k], 'epoch', epoch, 'owner', owner, 'until', '0')
+    redis.call('HSET', KEYS[k + 1], epoch, text(from))
+  end
+  if lease[1] == epoch and lease[2] ~= owner and lease[2] ~= '' then return 'FENCED', 0, 0 end
+  local mine, to = lease[1] == epoch and lease[2] == owner, now
+  if lease[1] ~= epoch then
+    local following = redis.call('HGET', KEYS[k + 1], tostring(tonumber(epoch) + 1))
+    to = math.min(now, tonumber(following or now))
+  end
+  local usage, ahead = tonumber(lease[5] or '0'), 0
+  if sequence ~= '' and tonumber(known[2] or '0') > tonumber(sequence) then return 'STALE', 0, usage end
+  if last >= first then
+    local rows = {}
+    for i = first, last, 3 do
+      local s, e = math.max(tonumber(ARGV[i + 1]), from), tonumber(ARGV[i + 2])
+      if e > to then ahead = math.max(ahead, e - to); e = to end
+      rows[#rows + 1] = epoch .. ':' .. owner .. ':' .. ARGV[i]
+      rows[#rows + 1] = text(s) .. ':' .. text(math.max(s, e))
+    end
+    redis.call('HSET', KEYS[k + 2], unpack(rows))
+    if sequence ~= '' then redis.call('HSET', KEYS[k + 1], epoch .. ':seq', sequence) end
+    usage = usage + 1
+  end
+  if mine and renew == '1' then
+    redis.call('HSET', KEYS[k], 'until', text(now + ARGV[1]), 'high', text(now), 'usage', text(usage))
+  elseif last >= first then
+    redis.call('HSET', KEYS[k], 'usage', text(usage))
+  end
+  if not mine then return 'FORMER', 0, usage end
+  return code, ahead, usage
 end
-local clipped = 0
-for i = 4, #ARGV, 3 do
-  local s, e = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  if s < from then s = from end
-  if e > to then clipped = math.max(clipped, e - to); e = to end
-  if e < s then e = s end
-  redis.call('HSET', KEYS[3], ARGV[1] .. ':' .. ARGV[2] .. ':' .. ARGV[i],
-    string.format('%.0f:%.0f', s, e))
+for k = 1, #KEYS, 3 do
+  local first = a + 6
+  local last = first + 3 * tonumber(ARGV[a + 5]) - 1
+  local code, ahead, usage =
+    write(k, ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], first, last)
+  answers[k], answers[k + 1], answers[k + 2] = code, ahead, usage
+  a = last + 1
 end
-if #ARGV > 3 then redis.call('HINCRBY', KEYS[1], 'usage', 1) end
-if mine and ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now + ARGV[3]), 'high', string.format('%.0f', now))
-end
-return {clipped, now, mine and 1 or 0}
+return answers
 """
-)
 
 # KEYS: lease. ARGV: epoch, owner
 RELEASE = """
@@ -128,6 +161,31 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """What one owner wants in the ledger of one session: rows by number. `sequence` rises with each write of an owner
+    (None: whatever comes last counts); `renew` prolongs the lease."""
+
+    lease: Lease
+    rows: Mapping[int, Interval]
+    sequence: int | None = None
+    renew: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write. `ok`; `restored`: Redis had lost the lease, it is back; `former`: taken, but another owns
+    the session by now; `stale`: a later write was faster; `fenced`, `final`: refused; `away`: Redis did not do it.
+
+    `ahead_ms`: the latest row was that far ahead of Redis's clock and was clipped, so write it again that much later.
+    `usage`: the ledger's version; one that falls tells that Redis lost writes which it had answered.
+    """
+
+    code: Literal["ok", "restored", "former", "stale", "fenced", "final", "away"]
+    ahead_ms: int = 0
+    usage: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseState:
     """A session's lease as anyone may see it."""
 
@@ -140,8 +198,12 @@ class LeaseState:
 class Ledger:
     """Shell over Redis. Raises StoreUnavailable when it is away, Conflict `fenced`, `held` or `final` otherwise."""
 
-    def __init__(self, redis: aioredis.Redis, keys: Keys, *, lease_ms: int = LEASE_MS) -> None:
-        self._redis, self._keys, self.lease_ms = redis, keys, lease_ms
+    def __init__(
+        self, redis: aioredis.Redis, keys: Keys, *, lease_ms: int = LEASE_MS,
+        settling: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        """`settling`: Redis came back so lately that only a session's last owner may claim it (6-media)."""
+        self._redis, self._keys, self.lease_ms, self._settling = redis, keys, lease_ms, settling
         self._acquire = redis.register_script(ACQUIRE)
         self._flush = redis.register_script(FLUSH)
         self._release = redis.register_script(RELEASE)
@@ -151,7 +213,8 @@ class Ledger:
         stopped, so its lease need not run out first."""
         keys = [self._keys.of(session, "lease"), self._keys.of(session, "epochs")]
         try:
-            epoch, since, now = await self._acquire(keys=keys, args=[owner, self.lease_ms, "1" if owner_gone else ""])
+            args: list[str | int] = [owner, self.lease_ms, "1" if owner_gone else "", "1" if self._settling() else ""]
+            epoch, since, now = await self._acquire(keys=keys, args=args)
         except RedisError as error:
             raise _translated(error) from error
         return Lease(session, int(epoch), owner, int(since), int(now))
@@ -159,15 +222,46 @@ class Ledger:
     async def flush(self, lease: Lease, rows: Mapping[int, Interval], *, renew: bool = True) -> int:
         """Write rows (number → interval) and renew the lease, in one step. Returns by how many ms the latest row lies
         ahead of Redis's clock and was clipped; flush it once more that much later."""
-        keys = [self._keys.of(lease.session, name) for name in ("lease", "epochs", "usage")]
-        args: list[str | int] = [lease.epoch, lease.owner, self.lease_ms if renew else ""]
-        for number, (start, end) in rows.items():
-            args += [number, start, end]
+        (written,) = await self.write([Write(lease, rows, renew=renew)])
+        if written.code == "away":
+            raise StoreUnavailable("The session store is away; try again.")
+        if written.code in ("fenced", "final"):
+            raise refusal(written.code)
+        return written.ahead_ms
+
+    async def write(self, writes: Sequence[Write]) -> list[Written]:
+        """Many sessions' rows: one script call for each partition, sent together. Never raises for Redis: what it did
+        not do is answered `away`, and may be written again as it is."""
+        parts: dict[int, list[int]] = {}
+        for index, write in enumerate(writes):
+            parts.setdefault(self._keys.partition(write.lease.session), []).append(index)
+        pipe = self._redis.pipeline(transaction=False)
+        for members in parts.values():
+            await self._flush(*self._command([writes[index] for index in members]), client=pipe)
         try:
-            clipped, _now, _mine = await self._flush(keys=keys, args=args)
-        except RedisError as error:
-            raise _translated(error) from error
-        return int(clipped)
+            answers = await pipe.execute(raise_on_error=False)
+        except (RedisError, OSError):
+            return [Written("away")] * len(writes)
+        written = [Written("away")] * len(writes)
+        for members, answer in zip(parts.values(), answers, strict=True):
+            if not isinstance(answer, Exception):
+                for place, index in enumerate(members):
+                    code, ahead, usage = answer[3 * place : 3 * place + 3]
+                    written[index] = Written(code.decode().lower(), int(ahead), int(usage))
+        return written
+
+    def _command(self, writes: Sequence[Write]) -> tuple[list[str], list[str | int]]:
+        keys: list[str] = []
+        args: list[str | int] = [self.lease_ms]
+        for write in writes:
+            lease = write.lease
+            tag = self._keys.of(lease.session, "")
+            keys += (f"{tag}lease", f"{tag}epochs", f"{tag}usage")
+            sequence = "" if write.sequence is None else write.sequence
+            args += (lease.epoch, lease.owner, lease.acquired_at, sequence, "1" if write.renew else "", len(write.rows))
+            for number, (start, end) in write.rows.items():
+                args += (number, start, end)
+        return keys, args
 
     async def release(self, lease: Lease) -> None:
         """Give the session up so that another may claim it at once."""
@@ -214,5 +308,10 @@ def _translated(error: RedisError) -> Exception:
     text = str(error)
     for code, word in (("FENCED", "fenced"), ("HELD", "held"), ("FINAL", "final")):
         if text.startswith(code):
-            return Conflict("Another owner has the session." if word != "final" else "The bill is final.", code=word)
+            return refusal(word)
     return StoreUnavailable("The session store is away; try again.")
+
+
+def refusal(code: str) -> Conflict:
+    """The error of a refused write or claim: `fenced`, `held` or `final`."""
+    return Conflict("Another owner has the session." if code != "final" else "The bill is final.", code=code)

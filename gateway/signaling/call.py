@@ -91,6 +91,7 @@ class Call:
             (w.reason, w.remaining_s) for w in schedule.ending(record, timers.warnings_s) if w.at <= now
         )
         self._flushed: dict[int, Interval] = {}
+        self._reported_at = 0
 
     def seat(self, role: Role, *, taken: bool, now: int) -> None:
         """A side's socket came or went."""
@@ -113,10 +114,17 @@ class Call:
         """Whether the gate is open now: forwarded and metered (law 2)."""
         return any(span.ended_by is None for span in self._spans.values())
 
-    def heard(self, report: Report, now: int) -> list[Outcome]:
-        """Take a report of the relay; what follows from it, in order."""
+    def learn(self, report: Report) -> None:
+        """Take the usage of a report; of two the later one counts, in whichever order they are taken."""
+        if report.at < self._reported_at:
+            return
+        self._reported_at = report.at
         for span in report.spans:
             self._spans[span.number] = span
+
+    def heard(self, report: Report, now: int) -> list[Outcome]:
+        """Take a report of the relay; what follows from it, in order."""
+        self.learn(report)
         outcomes: list[Outcome] = []
         for role, leg in zip(ROLES, report.legs, strict=True):
             self._selected[role] = leg.selected

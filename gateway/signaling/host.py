@@ -15,7 +15,9 @@ from prometheus_client import Gauge
 
 from gateway import session as core
 from gateway.errors import Conflict, NotFound, StoreUnavailable, Unauthorized
+from gateway.meter.flusher import Flusher
 from gateway.meter.ledger import Ledger
+from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node
 from gateway.session import Role
 from gateway.sessions import Sessions
@@ -42,11 +44,12 @@ class Host:
 
     def __init__(
         self, sessions: Sessions, ledger: Ledger, relay: RelayPort, node: Node, tokens: Tokens, timers: Timers,
-        *, flush_ms: int = 500,
+        *, flush_ms: int = 500, file: UsageFile | None = None,
     ) -> None:  # fmt: skip
         resume = ResumeSecrets(sessions.journal, node.clock)
         self._tokens = tokens
-        self._with = Surroundings(sessions, ledger, relay, node, timers, resume, flush_ms)
+        self._flusher = Flusher(ledger, node.clock, flush_ms=flush_ms, file=file)
+        self._with = Surroundings(sessions, ledger, relay, node, timers, resume, self._flusher)
         self._hosted: dict[str, Hosted] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,11 +71,15 @@ class Host:
         return room
 
     async def run(self) -> None:
-        """Hand the relay's reports to their sessions until cancelled."""
-        async for report in self._with.relay.reports():
-            hosted = self._hosted.get(report.call)
-            if hosted is not None:
-                hosted.post(partial(hosted.heard, report))
+        """Hand the relay's reports to their sessions, and the sessions' usage to the ledger, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            flushing = tasks.create_task(self._flusher.run())
+            async for report in self._with.relay.reports():
+                hosted = self._hosted.get(report.call)
+                if hosted is not None:
+                    hosted.metered(report)
+                    hosted.post(partial(hosted.heard, report))
+            flushing.cancel()
 
     async def enter(self, hello: wire.Hello, socket: Socket) -> Guest:
         """Seat a socket. Raises SignalError."""
@@ -147,6 +154,7 @@ class Host:
             hosted.post(hosted.give_up)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+        await self._flusher.stop()
 
 
 @dataclass(slots=True)

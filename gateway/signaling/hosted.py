@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 
 from gateway import session as core
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
+from gateway.meter.flusher import Flusher
 from gateway.meter.intervals import Interval
-from gateway.meter.ledger import Lease, Ledger
+from gateway.meter.ledger import Lease, Ledger, refusal
 from gateway.nodes import Node
 from gateway.session import ROLES, Role, SessionRecord
 from gateway.sessions import Docs, Sessions, payment_for, pricing, summary
@@ -41,12 +42,6 @@ SETUP = Histogram(
     buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10),
 )  # fmt: skip
 BILLED = Counter("gateway_billed_seconds_total", "Seconds billed by finalized sessions.")
-INTERVALS = Counter("gateway_meter_intervals_total", "Rows written to ledgers.")
-FLUSHES = Counter("gateway_meter_flushes_total", "Flushes of usage, by outcome.", ["outcome"])
-FLUSH_LAG = Histogram(
-    "gateway_meter_flush_seconds", "How long a flush of one session's usage took.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
-)  # fmt: skip
 
 TICK_S: Final = 0.25
 # The relay forwards on its own for this long after our last word; longer, and an orphan costs more (6-media).
@@ -94,7 +89,7 @@ class Surroundings:
     node: Node
     timers: Timers
     resume: ResumeSecrets
-    flush_ms: int
+    flusher: Flusher
 
     def now(self) -> int:
         """Wall ms on Redis's clock."""
@@ -158,6 +153,7 @@ class Hosted:
         clock = host.node.clock
         self._host, self.docs, self.lease = host, docs, lease
         self.session = docs.record.id
+        self._tab = None if lease is None else host.flusher.open(lease)
         self.call = Call(docs.record, host.timers, offset_ms=clock.offset_ms, now=clock.wall_ms(), earlier=earlier)
         self.room = room
         self.seats = Seats()
@@ -165,7 +161,6 @@ class Hosted:
         self._go_on: set[Role] = set()
         self._inbox: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._empty_since: int | None = clock.wall_ms()
-        self._renewed_at = clock.boot_ms()
         self._second = -1
         self._over: End | None = None
         self._lost = self._going = False
@@ -205,6 +200,8 @@ class Hosted:
                     async with asyncio.timeout(TICK_S):
                         work = await self._inbox.get()
                 try:
+                    # First, since all that follows may wait for Redis, and the call must go on meanwhile.
+                    await self._keep_relay()
                     if work is not None:
                         await work()
                     if changed.is_set():
@@ -240,6 +237,8 @@ class Hosted:
 
     async def _leave(self) -> None:
         await self._host.relay.release(self.session)
+        if self._tab is not None:
+            self._host.flusher.close(self._tab)
         code = Close.GOING_AWAY if self.record.open else Close.ENDED
         for role in ROLES:
             self.seats.close(role, code)
@@ -253,8 +252,8 @@ class Hosted:
             report = await self._host.relay.release(self.session)
             if report is not None:
                 self.call.heard(report, self._host.now())
-            await self._flush()
             with suppress(GatewayError):
+                await self._settle_usage()
                 await self._change(core.apart)
         self._going = True
 
@@ -356,6 +355,11 @@ class Hosted:
 
     # The relay
 
+    def metered(self, report: Report) -> None:
+        """The usage of a report, at once: it must not wait for its turn behind something that waits for Redis."""
+        self.call.learn(report)
+        self._put_rows()
+
     async def heard(self, report: Report) -> None:
         """A report of the relay."""
         for outcome in self.call.heard(report, self._host.now()):
@@ -396,7 +400,6 @@ class Hosted:
                 await self._change(lambda record: core.together(record, at))
                 await self._configure()
             case Apart():
-                await self._flush()
                 await self._change(core.apart)
             case Warned(reason, remaining_s):
                 self.seats.send_both(wire.Warn(remaining=remaining_s, reason=reason))
@@ -413,8 +416,10 @@ class Hosted:
 
     async def _change(self, change: Callable[[SessionRecord], core.Step]) -> None:
         fence = self.lease.fence() if self.lease else None
-        before = self.record.status
-        self.call.record = await self._host.sessions.apply(self.session, change, fence=fence)
+        own, before = self.record, self.record.status
+        self.call.record = await self._host.sessions.apply(
+            self.session, lambda stored: change(core.remembered(stored, own)), fence=fence
+        )
         if self.record.status != before:
             self.seats.send_both(wire.Status(status=self.record.status))
 
@@ -423,7 +428,7 @@ class Hosted:
         before = self.docs
         await self._host.sessions.apply_payment(self.session)
         self.docs = await self._host.sessions.read(self.session)
-        was, self.call.record = self.record, self.docs.record
+        was, self.call.record = self.record, core.remembered(self.docs.record, self.record)
         if was.open and not self.record.open and self._over is None:
             await self._cut(End(self.record.end_reason or "ended_by_api", self.record.ended_at or 0))
             return
@@ -445,15 +450,15 @@ class Hosted:
     # Time
 
     async def _tick(self) -> None:
-        clock = self._host.node.clock
-        now = clock.wall_ms()
+        now = self._host.now()
         if self.record.open:
             for outcome in self.call.tick(now):
                 await self._follow(outcome)
             await self._carry_out(self.room.handle_timer(now))
         if self.record.open:
             self._show(now)
-            await self._renew(clock.boot_ms())
+            self._put_rows()
+            self._heed_tab()
         elif self.record.status == "ended":
             await self._finalize()
         elif self.seats and now - (self.record.ended_at or now) > LINGER_MS:
@@ -472,33 +477,32 @@ class Hosted:
         for role in ROLES:
             self.seats.send(role, wire.Meter(**self.call.figures(role, now)))
 
-    async def _renew(self, boot: int) -> None:
-        """Flush what the relay reported and keep lease and relay alive; without Redis, calls go on for a while."""
-        if boot - self._renewed_at >= OUTAGE_MAX_MS:
+    async def _keep_relay(self) -> None:
+        """Have the relay go on; not when Redis has been away for so long that nobody can say whose the call is."""
+        boot = self._host.node.clock.boot_ms()
+        if self._tab is None or not self.record.open or boot - self._tab.acked_at >= OUTAGE_MAX_MS:
             return
-        if boot - self._renewed_at >= self._host.flush_ms or self.call.rows():
-            await self._flush()
-            self._renewed_at = boot
         if boot - self._configured_at >= 1000:
             self._configured_at = boot
             await self._configure()
 
-    async def _flush(self) -> int:
-        """By how many ms the rows were ahead of Redis's clock."""
-        if self.lease is None:
-            return 0
+    def _put_rows(self) -> None:
+        """Hand what the relay has reported to the node's flusher, which sees to it from here."""
+        if self._tab is None:
+            return
         rows = self.call.rows()
-        try:
-            with FLUSH_LAG.time():
-                ahead = await self._host.ledger.flush(self.lease, rows)
-        except GatewayError as error:
-            FLUSHES.labels(error.code).inc()
-            raise
-        FLUSHES.labels("ok").inc()
-        INTERVALS.inc(len(rows))
-        if not ahead:
-            self.call.flushed(rows)
-        return ahead
+        self._tab.put(rows, self._host.node.clock.boot_ms())
+        self.call.flushed(rows)
+
+    def _heed_tab(self) -> None:
+        if self._tab is not None and self._tab.fault is not None:
+            raise refusal(self._tab.fault)
+
+    async def _settle_usage(self) -> None:
+        """All that was metered is in the ledger when this returns."""
+        if self._tab is not None:
+            self._put_rows()
+            await self._host.flusher.settle(self._tab)
 
     # The end
 
@@ -507,7 +511,12 @@ class Hosted:
         if self._over is not None:
             return
         await self._cut(end)
-        await self._change(lambda record: core.ended(record, end.reason, end.at))
+        try:
+            await self._change(lambda record: core.ended(record, end.reason, end.at))
+        except StoreUnavailable:
+            # The figures follow when the bill is final; that it is over must not wait for that.
+            self.seats.send_both(wire.Ended(reason=end.reason, summary=None))
+            raise
 
     async def _cut(self, end: End) -> None:
         self._over = end
@@ -524,8 +533,10 @@ class Hosted:
         lease = self.lease
         if lease is None:
             return
-        while ahead := await self._flush():  # noqa: ASYNC110 - a clock cannot be waited for by an event
-            await asyncio.sleep(min(ahead, 250) / 1000)
+        await self._settle_usage()
+        if (over := self._over) is not None:
+            # Redis was away when it ended, or lost that with its last second.
+            await self._change(lambda record: core.ended(record, over.reason, over.at))
         self.call.record = await self._host.sessions.finalize(self.session, lease.fence())
         self.docs = await self._host.sessions.read(self.session)
         ENDED.labels(self.record.end_reason).inc()
