@@ -23,7 +23,7 @@ from gateway.sfu.stun import Address
 from gateway.sfu.udp import DRAIN, Figures, send
 
 SLOTS: Final = DRAIN
-TRAIN_SLOT: Final = 65_536
+TRAIN_SLOT: Final = 65_536 + 33 * 64
 PLAIN_SLOT: Final = 2_048
 TRAIN_OCTETS: Final = 65_000
 """What leaves in one train at most; the kernel takes 65,507 octets, in at most 64 datagrams."""
@@ -46,15 +46,14 @@ class Outbox:
         """Rows by the address of their name, to tell which destination failed."""
         self._headers = mmsg.Words(SLOTS * mmsg.WORDS)
         self.octets = self._headers.octets
-        _receive, self._send = mmsg.calls()
-        self._fileno = sock.fileno()
+        self._send = mmsg.sender(sock.fileno(), self._headers.address)
 
     def flush(self) -> None:
         """Send what is staged. What the kernel does not take is dropped and counted, as a network does."""
-        done, staged, address = 0, self.staged, self._headers.address
+        done, staged = 0, self.staged
         self.staged = 0
         while done < staged:
-            sent = self._send(self._fileno, address + done * mmsg.HEADER_OCTETS, staged - done, socket.MSG_DONTWAIT)
+            sent = self._send(done, staged - done)
             done += sent if sent > 0 else self._failed(mmsg.errno(), done, staged)
 
     def _failed(self, error: int, at: int, staged: int) -> int:
@@ -97,7 +96,7 @@ class Names:
     """Room for the names of destinations, at addresses that stay while their rows live."""
 
     CHUNK: Final = 256
-    OCTETS: Final = 32
+    OCTETS: Final = mmsg.NAME_OCTETS
 
     def __init__(self) -> None:
         self._free: list[tuple[int, memoryview]] = []
@@ -131,9 +130,8 @@ class Ring:
         self._relay, self._now, self._answer = relay, now, answer
         self._family, self._figures = self._outbox.family, self._outbox.figures
         self.trains = trains and self._outbox.segments and mmsg.set_trains(self._outbox.socket, on=True)
-        self._receive, _send = mmsg.calls()
-        self._fileno = self._outbox.socket.fileno()
         self._lay_out(TRAIN_SLOT if self.trains else PLAIN_SLOT)
+        self._receive = mmsg.receiver(self._outbox.socket.fileno(), self._headers.address, SLOTS)
 
     def _lay_out(self, slot: int) -> None:
         """Reserve everything once. Pages of the big slots cost memory only when a train has touched them."""
@@ -158,18 +156,51 @@ class Ring:
 
     def drain(self) -> int:
         """One batch: receive, forward, answer. How many messages came; 0 when nothing waits."""
-        count = self._receive(self._fileno, self._headers.address, SLOTS, socket.MSG_DONTWAIT, None)
+        count = self._receive()
         if count <= 0:
             if count < 0 and mmsg.errno() not in CONGESTED:
                 self._figures.failures["receive_failed"] += 1
             return 0
         # Read after the datagrams were, so that none that waited across a deadline passes (law 4).
         now = self._now()
-        self._figures.count(count)
+        self._figures.occupancy[count.bit_length()] += 1
+        self._figures.messages += count
+        if count == 1 and self._forward_one(now):
+            return 1
+        self._forward_all(count, now)
+        return count
+
+    def _forward_one(self, now: int) -> bool:
+        """One datagram that waited alone, the usual case when little is to do; False if it is not an armed row's."""
+        words = self._headers.words
+        size, control = words[mmsg.LENGTH], words[mmsg.CONTROL_SIZE]
+        path = self.rows.get(self._family.keys(self._names.words, 1)[0])
+        if (
+            path is None
+            or (to := path.to) is None
+            or now >= path.cut
+            or not 0 < size <= SIZE_LIMIT
+            or self._buffer[0] >> 6 != 2
+            or (self.trains and control)
+        ):
+            return False
+        if self.trains:
+            words[mmsg.CONTROL_SIZE] = mmsg.CONTROL_OCTETS
+        path.packets += 1
+        path.octets += size
+        path.heard = now
+        outbox, name, _whole = to.wire
+        self._out.words[1] = size
+        mmsg.HEADER.pack_into(outbox.octets, 0, name, mmsg.NAME_OCTETS, self._out.address, 1, 0, 0)
+        outbox.staged = 1
+        outbox.flush()
+        return True
+
+    def _forward_all(self, count: int, now: int) -> None:
         words, end = self._headers.words, count * mmsg.WORDS
         lengths = words[mmsg.LENGTH : end : mmsg.WORDS]
         self._out.words[1 : 2 * count : 2] = lengths
-        sizes, keys = lengths.tolist(), self._family.keys(self._names.octets, count)
+        sizes, keys = lengths.tolist(), self._family.keys(self._names.words, count)
         segments = sizes
         if self.trains:
             controls = words[mmsg.CONTROL_SIZE : end : mmsg.WORDS]
@@ -183,7 +214,6 @@ class Ring:
             self._hand_over(at, keys[at], sizes[at], segments[at], now)
         if self.trains and not self._outbox.segments:
             self._end_trains()
-        return count
 
     def _read_segments(self, sizes: list[int], controls: list[int]) -> list[int]:
         """Size of the datagrams in each message: its own if it is but one."""
@@ -222,16 +252,18 @@ class Ring:
                 path.octets += size if number == 1 else sum(sizes[at:end])
                 path.heard = now
                 if number == 1:
-                    pack(outbox.octets, outbox.staged * 64, name, 32, pieces + at * 16, 1, 0, 0)
+                    pack(outbox.octets, outbox.staged * 64, name, mmsg.NAME_OCTETS, pieces + at * 16, 1, 0, 0)
                     outbox.staged += 1
                 elif whole and number * size <= TRAIN_OCTETS:
                     control = _CONTROLS.address + size * mmsg.CONTROL_OCTETS
-                    pack(outbox.octets, outbox.staged * 64, name, 32, pieces + at * 16, number, control, 24)
+                    pack(
+                        outbox.octets, outbox.staged * 64, name, mmsg.NAME_OCTETS, pieces + at * 16, number, control, 24
+                    )
                     outbox.staged += 1
                     self._figures.trains_out += 1
                 else:
                     for place in range(at, end):
-                        pack(outbox.octets, outbox.staged * 64, name, 32, pieces + place * 16, 1, 0, 0)
+                        pack(outbox.octets, outbox.staged * 64, name, mmsg.NAME_OCTETS, pieces + place * 16, 1, 0, 0)
                         outbox.staged += 1
             at = end
         return declined
@@ -254,7 +286,16 @@ class Ring:
                 continue
             outbox, name, _whole = to.wire
             control = 0 if segment == size else _CONTROLS.address + segment * mmsg.CONTROL_OCTETS
-            pack(outbox.octets, outbox.staged * 64, name, 32, pieces + at * 16, 1, control, 24 if control else 0)
+            pack(
+                outbox.octets,
+                outbox.staged * 64,
+                name,
+                mmsg.NAME_OCTETS,
+                pieces + at * 16,
+                1,
+                control,
+                24 if control else 0,
+            )
             outbox.staged += 1
             self._figures.trains_in += segment < size
             path.packets += -(-size // segment)

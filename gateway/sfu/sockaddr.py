@@ -26,7 +26,7 @@ class Family:
     size: int
     stride: int
     keys: Callable[[memoryview, int], Sequence[Hashable]]
-    """Keys of the first so many names of a ring."""
+    """Keys of the first so many names of a ring, given as 64-bit words."""
     name: Callable[[Address], bytes]
     """The name of an address, whose host is a literal of this family."""
     key: Callable[[bytes], Hashable]
@@ -36,7 +36,7 @@ class Family:
 
 
 def _in_keys(names: memoryview, count: int) -> Sequence[Hashable]:
-    return names.cast("Q")[: 2 * count : 2].tolist()
+    return names[: 2 * count : 2].tolist()
 
 
 def _in_name(address: Address) -> bytes:
@@ -54,7 +54,7 @@ def _in_address(key: Hashable) -> tuple[str, int]:
 
 
 def _in6_keys(names: memoryview, count: int) -> Sequence[Hashable]:
-    raw = bytes(names[: 32 * count])
+    raw = bytes(names[: 4 * count])
     return [raw[start : start + 28] for start in range(0, 32 * count, 32)]
 
 
