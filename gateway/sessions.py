@@ -20,7 +20,7 @@ from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
 from gateway.session import Ambassador, NewClient, NewExpert, NewSession, Role, SessionRecord, Step, other
-from gateway.tokens import Grant, Tokens
+from gateway.tokens import JOIN_TOKEN_S, Grant, Tokens
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,7 @@ ATTEMPTS: Final = 50
 DOCS: Final = ("session", "payment", "people", "receipts")
 FUNDED: Final = frozenset({"none", "held", "captured"})
 TERMS_VERSION: Final = "1"
+SPENT: Final = "gateway:spent:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,12 +328,17 @@ class Sessions:
     async def enter(self, secret: str) -> dict[str, Any]:
         """What the page shows before joining, and a token to join with. Takes a link's secret or a join token.
 
-        Raises Unauthorized `link_expired` or `link_invalid`.
+        A join token gives itself back, or none once it has served: the page that it seated comes back by its resume
+        secret (law 7). Raises Unauthorized `link_expired` or `link_invalid`.
         """
-        grant = self._grant(secret)
+        grant, is_token = self._grant(secret)
         docs = await self._read(grant.session)
         record = docs.record
-        token = self.tokens.join(record.id, grant.role, now=self.clock.wall_ms()) if record.open else None
+        token = None
+        if record.open and not is_token:
+            token = self.tokens.join(record.id, grant.role, now=self.clock.wall_ms())
+        elif record.open and not await self.is_spent(grant.id):
+            token = secret
         return {
             "session": record.id,
             "role": grant.role,
@@ -350,15 +356,23 @@ class Sessions:
             "end": None if record.open else {"reason": record.end_reason, "summary": summary(docs, grant.role)},
         }
 
-    def _grant(self, secret: str) -> Grant:
+    async def spend(self, token: str) -> None:
+        """A join token has served; it opens nothing any more (it would have expired within ten minutes)."""
+        await self.journal.redis.set(f"{SPENT}{token}", 1, ex=JOIN_TOKEN_S + 60)
+
+    async def is_spent(self, token: str) -> bool:
+        return bool(await self.journal.redis.exists(f"{SPENT}{token}"))
+
+    def _grant(self, secret: str) -> tuple[Grant, bool]:
+        """What a secret opens, and whether it is a join token."""
         now = self.clock.wall_ms()
         try:
             try:
-                return self.tokens.open("entry", secret, now=now)
+                return self.tokens.open("entry", secret, now=now), False
             except Unauthorized as error:
                 if error.code == "token_expired":
                     raise
-                return self.tokens.open("join", secret, now=now)
+                return self.tokens.open("join", secret, now=now), True
         except Unauthorized as error:
             code = "link_expired" if error.code == "token_expired" else "link_invalid"
             raise Unauthorized(error.detail, code=code) from error

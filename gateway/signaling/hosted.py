@@ -32,7 +32,6 @@ from gateway.signaling.messages import Close, SignalError
 from gateway.signaling.resume import Issued, ResumeSecrets
 from gateway.signaling.room import CloseSeat, Joined, LegsChanged, Output, Room, Send
 from gateway.signaling.websocket import Socket
-from gateway.tokens import JOIN_TOKEN_S
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +52,6 @@ EMPTY_MS: Final = 30_000
 LINGER_MS: Final = 600_000
 # Longer than any session may be interrupted.
 ROOM_KEPT_S: Final = 86_400
-SPENT: Final = "gateway:spent:"
 # The hold was there and is gone: the card's bank let it go, or someone released it (5-money, end reasons).
 LOST_FUNDS: Final = frozenset({"failed", "due", "released"})
 
@@ -94,10 +92,6 @@ class Surroundings:
     def now(self) -> int:
         """Wall ms on Redis's clock."""
         return self.node.clock.wall_ms()
-
-    async def spend(self, token: str) -> None:
-        """A join token has served; it opens nothing any more (it would have expired within ten minutes)."""
-        await self.sessions.journal.redis.set(f"{SPENT}{token}", 1, ex=JOIN_TOKEN_S + 60)
 
     async def keep_room(self, session: str, room: Room) -> None:
         """So that another owner can go on with the same connections; lost, the pages would make new ones."""
@@ -373,7 +367,7 @@ class Hosted:
         for seated in self.seats:
             if seated.token is not None and self.call.selected(seated.role):
                 token, seated.token = seated.token, None
-                await self._host.spend(token)
+                await self._host.sessions.spend(token)
 
     async def _configure(self) -> None:
         """Say to the relay what the call should be; again each second, since `until` runs out by itself."""

@@ -77,6 +77,7 @@ export function announce(text) {
 const ICONS = {
   link_invalid: "link",
   link_expired: "clock",
+  token_used: "link",
   bank_done: "check",
   session_ended: "check",
   unreachable: "cloud",

@@ -13,7 +13,7 @@ export type ErrorCode =
   | "action_required" | "audio_blocked" | "bad_fingerprint" | "camera_in_use" | "camera_lost" | "hello_timeout"
   | "insecure_context" | "link_expired" | "link_invalid" | "microphone_in_use" | "microphone_lost" | "no_camera"
   | "no_microphone" | "not_connected" | "permission_denied" | "protocol" | "replaced" | "sas_failed" | "session_ended"
-  | "token_invalid" | "unreachable" | "unsupported_browser" | (string & {});
+  | "token_invalid" | "token_used" | "unreachable" | "unsupported_browser" | (string & {});
 
 export class ParleyError extends Error {
   constructor(code: ErrorCode, options?: { message?: string; fatal?: boolean; cause?: unknown });

@@ -37,6 +37,7 @@ const WORDS = {
   sas_failed: "The call could not be verified: somebody may be in between.",
   session_ended: "This session has ended.",
   token_invalid: "This page may not enter the session any more.",
+  token_used: "This link was used already.",
   unreachable: "The gateway cannot be reached.",
   unsupported_browser: "This browser cannot make calls.",
 };
@@ -934,6 +935,7 @@ export class Call extends EventTarget {
     // Made now, so that the click on join has nothing left to wait for; the first connection of a page starts slowly.
     new RTCPeerConnection().close();
     await call.#seat.open();
+    if (call.#spent) throw new ParleyError("token_used", { fatal: true });
     return call;
   }
 
@@ -1119,6 +1121,7 @@ export class Call extends EventTarget {
     if (secret) return Call.enter(secret, { gateway: this.#gateway });
     const call = new Call(null, this.#gateway, { ...this.entry, session, token, end: null });
     await call.#seat.open();
+    if (call.#spent) throw new ParleyError("token_used", { fatal: true });
     return call;
   }
 
@@ -1203,6 +1206,11 @@ export class Call extends EventTarget {
     return "stop";
   }
 
+  /** A join token that served already, and no page here that could come back. */
+  get #spent() {
+    return !this.entry.token && !this.entry.end && !this.#seat.read().resume;
+  }
+
   /** The resume secret was refused (or the token is too old): the link itself still opens the room, once. */
   #unauthorized() {
     const error = this.#fatal ?? new ParleyError("token_invalid", { fatal: true });
@@ -1220,6 +1228,7 @@ export class Call extends EventTarget {
       if (!cause.fatal) return void this.#clock.after(RECONNECT_MS[3], () => this.#reenter(error));
       return void this.#fail(cause);
     }
+    if (this.#spent) return void this.#fail(new ParleyError("token_used", { fatal: true }));
     if (!this.result) this.#signaling.connect();
   }
 
