@@ -267,6 +267,11 @@ class Agent:
         if path.next_at is None:
             path.next_at = self._next_consent(now)
 
+    def resume(self, path: Path) -> None:
+        """The address was selected before the worker was started again."""
+        self.selected = path
+        path.next_at = path.checked + CONSENT_MS + CONSENT_SPREAD_MS
+
     def _deselect(self, path: Path) -> None:
         # The leg was there when its former address was: arrivals never go back in time.
         self.floor_arrived = max(self.floor_arrived, path.arrived)

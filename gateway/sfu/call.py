@@ -78,7 +78,9 @@ class Call:
         "wake",
     )  # fmt: skip
 
-    def __init__(self, config: CallConfig, table: Table, random_bytes: Callable[[int], bytes], now: int) -> None:
+    def __init__(
+        self, config: CallConfig, table: Table, random_bytes: Callable[[int], bytes], now: int, number: int = 0
+    ) -> None:
         self.id = config.call
         self.table = table
         self.config = config
@@ -93,7 +95,7 @@ class Call:
         self.first = [False, False]
         self.span_at: int | None = None
         self.started_at: int | None = None
-        self.number = 0
+        self.number = number
         self.spans: deque[Span] = deque(maxlen=SPAN_LIMIT)
         self.present = (False, False)
         self.seen: tuple[object, ...] = (False, False, None, None)
@@ -282,7 +284,7 @@ class Call:
         if self.span_at is not None:
             spans = (*spans, self._span(now, None))[-SPAN_LIMIT:]
         legs = (self._leg_report(0), self._leg_report(1))
-        return Report(self.id, now, self.config.incarnation, self.gate, legs, spans, self.deadline)
+        return Report(self.id, now, self.config.incarnation, self.gate, legs, spans, self.deadline, self.config.tag)
 
     def _leg_report(self, number: int) -> LegReport:
         leg, other = self.legs[number], self.legs[1 - number]

@@ -27,8 +27,10 @@ FIRST_PRIORITY: Final = 2_130_706_431
 class LocalRelay(RelayPort):
     """Made by `open`, ended by `close`; all calls of the process share its port."""
 
-    def __init__(self, relay: Relay, shell_socket: socket.socket, clock: Clock) -> None:
-        self._relay = relay
+    def __init__(
+        self, candidates: Sequence[Candidate], relay: Relay, shell_socket: socket.socket, clock: Clock
+    ) -> None:
+        self._relay, self._candidates = relay, candidates
         self._clock = clock
         self._readers: set[_Reader] = set()
         self._closed = False
@@ -57,11 +59,10 @@ class LocalRelay(RelayPort):
         except OSError as error:
             raise RelayUnavailable("the media port cannot be bound", code="media_port_unavailable") from error
         bound = shell_socket.getsockname()[1]
-        return cls(Relay(_candidates(advertise, bound), os.urandom), shell_socket, clock or SystemClock())
+        return cls(_candidates(advertise, bound), Relay(os.urandom), shell_socket, clock or SystemClock())
 
-    @property
-    def candidates(self) -> Sequence[Candidate]:
-        return self._relay.candidates
+    def candidates(self, call: str) -> Sequence[Candidate]:
+        return self._candidates
 
     async def configure(self, config: CallConfig) -> None:
         """As the port says. Raises RelayUnavailable when closed, Conflict when a ufrag is another leg's."""

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 Leg = Literal[0, 1]
 Transport = Literal["udp", "tcp"]
 Gate = Literal["shut", "handshake", "open"]
-SpanEnd = Literal["silence", "deadline", "until", "unfunded", "reset", "released"]
+SpanEnd = Literal["silence", "deadline", "until", "unfunded", "reset", "released", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class CallConfig:
     `incarnation` rises when either side has a new DTLS identity: the gate shuts, hold buffers empty, budgets renew.
     `limit_ms`: how long the call may last, counted by the relay from its first span's start, when `deadline` is None.
     `deadline`: absolute cut (law 4). `until`: the same, but extended by control every second while it owns the call.
+    `tag`: control's own words, given back in each report: whoever finds the call later knows whose it was.
     """
 
     call: str
@@ -74,6 +75,7 @@ class CallConfig:
     limit_ms: int
     until: int
     deadline: int | None = None
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,10 @@ class LegReport:
 class Span:
     """One stretch of an open gate, `[start, end)`.
 
-    `number` counts from 1 within (call, relay incarnation). While `ended_by` is None the span is running and `end` is
-    the report's own instant. `heard` holds, per leg, the last arrival that counts for presence; for a span ended by
-    silence `end` is the shutting of the gate and `min(heard)` the earlier leg's last arrival (6-media, tails).
+    `number` rises within a call, also over restarts of the relay. While `ended_by` is None the span is running and
+    `end` is the report's own instant; "lost" is one that a relay's death ended, where it was last known to run. `heard`
+    holds, per leg, the last arrival that counts for presence; for a span ended by silence `end` is the shutting of the
+    gate and `min(heard)` the earlier leg's last arrival (6-media, tails).
     """
 
     number: int
@@ -119,6 +122,7 @@ class Report:
     legs: tuple[LegReport, LegReport]
     spans: tuple[Span, ...] = ()
     deadline: int | None = None
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +158,13 @@ class Statistics:
 
 
 class RelayPort(Protocol):
-    """What signaling needs of a relay; implemented in-process today and over a worker's control socket later."""
+    """What signaling needs of the relays of a node."""
 
-    @property
-    def candidates(self) -> Sequence[Candidate]:
-        """Where callers can reach the relay, best first."""
+    def candidates(self, call: str) -> Sequence[Candidate]:
+        """Where the call's two callers can reach the relay that is to have it, best first; the same until `release`.
+
+        Raises RelayUnavailable while no relay can take another call.
+        """
 
     async def configure(self, config: CallConfig) -> None:
         """Make the call so; also extends `until`. Raises RelayUnavailable when the relay cannot be told."""

@@ -9,30 +9,34 @@ CLOCK_BOOTTIME, read after the datagram was, and `get_timer` says when `handle_t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import Conflict
-from gateway.sfu import stun
+from gateway.sfu import snapshot, stun
 from gateway.sfu.agent import Agent
 from gateway.sfu.call import FAR, ORPHAN_MS, REPORT_MS, Call
 from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify
 from gateway.sfu.path import Challenge, Datagram, Local, Path, Rows, Table
-from gateway.sfu.port import CallConfig, Candidate, Report, Statistics
+from gateway.sfu.port import CallConfig, Report, Statistics
+from gateway.sfu.snapshot import Snapshot
 from gateway.sfu.stun import Address, Buffer, Message, StunError
 
 SIZE_LIMIT: Final = 1500
 """Longer datagrams are dropped: no caller sends them, and forwarding fragments would invite floods of them."""
 HOLDER_MS: Final = 15_000
 """An address stays with the leg that holds it while that leg heard from it within this time (6-media, Addresses)."""
+SPANS_BITS: Final = 20
+"""A million spans a call and start of the worker: one every 5 ms of the longest call."""
 
 
 class Relay:
     """All calls of one socket. Not thread-safe; every method returns at once."""
 
-    def __init__(self, candidates: Sequence[Candidate], random_bytes: Callable[[int], bytes]) -> None:
-        self.candidates = tuple(candidates)
+    def __init__(self, random_bytes: Callable[[int], bytes], instance: int = 0) -> None:
+        """`instance` rises with each start of the worker: numbers of spans follow from it, and so never come twice."""
         self._random_bytes = random_bytes
+        self._first_number = instance << SPANS_BITS
         self._table = Table()
         self._rows = self._table.rows
         self._locals: dict[str, tuple[Call, Agent, Local]] = {}
@@ -75,6 +79,26 @@ class Relay:
         known = self._calls.get(call)
         return None if known is None else self._remove(known, now)
 
+    def snapshot(self, call: str, now: int) -> Snapshot | None:
+        """What of the call must outlive this relay; None if it is not known."""
+        known = self._calls.get(call)
+        return None if known is None else snapshot.take(known, now)
+
+    def restore(self, kept: Snapshot, now: int) -> None:
+        """Go on with a call that another instance had. Raises Conflict as `configure` does."""
+        config = snapshot.config_of(kept)
+        self._check_ufrags(config)
+        call = self._add(config, now)
+        snapshot.restore(call, kept)
+        self._index(call)
+        call.changed = True
+        call.advance(now)
+        self._after(call, now)
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        return tuple(self._calls)
+
     def _check_ufrags(self, config: CallConfig) -> None:
         for number, leg in enumerate(config.legs):
             for pair in leg.local:
@@ -85,7 +109,7 @@ class Relay:
             raise Conflict("both legs have the same username fragment", code="ufrag_in_use")
 
     def _add(self, config: CallConfig, now: int) -> Call:
-        call = self._calls[config.call] = Call(config, self._table, self._random_bytes, now)
+        call = self._calls[config.call] = Call(config, self._table, self._random_bytes, now, self._first_number)
         return call
 
     def _index(self, call: Call) -> None:

@@ -63,7 +63,7 @@ class Host:
     async def _room(self, session: str) -> Room:
         """The session's room: new, or with the generations that its former owner kept; then both legs are renewed."""
         kept = await self._with.sessions.journal.redis.get(self._with.sessions.journal.keys.of(session, "room"))
-        candidates = tuple(self._with.relay.candidates)
+        candidates = tuple(self._with.relay.candidates(session))
         if kept is None:
             return Room(candidates, new_credentials)
         room = Room.restored(json.loads(kept), candidates, new_credentials)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from gateway.sfu import stun
 from gateway.sfu.call import Call
 from gateway.sfu.path import Datagram
-from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig, Report
+from gateway.sfu.port import CallConfig, Credentials, LegConfig, Report
 from gateway.sfu.relay import Relay
 from gateway.sfu.stun import Address
 from tests.sfu.caller import Caller, credentials
@@ -28,7 +28,7 @@ class Network:
 
     def __init__(self) -> None:
         self.now = START
-        self.relay = Relay((Candidate("192.0.2.1", 3478),), counted_bytes())  # type: ignore[arg-type]
+        self.relay = Relay(counted_bytes())  # type: ignore[arg-type]
         self.callers: dict[Address, Caller] = {}
         self.sent: list[Datagram] = []
         self.fed = 0

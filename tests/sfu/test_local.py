@@ -76,7 +76,7 @@ def soon(**changes: object) -> CallConfig:
 
 @contextlib.asynccontextmanager
 async def two_callers(relay: LocalRelay) -> AsyncIterator[tuple[UdpCaller, UdpCaller]]:
-    port = relay.candidates[0].port
+    port = relay.candidates("call")[0].port
     callers = tuple(UdpCaller(Caller(*pair(f"call{leg}")), ("127.0.0.1", port)) for leg in (0, 1))
     for caller in callers:
         await caller.open()
@@ -203,13 +203,13 @@ async def test_iterators_end_with_the_relay_and_begin_with_what_is_there() -> No
 
 async def test_a_taken_port_is_an_error_of_ours(relay: LocalRelay) -> None:
     with pytest.raises(RelayUnavailable) as refused:
-        await LocalRelay.open("127.0.0.1", relay.candidates[0].port)
+        await LocalRelay.open("127.0.0.1", relay.candidates("call")[0].port)
     assert refused.value.code == "media_port_unavailable"
 
 
 async def test_candidates_are_the_advertised_addresses_best_first() -> None:
     relay = await LocalRelay.open("127.0.0.1", 0, advertise=("198.51.100.1", "2001:db8::1"))
-    first, second = relay.candidates
+    first, second = relay.candidates("call")
     assert (first.address, second.address) == ("198.51.100.1", "2001:db8::1")
     assert first.port == second.port
     assert first.priority > second.priority
@@ -222,7 +222,7 @@ async def test_ipv6_legs_are_checked_and_forwarded() -> None:
     try:
         async with watching(relay) as watch:
             await relay.configure(soon())
-            port = relay.candidates[0].port
+            port = relay.candidates("call")[0].port
             one, two = (UdpCaller(Caller(*pair(f"call{leg}")), ("::1", port), "::1") for leg in (0, 1))
             await one.open()
             await two.open()
@@ -299,7 +299,7 @@ def own_credentials(sdp: str) -> Credentials:
 async def negotiate(relay: LocalRelay, one: RTCPeerConnection, two: RTCPeerConnection) -> CallConfig:
     """Offer, answer, each rewritten for the other side; the relay knows all four credential pairs at the end."""
     ours = (pair("call0")[1], pair("call1")[1])
-    candidate = relay.candidates[0]
+    candidate = relay.candidates("call")[0]
     await one.setLocalDescription(await one.createOffer())
     offer = one.localDescription.sdp
     await two.setRemoteDescription(RTCSessionDescription(rewritten(offer, ours[1], candidate), "offer"))
