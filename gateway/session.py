@@ -105,12 +105,14 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Funding:
-    """The order to hold money: which card, how much, and the how-manieth card it is."""
+    """The order to hold money: which card, how much, and the how-manieth card it is. With `recharge` it is charged at
+    once, for a bill that is due."""
 
     attempt: int
     payment_method: str | None
     amount: int
     requested_at: int
+    recharge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,15 @@ def other_card(record: SessionRecord, payment_method: str, now: int) -> Step:
     return Step(replace(record, funding=attempt))
 
 
+def recharged(record: SessionRecord, payment_method: str, now: int) -> Step:
+    """Another card for a bill whose hold was lost: charged at once, and only because its owner asks (5-money)."""
+    if record.status != "finalized" or record.bill is None or record.funding is None or record.waived:
+        raise Conflict("This session takes no payment now.", code="session_state")
+    amount = int(record.bill["amount_total"])
+    funding = Funding(record.funding.attempt + 1, payment_method, amount, now, recharge=True)
+    return Step(replace(record, funding=funding))
+
+
 def joined(record: SessionRecord, role: Role, now: int, consent: Consent | None = None) -> Step:
     """A side took its seat for the first time, or came back."""
     if not record.open:
@@ -320,11 +331,6 @@ def remembered(stored: SessionRecord, own: SessionRecord) -> SessionRecord:
     if stored.started_at is not None or own.started_at is None:
         return stored
     return replace(stored, started_at=own.started_at)
-
-
-def restated(record: SessionRecord) -> Step:
-    """The record as its owner knows it, put again after Redis lost something."""
-    return Step(record)
 
 
 def apart(record: SessionRecord) -> Step:

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import structlog
 from redis.exceptions import RedisError
 
+from gateway import refunds
 from gateway import session as core
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, NotFound, StoreUnavailable, Unauthorized
@@ -29,7 +30,8 @@ HOLD_WAIT_S: Final = 10.0
 # More lost races than this on one session mean a writer in a loop, not contention.
 ATTEMPTS: Final = 50
 DOCS: Final = ("session", "payment", "people", "receipts")
-FUNDED: Final = frozenset({"none", "held", "captured"})
+PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
+FUNDED: Final = frozenset({"none", "held"}) | PAID
 TERMS_VERSION: Final = "1"
 SPENT: Final = "gateway:spent:"
 
@@ -201,12 +203,8 @@ class Sessions:
                 if docs.payment["status"] != "pending":
                     await self.apply_payment(session)
                     return await self._read(session)
-                left = until - asyncio.get_running_loop().time()
-                if left <= 0:
+                if not await _changed_before(until, changed):
                     return docs
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, 0.5)):
-                        await changed.wait()
 
     def _entry(self, record: SessionRecord, role: Role) -> Entry:
         secret = self.tokens.entry(record.id, role, expires_at=record.expires_at)
@@ -276,15 +274,44 @@ class Sessions:
         return self._entry(record, role)
 
     async def pay(self, account: str, session: str, payment_method: str) -> Docs:
-        """Another card, after one was declined or abandoned; waits for its first word."""
+        """Another card, after one was declined or abandoned, or for a bill that is due; waits for its first word."""
         docs = await self.get(account, session)
         if docs.payment["status"] in FUNDED:
             raise Conflict("The money is already held.", code="payment_state")
         now = self.clock.wall_ms()
-        await self.apply(
-            session, lambda record: core.other_card(record, payment_method, now), durable=True, pending=True
-        )
+        order = core.recharged if docs.record.status == "finalized" else core.other_card
+        await self.apply(session, lambda record: order(record, payment_method, now), durable=True, pending=True)
         return await self._first_word(session)
+
+    async def refund(self, account: str, session: str, new: refunds.NewRefund) -> tuple[Docs, Mapping[str, Any]]:
+        """Order a refund, and wait for its first word: at most ten seconds. The session, and the order as it is kept.
+        Again with the same id orders nothing.
+
+        Raises Conflict `payment_state`, `refund_too_large`.
+        """
+        await self.get(account, session)
+        for _ in range(ATTEMPTS):
+            docs = await self.journal.read(session, "payment", "refunds")
+            payment, orders = docs["payment"], docs["refunds"]
+            assert payment is not None
+            had = orders.body if orders else None
+            body = refunds.ordered(payment.body, had, new, self.clock.wall_ms())
+            with suppress(Conflict):
+                if body is not had:
+                    put = {"refunds": (orders.version if orders else 0, body)}
+                    await self.journal.commit(session, put, due={"money": NOW}, durable=True)
+                return await self._refund_word(session, new.id), refunds.order_of(body, new.id)
+        raise GatewayError(f"{session} changes faster than it can be refunded.")
+
+    async def _refund_word(self, session: str, ident: str) -> Docs:
+        async with self.changes.of(session) as changed:
+            until = asyncio.get_running_loop().time() + HOLD_WAIT_S
+            while True:
+                changed.clear()
+                docs = await self._read(session)
+                known = [refund for refund in docs.payment.get("refunds", ()) if refund["id"] == ident]
+                if (known and known[0]["status"] != "ordered") or not await _changed_before(until, changed):
+                    return docs
 
     async def waive(self, account: str, session: str) -> Docs:
         """Nothing will be charged; the hold is released at once (5-money, Waiver)."""
@@ -411,6 +438,8 @@ class Sessions:
             step = change(SessionRecord.from_dict(doc.body))
             if not step.changed:
                 return step.record
+            if pending and payment.body["status"] in FUNDED:
+                raise Conflict("The money is already there.", code="payment_state")
             try:
                 await self._put(session, doc, payment if pending else None, step, fence, durable, dict(due or {}))
             except Conflict as error:
@@ -465,6 +494,17 @@ class Sessions:
                 raise
             return step.record
         raise GatewayError(f"{session} changes faster than it can be finalized.")
+
+
+async def _changed_before(until: float, changed: asyncio.Event) -> bool:
+    """Wait for a change, but look again after half a second: wake-ups may be lost. False once `until` has passed."""
+    left = until - asyncio.get_running_loop().time()
+    if left <= 0:
+        return False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(min(left, 0.5)):
+            await changed.wait()
+    return True
 
 
 class _AlreadyThere(Exception):

@@ -86,6 +86,24 @@ class TransferView(Answer):
     stripe_id: str | None
     amount_share: int | None = Field(description="The share in the session's currency")
     reason: str | None = Field(description="Why it is withheld, if it is")
+    amount_offset: int = Field(description="Kept back from it for what the payee owed from before")
+    amount_reversed: int = Field(description="Taken back after refunds or a lost dispute")
+    amount_owed: int = Field(description="To be taken back, but the payee's balance did not allow it")
+
+
+class RefundView(Answer):
+    id: str = Field(examples=["ref_01k9m0h3f8q2v7x4r6s5t1w2y3"])
+    object: Literal["refund"] = "refund"
+    session: str
+    amount: int
+    currency: str
+    reason: str | None = Field(description="Yours; `dispute` for what a lost dispute took")
+    charge_to: Literal["shares", "platform"]
+    status: Literal["ordered", "pending", "succeeded", "failed"] = Field(
+        description="`ordered`: not at Stripe yet; `pending`: on its way to the card"
+    )
+    stripe_id: str | None
+    failure: str | None = Field(description="Stripe's code, if it failed")
 
 
 class Seat(Answer):
@@ -126,6 +144,7 @@ class Session(Answer):
     waived: bool
     payment: PaymentView
     transfers: list[TransferView]
+    refunds: list[RefundView]
     participants: Participants
     started_at: Time | None = moment()
     ended_at: Time | None = moment("2026-11-21T20:30:00.000Z")

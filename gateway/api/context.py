@@ -12,6 +12,7 @@ from gateway.api.auth import KeyRing
 from gateway.api.idempotency import Idempotency
 from gateway.api.terms import Limits
 from gateway.clock import Clock, SystemClock
+from gateway.refunds import NewRefund
 from gateway.session import NewSession, Role
 
 
@@ -91,6 +92,11 @@ class Sessions(Protocol):
         ...
 
     async def pay(self, account: str, session: str, payment_method: str) -> Docs: ...
+
+    async def refund(self, account: str, session: str, new: NewRefund) -> tuple[Docs, Mapping[str, Any]]:
+        """Order a refund and wait for its first word; the session, and the order as it is kept. Again with the same id
+        orders nothing. Raises Conflict `payment_state`, `refund_too_large`."""
+        ...
 
     async def waive(self, account: str, session: str) -> Docs: ...
 

@@ -186,9 +186,15 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
     "endSession": {"reason": "support request 42"},
     "createToken": {"role": "client"},
     "payWithAnotherCard": {"payment_method": "pm_card_mastercard"},
+    "createRefund": {"amount": 2500, "reason": "The connection was poor", "charge_to": "shares"},
     "waiveFee": {},
     "enter": {"secret": "eyJhbGciOiJIUzI1NiJ9.entry.signature"},
 }
+
+
+_REFUND: Final[dict[str, Any]] = {
+    "id": "ref_01k9m0h3f8q2v7x4r6s5t1w2y3", "amount": 2500, "reason": "The connection was poor", "charge_to": "shares",
+}  # fmt: skip
 
 
 def answers() -> dict[str, Any]:
@@ -209,6 +215,7 @@ def answers() -> dict[str, Any]:
         "getUsage": _usage(),
         "listReceipts": receipts.model_dump(mode="json"),
         "payWithAnotherCard": views.session(opened()).model_dump(mode="json"),
+        "createRefund": views.refund(finalized(), _REFUND).model_dump(mode="json"),
         "waiveFee": views.session(opened()).model_dump(mode="json") | {"waived": True, "limit_seconds": 900},
         "listSessionEvents": _page(_event()),
         "listEvents": _page(_event()),

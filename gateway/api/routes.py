@@ -14,6 +14,7 @@ from gateway.api import answers, middleware, openapi, page, schemas, terms, view
 from gateway.api.context import CONTEXT, ApiContext, Docs
 from gateway.api.endpoint import Call, Endpoint, register
 from gateway.errors import InvalidRequest, NotFound
+from gateway.refunds import NewRefund
 from gateway.session import Role
 from gateway.web import FILES
 from gateway.web import HEADERS as WEB_HEADERS
@@ -68,6 +69,15 @@ async def pay(call: Call) -> answers.Session:
     await _owned(call)
     docs = await call.context.sessions.pay(call.account, call.session, call.body.payment_method)
     return views.session(docs)
+
+
+async def refund(call: Call) -> answers.RefundView:
+    """The refund takes its id from the request's subject, so that a repeated request finds its own order."""
+    await _owned(call)
+    ident = call.subject.replace("ses_", "ref_", 1)
+    new = NewRefund(ident, call.body.amount, call.body.reason, call.body.charge_to)
+    docs, order = await call.context.sessions.refund(call.account, call.session, new)
+    return views.refund(docs, order)
 
 
 async def waive(call: Call) -> answers.Session:
@@ -267,13 +277,32 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "payWithAnotherCard",
         "Money",
         "Try another card",
-        "After `failed` or an abandoned `action_required`. The older hold is canceled first, so at most one lives.",
+        "After `failed` or an abandoned `action_required`. The older hold is canceled first, so at most one lives. "
+        "When the bill is `due`, because its hold was lost, this card is charged at once.",
         pay,
         answers.Session,
         scope="money",
         body=schemas.Payment,
         idempotent="required",
         problems=("session_state", "payment_state"),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/sessions/{id}/refunds",
+        "createRefund",
+        "Money",
+        "Refund the client",
+        "Gives back a part of what was captured, or all that is left of it; any number of times. The shares become "
+        "those of the remaining total, and what was transferred above them is taken back, unless `charge_to` is "
+        "`platform`. What an expert's balance does not allow is taken from that expert's next transfers. Waits up to "
+        "ten seconds for Stripe's answer.",
+        refund,
+        answers.RefundView,
+        scope="money",
+        body=schemas.Refund,
+        status=201,
+        idempotent="required",
+        problems=("payment_state", "refund_too_large"),
     ),
     Endpoint(
         "POST",

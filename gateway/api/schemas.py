@@ -149,6 +149,19 @@ class Payment(Request):
     payment_method: PaymentMethod
 
 
+class Refund(Request):
+    amount: int | None = Field(
+        default=None, ge=1, description="Minor units of the session's currency; all that is left, if unsaid"
+    )
+    reason: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)] = Field(
+        description="Yours, for the record and the receipts"
+    )
+    charge_to: Literal["shares", "platform"] = Field(
+        default="shares",
+        description="Who bears it: expert, platform and ambassador by their shares, or the platform alone",
+    )
+
+
 class Waive(Request):
     """Nothing to say: the session is the path's."""
 

@@ -59,6 +59,7 @@ def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.
         waived=record["waived"],
         payment=_payment(payment),
         transfers=[_transfer(transfer) for transfer in payment.get("transfers", ())],
+        refunds=[_refund(record, refund) for refund in payment.get("refunds", ())],
         participants=_participants(record, entries or {}),
         started_at=time(record["started_at"]),
         ended_at=time(record["ended_at"]),
@@ -131,7 +132,22 @@ def _transfer(transfer: Record) -> answers.TransferView:
         stripe_id=transfer.get("stripe_id"),
         amount_share=transfer.get("amount_share"),
         reason=transfer.get("reason"),
+        amount_offset=transfer.get("amount_offset", 0),
+        amount_reversed=transfer.get("amount_reversed", 0),
+        amount_owed=transfer.get("amount_owed", 0),
     )
+
+
+def _refund(record: Record, refund: Record) -> answers.RefundView:
+    names = ("id", "amount", "reason", "charge_to", "status", "stripe_id", "failure")
+    shown: dict[str, Any] = {name: refund.get(name) for name in names}
+    return answers.RefundView(session=record["id"], currency=record["currency"], **shown)
+
+
+def refund(docs: Docs, order: Record) -> answers.RefundView:
+    """One refund: as the bridge has it, or as it was ordered while the bridge has not looked yet."""
+    made = next((each for each in docs.payment.get("refunds", ()) if each["id"] == order["id"]), None)
+    return _refund(docs.session, made or {**order, "status": "ordered"})
 
 
 def _participants(record: Record, entries: Mapping[Role, Entry]) -> answers.Participants:

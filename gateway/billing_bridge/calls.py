@@ -6,7 +6,9 @@ How an `unknown` step is asked:
   still wanders through the network cannot place a hold that nobody knows of. A list could miss that one. Later than
   that: a list of the PaymentIntents made then, by metadata, and never a POST.
 - *capture, release*: the PaymentIntent itself says whether it was captured or canceled.
-- *transfer*: the transfers of the session's `transfer_group`, by metadata.
+- *transfer*: the transfers of the session's `transfer_group`, by metadata; *refund*, *reversal*: those of the payment
+  and of the transfer, likewise.
+- *owe, offset*: nobody is asked. They go to our own account of debts, where the same key does nothing twice.
 If Stripe says that it was not done, the step is sent again, with the same key and parameters. Only a key that is
 *spent* (Stripe replayed a 5xx which it keeps under it) has a successor, after asking; that of a hold is the client's
 next try.
@@ -20,7 +22,7 @@ from typing import Any, Final
 
 from gateway.billing_bridge.order import Order
 from gateway.billing_bridge.pricing import Terms, descriptor_suffix
-from gateway.billing_bridge.record import Payment, Step, StepName, Transfer
+from gateway.billing_bridge.record import Payment, Refund, Step, StepName, Transfer
 
 # Stripe may forget a key after 24 h, and a POST would then be a new one. An hour is left for clocks and queues.
 KEY_LIFE_MS: Final = 23 * 3_600_000
@@ -31,10 +33,19 @@ OPERATION: Final[Mapping[StepName, str]] = {
     "hold": "payment_intents.create",
     "release": "payment_intents.cancel",
     "capture": "payment_intents.capture",
+    "refund": "refunds.create",
     "transfer_expert": "transfers.create",
     "transfer_ambassador": "transfers.create",
+    "reversal_expert": "transfers.reversals.create",
+    "reversal_ambassador": "transfers.reversals.create",
+    "owe_expert": "debts.owe",
+    "owe_ambassador": "debts.owe",
+    "offset_expert": "debts.take",
+    "offset_ambassador": "debts.take",
     "check": "payment_intents.retrieve",
     "settlement": "payment_intents.retrieve",
+    "disputes": "disputes.list",
+    "refunds": "refunds.list",
 }
 
 
@@ -51,7 +62,7 @@ def call_of(step: Step, now: int) -> Call:
     """What to send for a step: itself, or while it is unknown, the question."""
     if step.reads:
         return Call(OPERATION[step.step], step.params)
-    if step.state != "unknown":
+    if step.state != "unknown" or OPERATION[step.step].startswith("debts."):
         return Call(OPERATION[step.step], step.params, step.key)
     return _question(step, now)
 
@@ -63,6 +74,10 @@ def _question(step: Step, now: int) -> Call:
         return Call("payment_intents.list", _made_around(step))
     if step.step in ("capture", "release"):
         return Call("payment_intents.retrieve", retrieve_params(step.params["payment_intent"]))
+    if step.step == "refund":
+        return Call("refunds.list", {"payment_intent": step.params["payment_intent"], "limit": 100})
+    if step.step.startswith("reversal"):
+        return Call("transfers.reversals.list", {"transfer": step.params["transfer"], "limit": 100})
     return Call("transfers.list", {"transfer_group": step.params["transfer_group"], "limit": 100})
 
 
@@ -84,11 +99,12 @@ def metadata_of(session: str, step: str, attempt: int) -> dict[str, str]:
 
 
 def hold_step(order: Order, terms: Terms, expert_name: str) -> Step:
-    """A manual-capture PaymentIntent for the most that the session may cost (R4), with the client present."""
+    """A manual-capture PaymentIntent for the most that the session may cost (R4), with the client present. For a bill
+    that is due, one that takes it at once."""
     params: dict[str, Any] = {
         "amount": order.amount,
         "currency": order.currency,
-        "capture_method": "manual",
+        "capture_method": "automatic" if order.recharged else "manual",
         "confirm": True,
         "payment_method": order.payment_method,
         "allowed_payment_method_types": ["card"],
@@ -131,7 +147,7 @@ def transfer_step(order: Order, payment: Payment, transfer: Transfer) -> Step:
     name: StepName = "transfer_expert" if transfer.to == "expert" else "transfer_ambassador"
     attempt = payment.attempts(name) + 1
     params = {
-        "amount": transfer.amount,
+        "amount": transfer.amount - transfer.amount_offset,
         "currency": transfer.currency,
         "destination": transfer.account,
         "source_transaction": payment.charge,
@@ -141,8 +157,54 @@ def transfer_step(order: Order, payment: Payment, transfer: Transfer) -> Step:
     return Step(name, attempt, key_of(order.session, name, attempt), params)
 
 
-def read_step(order: Order, name: StepName, intent: str) -> Step:
-    return Step(name, 0, "", retrieve_params(intent))
+def refund_step(order: Order, payment: Payment, refund: Refund) -> Step:
+    """One refund of the charge. It leaves the transfers alone: those are reversed by steps of their own."""
+    attempt = payment.attempts("refund") + 1
+    params = {
+        "payment_intent": payment.payment_intent,
+        "amount": refund.amount,
+        "reason": "requested_by_customer",
+        "metadata": {**metadata_of(order.session, "refund", attempt), "refund": refund.id},
+    }
+    return Step("refund", attempt, key_of(order.session, "refund", attempt), params)
+
+
+def reversal_step(order: Order, payment: Payment, transfer: Transfer, amount: int) -> Step:
+    """A part of a transfer taken back. `turn` tells it from the reversals before it, also in Stripe's list."""
+    name: StepName = "reversal_expert" if transfer.to == "expert" else "reversal_ambassador"
+    attempt = payment.attempts(name) + 1
+    turn = sum(step.step == name and not step.spent for step in payment.steps) + 1
+    params = {
+        "transfer": transfer.stripe_id,
+        "amount": amount,
+        "metadata": {**metadata_of(order.session, name, attempt), "turn": str(turn)},
+    }
+    return Step(name, attempt, key_of(order.session, name, attempt), params)
+
+
+def owe_step(order: Order, payment: Payment, transfer: Transfer, amount: int) -> Step:
+    """A reversal that the payee's balance did not allow (`reversal_owed`); `why` names it."""
+    name: StepName = "owe_expert" if transfer.to == "expert" else "owe_ambassador"
+    attempt, refused = payment.attempts(name) + 1, payment.latest(f"reversal_{transfer.to}")
+    params = {"account": transfer.account, "currency": transfer.currency, "amount": amount}
+    why = refused.key if refused is not None else ""
+    return Step(name, attempt, key_of(order.session, name, attempt), params, why=why)
+
+
+def offset_step(order: Order, transfer: Transfer) -> Step:
+    """What the payee owes from before, kept back from this transfer; once for each transfer."""
+    name: StepName = "offset_expert" if transfer.to == "expert" else "offset_ambassador"
+    params = {"account": transfer.account, "currency": transfer.currency, "at_most": transfer.amount}
+    return Step(name, 1, key_of(order.session, name, 1), params)
+
+
+def read_step(order: Order, payment: Payment, name: StepName) -> Step:
+    """A look at Stripe. `attempt` says which news it answers."""
+    assert payment.payment_intent is not None
+    if name in ("disputes", "refunds"):
+        news: int = getattr(order.news, name)
+        return Step(name, news, "", {"payment_intent": payment.payment_intent, "limit": 100})
+    return Step(name, 0, "", retrieve_params(payment.payment_intent))
 
 
 def retrieve_params(intent: str) -> dict[str, Any]:

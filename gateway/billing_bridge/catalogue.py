@@ -94,6 +94,9 @@ def _transfer(status: str, **changes: Any) -> dict[str, Any]:
         "status": status,
         "stripe_id": "tr_123",
         "reason": None,
+        "amount_offset": 0,
+        "amount_reversed": 0,
+        "amount_owed": 0,
     } | changes
 
 
@@ -118,7 +121,7 @@ CATALOGUE: Final = (
     ),
     EventType(
         "session.settled",
-        "No money step is open any more.",
+        "No money step is open any more. Again after each refund or lost dispute that came later.",
         {**_CAPTURED, "transfers": [_transfer("paid")]},
     ),
     EventType(
@@ -142,7 +145,51 @@ CATALOGUE: Final = (
     ),
     EventType("payment.captured", "What was used has been charged.", _CAPTURED),
     EventType("payment.released", "Nothing was due; the hold was let go.", _payment("released", amount_total=0)),
-    EventType("transfer.created", "A share was transferred to its account.", _transfer("paid")),
+    EventType(
+        "payment.due",
+        "The hold was lost before the bill could be charged. Ask the client to pay with another card.",
+        _payment("due", amount_total=7500, decline_code="hold_lost"),
+    ),
+    EventType(
+        "payment.refunded",
+        "A refund was made; `amount_refunded` is the sum of all.",
+        {
+            **_CAPTURED,
+            "status": "partially_refunded",
+            "amount_refunded": 2500,
+            "refund": {
+                "number": 1,
+                "id": "ref_01k9m0h3f8q2v7x4r6s5t1w2y3",
+                "amount": 2500,
+                "reason": "The connection was poor",
+                "charge_to": "shares",
+                "status": "succeeded",
+                "stripe_id": "re_123",
+                "failure": None,
+            },
+        },
+    ),
+    EventType(
+        "payment.disputed",
+        "The cardholder disputes the charge (`open`), or the case was `won` or `lost`. While it is open nothing is "
+        "transferred; a lost one is taken back from the shares like a refund.",
+        {
+            **_CAPTURED,
+            "status": "disputed",
+            "dispute": {"id": "du_123", "amount": 7500, "status": "open", "reason": "fraudulent"},
+        },
+    ),
+    EventType(
+        "transfer.created",
+        "A share was transferred to its account, less what the payee owed from before (`amount_offset`).",
+        _transfer("paid"),
+    ),
+    EventType(
+        "transfer.reversed",
+        "A part of a share was taken back after a refund or a lost dispute. `amount_owed` is what the payee's balance "
+        "did not allow: it is kept back from the next transfers.",
+        _transfer("paid", amount_reversed=2250),
+    ),
     EventType(
         "transfer.withheld",
         "A share cannot be transferred now; it is kept for the payee.",
@@ -163,9 +210,8 @@ CATALOGUE: Final = (
 
 # Names with a fixed meaning that nothing sends yet.
 RESERVED: Final = (
-    "session.ringing", "participant.left", "presence.changed", "payment.refunded", "payment.disputed",
-    "transfer.reversed", "booking.paid", "booking.canceled", "invite.redeemed", "payout.paid", "payout.failed",
-    "account.updated",
+    "session.ringing", "participant.left", "presence.changed", "booking.paid", "booking.canceled", "invite.redeemed",
+    "payout.paid", "payout.failed", "account.updated",
 )  # fmt: skip
 
 EVENT_TYPES: Final = frozenset({one.name for one in CATALOGUE} | set(RESERVED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gateway.money import Shares, split
 
@@ -22,6 +22,26 @@ class Billed:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundOrder:
+    """One refund as it was ordered; `number` counts them from 1, `amount` is in the session's currency."""
+
+    number: int
+    id: str
+    amount: int
+    reason: str
+    charge_to: Literal["shares", "platform"]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How many events of Stripe told of disputes, refunds and the payees' accounts: counts, for they only nudge."""
+
+    disputes: int = 0
+    refunds: int = 0
+    accounts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """Amounts in minor units of `currency`. `attempt` 0 means that there is no money to hold at all."""
 
@@ -34,12 +54,16 @@ class Order:
     attempt: int
     amount: int
     payment_method: str | None
+    recharge: bool
     customer: str | None
     commission_bps: int
     expert_account: str | None
     ambassador_account: str | None
     ambassador_bps: int
     bill: Billed | None
+    refunds: tuple[RefundOrder, ...]
+    news: News
+    debts: Mapping[str, int]
 
     @property
     def over(self) -> bool:
@@ -56,17 +80,25 @@ class Order:
     @property
     def can_hold(self) -> bool:
         """A card is named and its time has come: at once, or with `hold: "join"` when the client has joined."""
+        if self.recharged:
+            return not self.waived
         return self.priced and self.payment_method is not None and self.wanted_now and not self.over and not self.waived
 
-    def shares_of(self, captured: int) -> Shares:
-        """The parts of what was really captured: the bill's own, unless Stripe took another amount."""
-        if self.bill is not None and self.bill.total == captured:
+    @property
+    def recharged(self) -> bool:
+        """The bill is due, and its client named a card to pay it with: charged at once, not held."""
+        return self.finalized and self.recharge and self.payment_method is not None
+
+    def shares_of(self, total: int) -> Shares:
+        """The parts of what was really captured, or is left of it: the bill's own, unless it is another amount."""
+        if self.bill is not None and self.bill.total == total:
             return self.bill.shares
-        return split(captured, self.commission_bps, self.ambassador_bps)
+        return split(total, self.commission_bps, self.ambassador_bps)
 
 
 def order_of(session: Mapping[str, Any]) -> Order:
-    """Read the `session` document."""
+    """Read the `session` document, and what the bridge lays beside it: `refunds` (the orders), `news`, and `debts`
+    (what each payee's account owes, in the settlement currency)."""
     funding = session.get("funding") or {}
     ambassador = session.get("ambassador") or {}
     joined = session.get("joined") or {}
@@ -80,13 +112,21 @@ def order_of(session: Mapping[str, Any]) -> Order:
         attempt=int(funding.get("attempt") or 0),
         amount=int(funding.get("amount") or 0),
         payment_method=funding.get("payment_method"),
+        recharge=bool(funding.get("recharge")),
         customer=session["client"].get("stripe_customer"),
         commission_bps=int(session["commission_bps"]),
         expert_account=session["expert"].get("stripe_account"),
         ambassador_account=ambassador.get("stripe_account"),
         ambassador_bps=int(ambassador.get("share_bps") or 0),
         bill=_billed(session.get("bill")),
+        refunds=tuple(_refund(order) for order in session.get("refunds") or ()),
+        news=News(**(session.get("news") or {})),
+        debts=session.get("debts") or {},
     )
+
+
+def _refund(order: Mapping[str, Any]) -> RefundOrder:
+    return RefundOrder(order["number"], order["id"], order["amount"], order["reason"], order["charge_to"])
 
 
 def _billed(bill: Mapping[str, Any] | None) -> Billed | None:

@@ -10,11 +10,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.billing_bridge.calls import capture_step, hold_step, read_step, release_step, transfer_step
+from gateway.billing_bridge.calls import (
+    capture_step,
+    hold_step,
+    offset_step,
+    read_step,
+    release_step,
+    transfer_step,
+)
 from gateway.billing_bridge.order import Order, order_of
 from gateway.billing_bridge.pricing import Terms, minimum_charge, settled_shares
 from gateway.billing_bridge.record import (
     FINAL,
+    PAID,
+    SERIAL,
     Notice,
     Payment,
     Reads,
@@ -23,11 +32,15 @@ from gateway.billing_bridge.record import (
     StepName,
     Transfer,
     public,
+    told,
     told_transfer,
 )
+from gateway.billing_bridge.refunds import next_refund, next_reversal, outstanding, retargeted, with_orders
 
 # Networks let a hold go at `capture_before`; Stripe cancels the intent a moment later.
 EXPIRY_SLACK_MS = 5_000
+# A client who has to confirm the payment of a due bill with the bank, and does not, has given it up after this long.
+ACTION_LIFE_MS = 3_600_000
 
 
 def opened(session: Mapping[str, Any], now: int = 0) -> dict[str, Any]:
@@ -56,11 +69,12 @@ def concluded(session: Mapping[str, Any], payment: Payment, terms: Terms) -> tup
     order = order_of(session)
     payment = _next_attempt(order, payment)
     payment = _without_unsent_holds(order, payment, terms)
-    payment = _without_hold(order, payment, terms)
+    payment, due = _without_hold(order, payment, terms)
     payment, withheld = _with_transfers(order, payment)
+    payment, waiting = retargeted(order, with_orders(order, payment))
     payment = _with_totals(order, payment, terms)
     payment, settled = _settled(order, payment)
-    return payment, (*withheld, *settled)
+    return payment, (*due, *withheld, *waiting, *settled)
 
 
 def next_step(
@@ -78,7 +92,7 @@ def next_step(
     ready = next((step for step in waiting if step.state != "sent" and step.not_before <= now), None)
     if ready is not None:
         return ready
-    if any(not step.step.startswith("transfer") for step in waiting):
+    if any(step.step in SERIAL for step in waiting):
         return None
     return _planned(order_of(session), payment, now, terms, expert_name, nudges)
 
@@ -99,7 +113,7 @@ def begun(payment: Payment, step: Step, now: int, nudges: int = 0) -> tuple[Paym
 def look_at(session: Mapping[str, Any], payment: Payment, nudges: int = 0) -> int | None:
     """When something will be due without anyone asking (wall ms), or None."""
     times = [step.not_before for step in payment.open_steps]
-    read = _read(payment, nudges)
+    read = _read(order_of(session), payment, nudges)
     if read is not None:
         times.append(read[1])
     return min(times, default=None)
@@ -128,8 +142,15 @@ def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name
             return release_step(order, payment, intent, "superseded")  # at most one hold lives (5-money)
         if nothing_due(order, payment, terms):
             return release_step(order, payment, intent, "waived" if order.waived else "nothing_due")
-    if payment.status == "captured":
-        return _next_transfer(order, payment) or _next_read(order, payment, now, nudges)
+        if order.finalized and (why := _given_up(payment, now)):
+            return release_step(order, payment, intent, why)
+    if payment.status in PAID:
+        return (
+            _next_read(order, payment, now, nudges)
+            or next_refund(order, payment)
+            or next_reversal(order, payment)
+            or _next_transfer(order, payment)
+        )
     if payment.status == "pending" and order.can_hold and payment.find("hold", order.attempt) is None:
         return hold_step(order, terms, expert_name)
     if payment.status in ("held", "capturing") and (amount := owed(order, terms)):
@@ -137,28 +158,43 @@ def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name
     return _next_read(order, payment, now, nudges)
 
 
+def _given_up(payment: Payment, now: int) -> str | None:
+    """Why the card that was to pay a due bill is let go: declined, or its client never came back from the bank."""
+    if payment.status == "failed":
+        return "declined"
+    hold = payment.find("hold", payment.attempt)
+    overdue = hold is not None and hold.at + ACTION_LIFE_MS <= now
+    return "abandoned" if payment.status == "action_required" and overdue else None
+
+
 def _next_transfer(order: Order, payment: Payment) -> Step | None:
+    if order.news.disputes > payment.reads.disputes:
+        return None  # the charge may be disputed: ask first
     for transfer in payment.transfers:
-        latest = payment.latest(f"transfer_{transfer.to}")
-        if transfer.status == "pending" and (latest is None or latest.state == "failed"):
+        latest, offset = payment.latest(f"transfer_{transfer.to}"), payment.latest(f"offset_{transfer.to}")
+        if transfer.status != "pending" or any(step is not None and step.open for step in (latest, offset)):
+            continue
+        if offset is None and order.debts.get(transfer.account or "", 0) > 0:
+            return offset_step(order, transfer)
+        if latest is None or latest.state == "failed":
             return transfer_step(order, payment, transfer)
     return None
 
 
 def _next_read(order: Order, payment: Payment, now: int, nudges: int) -> Step | None:
-    read = _read(payment, nudges)
+    read = _read(order, payment, nudges)
     if read is None or read[1] > now or payment.payment_intent is None:
         return None
-    return read_step(order, read[0], payment.payment_intent)
+    return read_step(order, payment, read[0])
 
 
-def _read(payment: Payment, nudges: int) -> tuple[StepName, int] | None:
+def _read(order: Order, payment: Payment, nudges: int) -> tuple[StepName, int] | None:
     """What is worth asking Stripe, and from when: at once after a nudge, else as it becomes likely to have changed."""
     if payment.payment_intent is None or payment.open_steps:
         return None
     nudged, at = nudges > payment.reads.seen, payment.reads.not_before
-    if payment.status == "captured":
-        return ("settlement", 0 if nudged else at) if payment.settlement is None else None
+    if payment.status in PAID:
+        return _read_of_paid(order, payment, nudged)
     if not any(attempt == payment.attempt for attempt, _ in payment.live_intents):
         return None
     if payment.status in ("pending", "action_required"):
@@ -170,11 +206,22 @@ def _read(payment: Payment, nudges: int) -> tuple[StepName, int] | None:
     return None
 
 
+def _read_of_paid(order: Order, payment: Payment, nudged: bool) -> tuple[StepName, int] | None:
+    reads, news = payment.reads, order.news
+    if payment.settlement is None:
+        return "settlement", 0 if nudged else reads.not_before
+    if news.disputes > reads.disputes:
+        return "disputes", reads.not_before
+    return ("refunds", reads.not_before) if news.refunds > reads.refunds and payment.refunds else None
+
+
 def _next_attempt(order: Order, payment: Payment) -> Payment:
     """Another card, or the first one whose time has come: pending again, and nothing left of the one before."""
-    waiting = payment.status in ("awaiting_join", "pending", "action_required", "held", "failed")
+    waiting = payment.status in ("awaiting_join", "pending", "action_required", "held", "failed", "due")
     if not (waiting and order.can_hold and order.attempt > payment.attempt):
         return payment
+    if order.recharged and any(step.step == "hold" and step.open for step in payment.steps):
+        return payment  # the card before may yet be charged: only when it was not is this one
     return payment.to(
         "pending", attempt=order.attempt, amount_held=0, payment_intent=None, charge=None, card=None, hold_until=None,
         client_secret=None, action_url=None, decline_code=None, reads=Reads(seen=payment.reads.seen),
@@ -184,26 +231,29 @@ def _next_attempt(order: Order, payment: Payment) -> Payment:
 def _without_unsent_holds(order: Order, payment: Payment, terms: Terms) -> Payment:
     """A hold that Stripe surely never made, and nobody wants any more, is not made."""
     for step in payment.steps:
-        unwanted = step.attempt != payment.attempt or order.over or nothing_due(order, payment, terms)
+        over = order.over and not order.recharged
+        unwanted = step.attempt != payment.attempt or over or nothing_due(order, payment, terms)
         if step.step == "hold" and step.state == "intent" and unwanted:
             payment = payment.with_step(step.to("failed", result={"code": "superseded"}))
     return payment
 
 
-def _without_hold(order: Order, payment: Payment, terms: Terms) -> Payment:
+def _without_hold(order: Order, payment: Payment, terms: Terms) -> tuple[Payment, tuple[Notice, ...]]:
     """Where a payment ends that has no hold any more: nothing was due, or something still is."""
-    if payment.open_steps or payment.live_intents:
-        return payment
+    unsent = order.recharged and payment.status == "pending" and payment.find("hold", payment.attempt) is None
+    if payment.open_steps or payment.live_intents or unsent:
+        return payment, ()
     if payment.status in ("awaiting_join", "pending") and nothing_due(order, payment, terms):
-        return payment.to("none")
+        return payment.to("none"), ()
     if payment.status in ("pending", "failed") and owed(order, terms):
-        return payment.to("due")
-    return payment
+        payment = payment.to("due", amount_total=owed(order, terms))
+        return payment, (told("due", payment),)
+    return payment, ()
 
 
 def _with_transfers(order: Order, payment: Payment) -> tuple[Payment, tuple[Notice, ...]]:
     """The shares as transfers, once the charge's balance transaction is known (R3, R19, law 6)."""
-    if payment.status != "captured" or payment.settlement is None or payment.transfers:
+    if payment.status not in PAID or payment.settlement is None or payment.transfers:
         return payment, ()
     transfers = _transfers(order, payment.amount_captured, payment.settlement)
     withheld = tuple(told_transfer("withheld", transfer) for transfer in transfers if transfer.status == "withheld")
@@ -225,16 +275,18 @@ def _with_totals(order: Order, payment: Payment, terms: Terms) -> Payment:
     """What the session cost in the end, and what was let off, once both are certain."""
     if not order.finalized or order.bill is None or payment.status not in FINAL:
         return payment
-    total = {"captured": payment.amount_captured, "due": owed(order, terms)}.get(payment.status, 0)
+    total = payment.amount_captured if payment.status in PAID else owed(order, terms) if payment.status == "due" else 0
     waived = order.bill.waived + max(0, order.bill.total - total)
     return replace(payment, amount_total=total, amount_waived=waived)
 
 
 def _settled(order: Order, payment: Payment) -> tuple[Payment, tuple[Notice, ...]]:
     """No money step is open: nothing is on its way to Stripe, nothing held, nothing still to be paid by either side."""
-    pending = any(transfer.status == "pending" for transfer in payment.transfers)
+    pending = any(transfer.status == "pending" for transfer in payment.transfers) or outstanding(order, payment)
     busy = payment.open_steps or payment.live_intents or pending
-    unknown = payment.status == "captured" and payment.settlement is None
+    unknown = payment.status in PAID and payment.settlement is None
+    if payment.settled and busy:
+        return replace(payment, settled=False), ()  # a refund was ordered, a dispute was lost
     if payment.settled or not order.finalized or busy or unknown or payment.status not in FINAL - {"due"}:
         return payment, ()
     payment = replace(payment, settled=True)

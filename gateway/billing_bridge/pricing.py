@@ -49,9 +49,14 @@ def settled_shares(balance_amount: int, shares: Shares) -> Shares:
     rest, so that law 6 holds there too. `balance_amount` is the balance transaction's gross amount."""
     if shares.total == 0:
         return Shares(balance_amount, 0, balance_amount, 0)
-    expert = balance_amount * shares.expert // shares.total
-    ambassador = balance_amount * shares.ambassador // shares.total
+    expert = settled_share(balance_amount, shares.expert, shares.total)
+    ambassador = settled_share(balance_amount, shares.ambassador, shares.total)
     return Shares(balance_amount, expert, balance_amount - expert - ambassador, ambassador)
+
+
+def settled_share(balance_amount: int, share: int, total: int) -> int:
+    """One share of a charge of `total` that was settled as `balance_amount`: floored, at the charge's own rate."""
+    return balance_amount * share // total
 
 
 def descriptor_suffix(name: str, prefix_length: int = 10) -> str | None:

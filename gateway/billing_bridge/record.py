@@ -1,10 +1,12 @@
 """The payment record of a session, and the two tables of what may follow what: payments, and steps toward Stripe.
 
-    none   awaiting_join ─► pending ─► action_required ─► held ─► capturing ─► captured ─► refunded, disputed, …
+    none   awaiting_join ─► pending ─► action_required ─► held ─► capturing ─► captured ⇄ partially, all refunded
                                │            │              │          │
-                               └─► failed ◄─┴──────────────┤          ├─► due      (the hold was lost)
+                               └─► failed ◄─┴──────────────┤          ├─► due ─► pending   (another card is charged)
                                      │                     ▼          ▼
                                      └─► pending        released ◄─ held           (too small to charge)
+
+    captured, partially_refunded, refunded ─► disputed ─► captured, partially_refunded, refunded   (won, or lost)
 
     step:  intent ─► sent ─► done | failed | unknown        unknown ─► done | failed | intent, after asking Stripe
 
@@ -23,12 +25,18 @@ Status = Literal[
     "none", "awaiting_join", "pending", "action_required", "held", "failed", "capturing", "captured", "released", "due",
     "refunded", "partially_refunded", "disputed",
 ]  # fmt: skip
-StepName = Literal["hold", "release", "capture", "transfer_expert", "transfer_ambassador", "check", "settlement"]
+StepName = Literal[
+    "hold", "release", "capture", "refund", "transfer_expert", "transfer_ambassador", "reversal_expert",
+    "reversal_ambassador", "owe_expert", "owe_ambassador", "offset_expert", "offset_ambassador",
+    "check", "settlement", "disputes", "refunds",
+]  # fmt: skip
 StepState = Literal["intent", "sent", "done", "failed", "unknown"]
 TransferStatus = Literal["pending", "paid", "withheld", "reversed", "owed"]
 Payee = Literal["expert", "ambassador"]
+RefundStatus = Literal["ordered", "pending", "succeeded", "failed"]
+ChargeTo = Literal["shares", "platform"]
+DisputeStatus = Literal["open", "won", "lost"]
 
-# Refunds and disputes have their arrows here already, though nothing takes them before refunds exist.
 TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
     {
         "none": frozenset(),
@@ -41,12 +49,14 @@ TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
         "captured": frozenset({"refunded", "partially_refunded", "disputed"}),
         "released": frozenset(),
         "due": frozenset({"pending", "captured", "released"}),
-        "partially_refunded": frozenset({"refunded", "disputed"}),
-        "refunded": frozenset({"disputed"}),
+        "partially_refunded": frozenset({"captured", "refunded", "disputed"}),  # back: the bank returned a refund
+        "refunded": frozenset({"captured", "partially_refunded", "disputed"}),
         "disputed": frozenset({"captured", "partially_refunded", "refunded"}),
     }
 )
-FINAL: Final[frozenset[Status]] = frozenset({"none", "failed", "captured", "released", "due"})
+# The charge was made, whatever came of it later.
+PAID: Final[frozenset[Status]] = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
+FINAL: Final[frozenset[Status]] = PAID | {"none", "failed", "released", "due"}
 
 STEP_TRANSITIONS: Final[Mapping[StepState, frozenset[StepState]]] = MappingProxyType(
     {
@@ -57,6 +67,9 @@ STEP_TRANSITIONS: Final[Mapping[StepState, frozenset[StepState]]] = MappingProxy
         "failed": frozenset(),
     }
 )
+READS: Final[frozenset[StepName]] = frozenset({"check", "settlement", "disputes", "refunds"})
+# Steps about the hold and the charge go one after the other; those about one payee keep apart by themselves.
+SERIAL: Final[frozenset[StepName]] = frozenset({"hold", "release", "capture", "refund"})
 OPEN_STEP: Final[frozenset[StepState]] = frozenset({"intent", "sent", "unknown"})
 # A PaymentIntent in one of these holds no money and can come to hold none.
 CLOSED_INTENT: Final = frozenset({"canceled", "succeeded", "missing"})
@@ -89,7 +102,7 @@ class Step:
     @property
     def reads(self) -> bool:
         """Whether it only asks; such a step moves no money and is not kept."""
-        return self.step in ("check", "settlement")
+        return self.step in READS
 
     def to(self, state: StepState, **changes: Any) -> Step:
         assert state in STEP_TRANSITIONS[self.state], f"step {self.step}: {self.state} to {state}"
@@ -98,7 +111,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A payee's part: `amount` in the settlement `currency`, `amount_share` in the session's."""
+    """A payee's part: `amount` in the settlement `currency`, `amount_share` in the session's. Of it `amount_offset`
+    was kept back for what the payee owed from before, `amount_reversed` was taken back after a refund or a lost
+    dispute, and `amount_owed` should have been, but for want of balance."""
 
     to: Payee
     account: str | None
@@ -107,6 +122,43 @@ class Transfer:
     amount_share: int
     status: TransferStatus = "pending"
     stripe_id: str | None = None
+    reason: str | None = None
+    amount_offset: int = 0
+    amount_reversed: int = 0
+    amount_owed: int = 0
+
+    @property
+    def kept(self) -> int:
+        """What the payee has of it, or is going to have."""
+        return self.amount - self.amount_reversed - self.amount_owed
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """One refund of the charge, in the session's currency. `number` is its order's; 0 is a lost dispute, which takes
+    the money back in the same way. `ordered` is not at Stripe yet, `pending` is Stripe's own word."""
+
+    number: int
+    id: str
+    amount: int
+    reason: str | None = None
+    charge_to: ChargeTo = "shares"
+    status: RefundStatus = "ordered"
+    stripe_id: str | None = None
+    failure: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        return self.status in ("pending", "succeeded")
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """The latest case of the cardholder against the charge."""
+
+    id: str
+    amount: int
+    status: DisputeStatus
     reason: str | None = None
 
 
@@ -122,9 +174,13 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """When Stripe was last asked about this payment without need of a step, and which nudge that answered."""
+    """When Stripe was last asked about this payment without need of a step, and which nudge that answered; of those
+    about disputes, refunds and the payees' accounts, how many were answered."""
 
     seen: int = 0
+    disputes: int = 0
+    refunds: int = 0
+    accounts: int = 0
     tries: int = 0
     not_before: int = 0
 
@@ -150,6 +206,8 @@ class Payment:
     action_url: str | None = None
     decline_code: str | None = None
     transfers: tuple[Transfer, ...] = ()
+    refunds: tuple[Refund, ...] = ()
+    dispute: Dispute | None = None
     settlement: Settlement | None = None
     settled: bool = False
     steps: tuple[Step, ...] = ()
@@ -181,6 +239,18 @@ class Payment:
         same = (step.step, step.attempt)
         return replace(self, steps=tuple(step if (s.step, s.attempt) == same else s for s in self.steps))
 
+    def with_transfer(self, transfer: Transfer) -> Payment:
+        return replace(self, transfers=tuple(transfer if t.to == transfer.to else t for t in self.transfers))
+
+    def transfer_to(self, payee: str) -> Transfer:
+        return next(t for t in self.transfers if t.to == payee)
+
+    def with_refund(self, refund: Refund) -> Payment:
+        """The record with `refund` in the place of the one with its id, or at the end."""
+        if all(r.id != refund.id for r in self.refunds):
+            return replace(self, refunds=(*self.refunds, refund))
+        return replace(self, refunds=tuple(refund if r.id == refund.id else r for r in self.refunds))
+
     @property
     def open_steps(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.open)
@@ -195,6 +265,8 @@ class Payment:
         """The document. It shares the parameters' mappings with the record, which nobody changes."""
         return _fields(self) | {
             "transfers": [_fields(transfer) for transfer in self.transfers],
+            "refunds": [_fields(refund) for refund in self.refunds],
+            "dispute": None if self.dispute is None else _fields(self.dispute),
             "settlement": None if self.settlement is None else _fields(self.settlement),
             "steps": [_fields(step) for step in self.steps],
             "reads": _fields(self.reads),
@@ -202,11 +274,13 @@ class Payment:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Payment:
-        settlement = body.get("settlement")
+        settlement, dispute = body.get("settlement"), body.get("dispute")
         return cls(
             **{
                 **body,
                 "transfers": tuple(Transfer(**transfer) for transfer in body.get("transfers", ())),
+                "refunds": tuple(Refund(**refund) for refund in body.get("refunds", ())),
+                "dispute": None if dispute is None else Dispute(**dispute),
                 "settlement": None if settlement is None else Settlement(**settlement),
                 "steps": tuple(Step(**step) for step in body.get("steps", ())),
                 "reads": Reads(**body.get("reads", {})),
@@ -239,5 +313,13 @@ def told_transfer(kind: str, transfer: Transfer) -> Notice:
     return Notice(f"transfer.{kind}", _fields(transfer))
 
 
-def _fields(record: Payment | Step | Transfer | Settlement | Reads) -> dict[str, Any]:
+def told_refund(payment: Payment, refund: Refund) -> Notice:
+    return Notice("payment.refunded", public(payment) | {"refund": _fields(refund)})
+
+
+def told_dispute(payment: Payment, dispute: Dispute) -> Notice:
+    return Notice("payment.disputed", public(payment) | {"dispute": _fields(dispute)})
+
+
+def _fields(record: Payment | Step | Transfer | Refund | Dispute | Settlement | Reads) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}

@@ -18,6 +18,16 @@ from gateway.billing_bridge.intent import (
 )
 from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
 from gateway.billing_bridge.record import CLOSED_INTENT, Notice, Payment, Step, Transfer, told, told_transfer
+from gateway.billing_bridge.refunds import (
+    WANT_OF_BALANCE,
+    disputes_seen,
+    offset_by,
+    owed_by,
+    refund_made,
+    refund_refused,
+    refunds_seen,
+    reversed_by,
+)
 
 Applied = tuple[Payment, tuple[Notice, ...]]
 
@@ -63,8 +73,16 @@ def applied(payment: Payment, step: Step, outcome: Outcome, now: int) -> Applied
             return _transfer(payment, step, outcome, now)
         case "check":
             return _check(payment, step, outcome, now)
+        case "refund":
+            return _refund(payment, step, outcome, now)
+        case "reversal_expert" | "reversal_ambassador":
+            return _reversal(payment, step, outcome, now)
+        case "owe_expert" | "owe_ambassador" | "offset_expert" | "offset_ambassador":
+            return _debt(payment, step, outcome)
         case "settlement":
             return _settlement(payment, outcome, now), ()
+        case "disputes" | "refunds":
+            return _listed(payment, step, outcome, now)
 
 
 def _postponed(payment: Payment, step: Step, outcome: Busy | Unknown, now: int) -> Payment:
@@ -118,8 +136,9 @@ def _made(answer: Mapping[str, Any], step: Step) -> Intent | None:
     if answer.get("object") != "list":
         return answer
     ours = step.params["metadata"]
-    names = ("session", "step", "attempt") if step.step == "hold" else ("session", "step")  # one transfer to a payee
-    return matching(answer, {name: ours[name] for name in names})
+    # What stays the same when a spent key has a successor: a payee's one transfer, a refund's id, a reversal's turn.
+    names = ("session", "step", "attempt") if step.step == "hold" else ("session", "step", "refund", "turn")
+    return matching(answer, {name: ours[name] for name in names if name in ours})
 
 
 def _hold_failed(payment: Payment, step: Step, result: dict[str, Any]) -> Applied:
@@ -179,7 +198,7 @@ def _capture(payment: Payment, step: Step, outcome: Done | Declined | Refused, n
     if isinstance(outcome, Done):
         return _capture_seen(payment, step, outcome.object, now)
     if outcome.code == "resource_missing":
-        return _lost(payment, step, "missing"), ()
+        return _lost(payment, step, "missing")
     if step.state == "unknown":
         return _ask(payment, step, outcome.code, now), ()
     if outcome.code == "amount_too_small":
@@ -199,16 +218,17 @@ def _capture_seen(payment: Payment, step: Step, intent: Intent, now: int) -> App
         case "requires_capture":
             return _again(payment, step, "not_captured", now), ()
         case "canceled":
-            return _lost(payment, step, "canceled"), ()
+            return _lost(payment, step, "canceled")
         case _:
             return _ask(payment, step, str(intent["status"]), now), ()
 
 
-def _lost(payment: Payment, step: Step, status: str) -> Payment:
+def _lost(payment: Payment, step: Step, status: str) -> Applied:
     """The hold is gone and the bill is not paid: `due`, and never a silent new charge (5-money)."""
     payment = payment.with_step(step.to("failed", result={"code": "hold_lost"}))
     payment = _closed(payment, {"id": step.params["payment_intent"], "status": status})
-    return payment.to("due", decline_code="hold_lost")
+    payment = payment.to("due", decline_code="hold_lost")
+    return payment, (told("due", payment),)
 
 
 def _release(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
@@ -216,7 +236,7 @@ def _release(payment: Payment, step: Step, outcome: Done | Declined | Refused, n
         return _release_seen(payment, step, outcome.object, now)
     if outcome.code == "resource_missing":
         missing = {"id": step.params["payment_intent"], "status": "missing"}
-        return _released(payment.with_step(step.to("failed", result={"code": outcome.code})), missing)
+        return _released(payment.with_step(step.to("failed", result={"code": outcome.code})), step, missing)
     if step.state == "unknown" or outcome.code in STATE_MOVED:
         return _ask(payment, step, outcome.code, now), ()
     return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
@@ -224,21 +244,22 @@ def _release(payment: Payment, step: Step, outcome: Done | Declined | Refused, n
 
 def _release_seen(payment: Payment, step: Step, intent: Intent, now: int) -> Applied:
     if intent["status"] == "canceled":
-        return _released(payment.with_step(step.to("done", result=_brief(intent))), intent)
+        return _released(payment.with_step(step.to("done", result=_brief(intent))), step, intent)
     if intent["status"] != "succeeded":
         return _again(payment, step, "not_canceled", now), ()
-    # Someone captured it at Stripe behind our back; the record says what is true.
+    # Captured at Stripe behind our back, or confirmed with the bank at last: the record says what is true, and no other
+    # card is asked.
     payment = _closed(payment.with_step(step.to("failed", result=_brief(intent))), intent)
-    if intent["id"] != payment.payment_intent:
-        return payment, ()
-    payment = _taken(payment, intent)
+    payment = _taken(replace(payment, payment_intent=intent["id"]), intent)
     return payment, (told("captured", payment),)
 
 
-def _released(payment: Payment, intent: Intent) -> Applied:
+def _released(payment: Payment, step: Step, intent: Intent) -> Applied:
     payment = _closed(payment, intent)
     if intent["id"] != payment.payment_intent or payment.status == "failed":
         return payment, ()
+    if step.why == "abandoned":
+        return payment.to("failed", decline_code="authentication_abandoned", action_url=None, client_secret=None), ()
     payment = payment.to("released", action_url=None, client_secret=None)
     return payment, (told("released", payment),)
 
@@ -268,6 +289,51 @@ def _told_of(payment: Payment, step: Step, kind: str, **changes: Any) -> Applied
     transfers = tuple(replace(t, **changes) if t.to == payee else t for t in payment.transfers)
     ours: Transfer = next(t for t in transfers if t.to == payee)
     return replace(payment, transfers=transfers), (told_transfer(kind, ours),)
+
+
+def _refund(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if isinstance(outcome, Done):
+        made = _made(outcome.object, step)
+        if made is None:
+            return _again(payment, step, "not_refunded", now), ()
+        return refund_made(payment.with_step(step.to("done", result={"id": made["id"]})), step, made)
+    if step.state == "unknown":
+        return _ask(payment, step, outcome.code, now), ()
+    if outcome.code in TRANSFER_LATER:
+        return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+    payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
+    return refund_refused(payment, step, outcome.code), ()
+
+
+def _reversal(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    """Only want of balance makes a debt of it; whatever else Stripe says is asked again, ever more seldom."""
+    if isinstance(outcome, Done):
+        made = _made(outcome.object, step)
+        if made is None:
+            return _again(payment, step, "not_reversed", now), ()
+        payment = payment.with_step(step.to("done", result={"id": made["id"]}))
+        return reversed_by(made["amount"], payment, step.step.removeprefix("reversal_"))
+    if step.state == "unknown":
+        return _ask(payment, step, outcome.code, now), ()
+    if outcome.code in WANT_OF_BALANCE:
+        return payment.with_step(step.to("failed", result={"code": outcome.code})), ()
+    return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+
+
+def _debt(payment: Payment, step: Step, outcome: Done | Declined | Refused) -> Applied:
+    assert isinstance(outcome, Done), "our own account of debts refuses nothing"
+    kind, payee = step.step.split("_")
+    amount = int(outcome.object["amount"])
+    payment = payment.with_step(step.to("done", result={"amount": amount}))
+    return (owed_by if kind == "owe" else offset_by)(amount, payment, payee)
+
+
+def _listed(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if not isinstance(outcome, Done):
+        return _read_again(payment, now, backoff_ms(payment.reads.tries)), ()
+    if step.step == "disputes":
+        return disputes_seen(payment, step, outcome.object)
+    return refunds_seen(payment, step, outcome.object), ()
 
 
 def _check(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import aiohttp
@@ -41,6 +42,11 @@ OPERATIONS: Final[Mapping[str, str | None]] = {
     "payment_methods.retrieve": "payment_method",
     "transfers.create": None,
     "transfers.list": None,
+    "transfers.reversals.create": "transfer",
+    "transfers.reversals.list": "transfer",
+    "refunds.create": None,
+    "refunds.list": None,
+    "disputes.list": None,
     "accounts.retrieve": "account",
 }
 
@@ -100,8 +106,7 @@ class StripeClient:
 
 
 def _method(sdk: stripe.StripeClient, operation: str) -> Method:
-    service, name = operation.split(".")
-    return cast(Method, getattr(getattr(sdk.v1, service), f"{name}_async"))
+    return cast(Method, attrgetter(f"{operation}_async")(sdk.v1))
 
 
 def outcome_of(error: stripe.StripeError) -> Outcome:

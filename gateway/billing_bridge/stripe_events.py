@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import stripe
 import structlog
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
+from gateway.billing_bridge.index import Index
 from gateway.clock import Clock
 from gateway.errors import Conflict, InvalidRequest, StoreUnavailable, Unauthorized
 from gateway.journal import NOW, Journal
@@ -27,11 +28,19 @@ TOLERANCE_S: Final = 300
 REMEMBER_S: Final = 7 * 86_400
 # These only echo what the bridge did itself, or come with another that says more.
 ECHOES: Final = frozenset(
-    {"payment_intent.created", "payment_intent.processing", "charge.succeeded", "charge.captured", "transfer.created"}
-)
+    {
+        "payment_intent.created", "payment_intent.processing", "charge.succeeded", "charge.captured",
+        "charge.refunded", "refund.created", "transfer.created", "transfer.reversed",
+    }
+)  # fmt: skip
+# What an event may be about, besides the payment itself; each kind is counted, so that only what is asked needs to be.
+Topic = Literal["disputes", "refunds", "accounts"]
+TOPICS: Final[Mapping[str, Topic]] = {"charge.dispute.": "disputes", "refund.": "refunds", "account.": "accounts"}
 # Payment statuses and the status of the intent that is known by them: an event which repeats it is no news.
-KNOWN_BY: Final = {"held": "requires_capture", "action_required": "requires_action", "captured": "succeeded",
-                   "released": "canceled"}  # fmt: skip
+KNOWN_BY: Final = {
+    "held": "requires_capture", "action_required": "requires_action", "captured": "succeeded", "released": "canceled",
+    "partially_refunded": "succeeded", "refunded": "succeeded", "disputed": "succeeded",
+}  # fmt: skip
 # Two bridges' nudges can collide on one session's record; each try reads it again.
 ATTEMPTS: Final = 20
 
@@ -41,6 +50,7 @@ class StripeEvents:
 
     def __init__(self, journal: Journal, secrets: Sequence[str], clock: Clock, *, livemode: bool | None = None) -> None:
         self._journal, self._secrets, self._clock, self._livemode = journal, tuple(secrets), clock, livemode
+        self._index = Index(journal.redis)
 
     async def receive(self, payload: bytes, signature: str) -> None:
         """Take one delivery; returning means that it may be answered 2xx.
@@ -75,15 +85,27 @@ class StripeEvents:
 
     async def _take(self, event: Mapping[str, Any]) -> str:
         key = f"gateway:stripe:event:{event['id']}"
-        session = None if event["type"] in ECHOES else session_of(event["data"]["object"])
         try:
             if await self._journal.redis.exists(key):
                 return "duplicate"
-            known = session is not None and await self._nudge(session, event)
+            known = False
+            for session in await self._sessions_of(event):
+                known |= await self._nudge(session, event)
             await self._journal.redis.set(key, event["type"], nx=True, ex=REMEMBER_S)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; send it again.") from error
         return "nudged" if known else "ignored"
+
+    async def _sessions_of(self, event: Mapping[str, Any]) -> list[str]:
+        """Whom it concerns. An account that may receive again frees every transfer that waits for it."""
+        thing = event["data"]["object"]
+        if event["type"] in ECHOES:
+            return []
+        if event["type"] == "account.updated":
+            able = (thing.get("capabilities") or {}).get("transfers") == "active"
+            return await self._index.withheld(thing["id"]) if able else []
+        session = session_of(thing) or await self._index.session_of(thing)
+        return [] if session is None else [session]
 
     async def _nudge(self, session: str, event: Mapping[str, Any]) -> bool:
         """Count one more event in the session's `stripe` record and have the bridge look; False if there is no need."""
@@ -93,7 +115,10 @@ class StripeEvents:
                 return False
             doc = docs["stripe"]
             count = doc.body["count"] if doc else 0
-            body = {"schema": 1, "count": count + 1, "event": event["id"], "type": event["type"]}
+            body = {**(doc.body if doc else {}), "schema": 1, "event": event["id"], "type": event["type"]}
+            body["count"] = count + 1
+            if topic := topic_of(event["type"]):
+                body[topic] = body.get(topic, 0) + 1
             try:
                 await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
             except Conflict:
@@ -116,6 +141,10 @@ def _event(payload: bytes) -> dict[str, Any]:
 def _no_news(payment: Mapping[str, Any], thing: Mapping[str, Any]) -> bool:
     """Whether an intent in an event looks as our record has it. A stale one may too; then the newer event will come."""
     return thing.get("id") == payment["payment_intent"] and thing.get("status") == KNOWN_BY.get(payment["status"])
+
+
+def topic_of(kind: str) -> Topic | None:
+    return next((topic for prefix, topic in TOPICS.items() if kind.startswith(prefix)), None)
 
 
 def session_of(thing: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge.calls import call_of
+from gateway.billing_bridge.debts import Debts
+from gateway.billing_bridge.index import Index
+from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.outcome import Outcome, name_of
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, recovered
 from gateway.billing_bridge.pricing import FOREIGN_MARGIN_BPS, MINIMUM_MINOR, Terms
@@ -57,7 +60,8 @@ class BridgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A session's records as they were read together."""
+    """A session's records as they were read together; `session` has the refunds' orders, Stripe's news and the payees'
+    debts beside it, as `order_of` reads them."""
 
     session: dict[str, Any]
     payment: Payment
@@ -72,6 +76,7 @@ class Bridge:
     def __init__(self, journal: Journal, stripe: StripeClient, settings: BridgeSettings, clock: Clock) -> None:
         self._journal, self._stripe, self._settings, self._clock = journal, stripe, settings, clock
         self._terms = settings.terms
+        self._debts, self._index = Debts(journal.redis), Index(journal.redis)
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -165,7 +170,12 @@ class Bridge:
     async def _do(self, payment: Payment, step: Step) -> tuple[Payment, tuple[Notice, ...]]:
         call = call_of(step, self._clock.wall_ms())
         with OPEN.track_inprogress():
-            outcome: Outcome = await self._stripe.send(call.operation, call.params, call.key)
+            outcome: Outcome
+            if call.operation.startswith("debts."):
+                assert call.key is not None
+                outcome = await self._debts.send(call.operation, call.params, call.key)
+            else:
+                outcome = await self._stripe.send(call.operation, call.params, call.key)
         STEPS.labels(step.step, name_of(outcome)).inc()
         return applied(payment, step, outcome, self._clock.wall_ms())
 
@@ -185,6 +195,7 @@ class Bridge:
             due["mail"] = NOW
         if payment.settled and not stored.settled and seen.session.get("ended_at"):
             LAG.observe(max(0, self._clock.wall_ms() - seen.session["ended_at"]) / 1000)
+        await self._index.write(seen.session["id"], stored, payment)
         versions = await self._journal.commit(
             seen.session["id"],
             {"payment": (version, payment.to_dict())},
@@ -192,22 +203,36 @@ class Bridge:
             due=due,
             durable=step is not None and step.state == "sent" and not step.reads,
         )
+        await self._index.forget(seen.session["id"], stored, payment)
         return versions["payment"]
 
     async def _read(self, session: str) -> _Seen | None:
-        docs = await self._journal.read(session, "session", "payment", "people", "stripe")
+        docs = await self._journal.read(session, "session", "payment", "people", "stripe", "refunds")
         record, payment = docs["session"], docs["payment"]
         if record is None or payment is None:
             return None
         name = ((docs["people"].body.get("expert") or {}).get("name") or "") if docs["people"] else ""
-        return _Seen(record.body, Payment.from_dict(payment.body), payment.version, name, _nudges(docs["stripe"]))
+        beside = await self._beside(record, docs["stripe"], docs["refunds"])
+        return _Seen(beside, Payment.from_dict(payment.body), payment.version, name, _nudges(docs["stripe"]))
 
     async def _again(self, seen: _Seen, session: str) -> _Seen:
         """The session as it is after a call: it may have ended or been waived meanwhile. The payment is ours."""
-        docs = await self._journal.read(session, "session", "stripe")
+        docs = await self._journal.read(session, "session", "stripe", "refunds")
         record = docs["session"]
         assert record is not None, "a session's record is never deleted while its money is open"
-        return _Seen(record.body, seen.payment, seen.version, seen.expert_name, _nudges(docs["stripe"]))
+        beside = await self._beside(record, docs["stripe"], docs["refunds"])
+        return _Seen(beside, seen.payment, seen.version, seen.expert_name, _nudges(docs["stripe"]))
+
+    async def _beside(self, record: Doc, stripe: Doc | None, refunds: Doc | None) -> dict[str, Any]:
+        """The session's record with what else decides about its money laid beside it."""
+        counts = stripe.body if stripe else {}
+        news = {topic: counts.get(topic, 0) for topic in ("disputes", "refunds", "accounts")}
+        session = record.body | {"news": news, "refunds": refunds.body["orders"] if refunds else []}
+        if session["status"] == "finalized":
+            order = order_of(session)
+            payees = {account for account in (order.expert_account, order.ambassador_account) if account}
+            session["debts"] = await self._debts.owed(payees, self._terms.settlement_currency)
+        return session
 
     async def _listen(self) -> None:
         """Wake the loop at each change; while the subscription is down, polling goes on alone."""

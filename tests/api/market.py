@@ -13,6 +13,7 @@ from gateway.api import examples
 from gateway.api.auth import ApiKey
 from gateway.api.examples import Records, Way
 from gateway.errors import Conflict, NotFound, Unauthorized
+from gateway.refunds import NewRefund
 from gateway.session import NewSession
 
 NOW = examples.NOW
@@ -142,6 +143,11 @@ class MemorySessions:
     async def pay(self, account: str, session: str, payment_method: str) -> Records:
         self.calls.append(("pay", session, payment_method))
         return await self.get(account, session)
+
+    async def refund(self, account: str, session: str, new: NewRefund) -> tuple[Records, dict[str, Any]]:
+        self.calls.append(("refund", session, new.amount, new.reason, new.charge_to))
+        order = {"number": 1, "id": new.id, "amount": new.amount or 7500, "reason": new.reason, "at": NOW}
+        return await self.get(account, session), {**order, "charge_to": new.charge_to}
 
     async def waive(self, account: str, session: str) -> Records:
         self.calls.append(("waive", session))

@@ -48,7 +48,9 @@ async def test_every_key_may_read(api: Api, auth: str) -> None:
     assert (await api.get("/v1/sessions", headers={"Authorization": f"Bearer {auth}"})).status == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/ses_1/payment", "/v1/sessions/ses_1/waive"])
+@pytest.mark.parametrize(
+    "path", ["/v1/sessions", "/v1/sessions/ses_1/payment", "/v1/sessions/ses_1/refunds", "/v1/sessions/ses_1/waive"]
+)
 async def test_what_can_move_money_needs_an_idempotency_key(post: Post, path: str) -> None:
     answer = await post(path, order(), key=None)
     assert (answer.status, (await answer.json())["code"]) == (400, "idempotency_key_required")

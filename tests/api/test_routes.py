@@ -96,6 +96,7 @@ async def test_read_shows_the_session_without_the_ways_into_it(api: Api, session
         ("POST", "/tokens", {"role": "client"}),
         ("POST", "/payment", {"payment_method": "pm_1"}),
         ("POST", "/waive", {}),
+        ("POST", "/refunds", {"reason": "x"}),
     ],
 )
 async def test_law7_others_and_the_other_mode_see_nothing(
@@ -168,6 +169,24 @@ async def test_another_card_and_a_waiver_reach_their_use_cases(
     await documented(paid, "/v1/sessions/{id}/payment")
     await documented(await post(f"/v1/sessions/{session}/waive", {}, key="w"), "/v1/sessions/{id}/waive")
     assert sessions.calls == [("pay", session, "pm_card_mastercard"), ("waive", session)]
+
+
+async def test_a_refund_reaches_its_use_case_and_is_one_however_often_it_is_asked_for(
+    post: Post, session: str, sessions: MemorySessions
+) -> None:
+    order = {"amount": 2500, "reason": "Poor sound", "charge_to": "platform"}
+    first = await documented(await post(f"/v1/sessions/{session}/refunds", order, key="r"), "/v1/sessions/{id}/refunds")
+    again = await documented(await post(f"/v1/sessions/{session}/refunds", order, key="r"), "/v1/sessions/{id}/refunds")
+    assert (first["amount"], first["currency"], first["status"]) == (2500, "usd", "ordered")
+    assert again == first
+    assert first["id"].startswith("ref_")
+    assert sessions.calls == [("refund", session, 2500, "Poor sound", "platform")]
+
+
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "x", "amount": 0}, {"reason": "x", "charge_to": "me"}])
+async def test_an_unclear_refund_is_refused(post: Post, session: str, body: Any) -> None:
+    answer = await post(f"/v1/sessions/{session}/refunds", body, key="r")
+    assert (await documented(answer, "/v1/sessions/{id}/refunds"))["status"] == 400
 
 
 async def test_law8_events_come_in_order_from_where_the_reader_left(

@@ -1,4 +1,5 @@
-"""A model of a Stripe account for tests of the cores: intents, transfers, idempotency keys, faults on order."""
+"""A model of a Stripe account for tests of the cores: intents, transfers, refunds, disputes, idempotency
+keys, faults on order; and of our own account of debts."""
 
 from __future__ import annotations
 
@@ -26,6 +27,12 @@ class Account:
     intents: dict[str, dict[str, Any]] = field(default_factory=dict)
     transfers: list[dict[str, Any]] = field(default_factory=list)
     keys: dict[str, tuple[str, Outcome, int]] = field(default_factory=dict)
+    refunds: list[dict[str, Any]] = field(default_factory=list)
+    reversals: list[dict[str, Any]] = field(default_factory=list)
+    disputes: list[dict[str, Any]] = field(default_factory=list)
+    empty: frozenset[str] = frozenset()
+    debts: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
     captures: int = 0
     most_live: int = 0
     now: int = 0
@@ -35,6 +42,9 @@ class Account:
             return Busy("rate_limit", 1000)
         if fault == "lost_before":
             return Unknown("TimeoutError")
+        if call.operation.startswith("debts."):
+            outcome = self._debt(call)
+            return Unknown("TimeoutError") if fault else outcome
         if call.key is None:
             return Unknown("http_500") if fault else self._do(call)
         if fault == "in_flight":
@@ -55,6 +65,18 @@ class Account:
             outcome = Unknown("http_500")
         self.keys[call.key] = (repr((call.operation, call.params)), outcome, self.now)
         return deepcopy(outcome)
+
+    def _debt(self, call: Call) -> Outcome:
+        """Keys for ever, as in the scripts: the same one changes nothing twice."""
+        assert call.key is not None
+        account = call.params["account"]
+        if call.key not in self.noted:
+            owes = call.operation == "debts.owe"
+            owed = self.debts.get(account, 0)
+            amount = call.params["amount"] if owes else min(owed, call.params["at_most"])
+            self.debts[account] = owed + amount if owes else owed - amount
+            self.noted[call.key] = amount
+        return Done({"object": "debt", "amount": self.noted[call.key]})
 
     def _do(self, call: Call) -> Outcome:
         outcome: Outcome = getattr(self, call.operation.replace(".", "_"))(deepcopy(dict(call.params)))
@@ -82,9 +104,17 @@ class Account:
             intent["status"] = "requires_payment_method"
             return Declined("card_declined", "insufficient_funds", "Your card was declined.", intent["id"])
         if p["payment_method"] == "pm_action":
+            intent["capture_method"] = p["capture_method"]
             intent |= {"status": "requires_action", "next_action": {"redirect_to_url": {"url": "https://bank.test/"}}}
             return Done(intent)
-        return Done(self.authorize(intent))
+        return Done(self.authorize(intent) if p["capture_method"] == "manual" else self.take(self.authorize(intent)))
+
+    def take(self, intent: dict[str, Any]) -> dict[str, Any]:
+        """Automatic capture."""
+        self.captures += 1
+        intent |= {"status": "succeeded", "amount_received": intent["amount"], "amount_capturable": 0}
+        self._settle(intent)
+        return intent
 
     def authorize(self, intent: dict[str, Any]) -> dict[str, Any]:
         card = {"brand": "visa", "last4": "4242", "country": "US", "capture_before": self.now // 1000 + 7 * 86_400}
@@ -138,7 +168,7 @@ class Account:
         used = sum(transfer["amount"] for transfer in self.transfers)
         assert p["currency"] == balance["currency"]
         assert used + p["amount"] <= balance["amount"], "transfers beyond the charge"
-        transfer = {"id": f"tr_{len(self.transfers) + 1}", "object": "transfer", **p}
+        transfer = {"id": f"tr_{len(self.transfers) + 1}", "object": "transfer", "amount_reversed": 0, **p}
         self.transfers.append(transfer)
         return Done(transfer)
 
@@ -146,3 +176,47 @@ class Account:
         return Done(
             {"object": "list", "data": [t for t in self.transfers if t["transfer_group"] == p["transfer_group"]]}
         )
+
+    def refunds_create(self, p: Mapping[str, Any]) -> Outcome:
+        intent = self.intents[p["payment_intent"]]
+        if any(case["status"] in ("needs_response", "lost") for case in self.disputes):
+            return Refused("charge_disputed")
+        assert self.refunded() + p["amount"] <= intent["amount_received"], "law 5: refunded above what was captured"
+        refund = {"id": f"re_{len(self.refunds) + 1}", "object": "refund", "status": "succeeded", **p}
+        self.refunds.append(refund)
+        return Done(refund)
+
+    def refunded(self) -> int:
+        return sum(refund["amount"] for refund in self.refunds if refund["status"] != "failed")
+
+    def refunds_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done({"object": "list", "data": [r for r in self.refunds if r["payment_intent"] == p["payment_intent"]]})
+
+    def transfers_reversals_create(self, p: Mapping[str, Any]) -> Outcome:
+        transfer = next(t for t in self.transfers if t["id"] == p["transfer"])
+        if transfer["destination"] in self.empty:
+            return Refused("balance_insufficient")
+        assert transfer["amount_reversed"] + p["amount"] <= transfer["amount"], "reversed beyond the transfer"
+        transfer["amount_reversed"] += p["amount"]
+        reversal = {"id": f"trr_{len(self.reversals) + 1}", "object": "transfer_reversal", **p}
+        self.reversals.append(reversal)
+        return Done(reversal)
+
+    def transfers_reversals_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done({"object": "list", "data": [r for r in self.reversals if r["transfer"] == p["transfer"]]})
+
+    def dispute(self, status: str, amount: int | None = None) -> None:
+        """Open the cardholder's case, or decide it."""
+        if not self.disputes:
+            taken = sum(intent["amount_received"] for intent in self.intents.values())
+            case = {"id": "du_1", "object": "dispute", "created": 1, "reason": "fraudulent"}
+            self.disputes.append(case | {"amount": amount or taken})
+        self.disputes[0]["status"] = status
+
+    def disputes_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done({"object": "list", "data": list(self.disputes)})
+
+    def net(self, account: str) -> int:
+        """What a payee has of our transfers."""
+        ours = [t for t in self.transfers if t["destination"] == account]
+        return sum(t["amount"] - t["amount_reversed"] for t in ours)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import pytest
@@ -18,6 +18,7 @@ from gateway.billing_bridge.worker import Bridge, BridgeSettings
 from gateway.clock import SystemClock
 from gateway.dev.sandbox import Sandbox, SandboxConfig
 from gateway.journal import NOW, Journal
+from gateway.refunds import NewRefund, ordered
 from tests.billing_bridge.settling import Session, finalize, live, session_doc
 
 KEY = "sk_test_bridge"
@@ -121,6 +122,16 @@ class Till:
             live(session)
         finalize(session, total, **more)
         await self.put(session)
+
+    async def refund(
+        self, amount: int | None, ident: str = "ses_1", charge_to: Literal["shares", "platform"] = "shares"
+    ) -> None:
+        docs = await self.journal.read(ident, "payment", "refunds")
+        payment, orders = docs["payment"], docs["refunds"]
+        assert payment is not None
+        new = NewRefund(f"ref_{0 if orders is None else orders.version}", amount, "r", charge_to)
+        body = ordered(payment.body, orders.body if orders else None, new, self.clock.wall_ms())
+        await self.journal.commit(ident, {"refunds": (orders.version if orders else 0, body)}, due={"money": NOW})
 
     async def payment(self, ident: str = "ses_1") -> Payment:
         doc = (await self.journal.read(ident, "payment"))["payment"]

@@ -37,6 +37,24 @@ def other_card(session: Session, payment_method: str) -> None:
     session["funding"] = {**funding, "attempt": funding["attempt"] + 1, "payment_method": payment_method}
 
 
+def order_refund(session: Session, amount: int, charge_to: str = "shares") -> None:
+    orders = session.setdefault("refunds", [])
+    number = len(orders) + 1
+    orders.append({"number": number, "id": f"ref_{number}", "amount": amount, "reason": "r", "charge_to": charge_to})
+
+
+def news(session: Session, topic: str) -> None:
+    """Stripe's event about a dispute, a refund or an account."""
+    counts = session.setdefault("news", {})
+    counts[topic] = counts.get(topic, 0) + 1
+
+
+def recharge(session: Session, payment_method: str) -> None:
+    """The client of a due bill names another card."""
+    other_card(session, payment_method)
+    session["funding"] |= {"recharge": True, "amount": session["bill"]["amount_total"]}
+
+
 def live(session: Session) -> None:
     session |= {"status": "live", "started_at": NOW}
 
@@ -109,6 +127,7 @@ class Settling:
 
     def _look(self, faults: Any) -> int | None:
         payment = recovered(self.payment)
+        self.session["debts"] = self.account.debts
         while True:
             payment, notices = concluded(self.session, payment, self.terms)
             self.notices += notices
@@ -124,6 +143,7 @@ class Settling:
             if fault == "crash_before":
                 raise Crash
             self.account.now = self.now
+            self.session["debts"] = self.account.debts
             call = call_of(step, self.now)
             self.calls.append(call.operation)
             outcome = self.account.send(call, fault)

@@ -586,6 +586,7 @@ def test_law5_an_unknown_step_never_leads_to_a_new_key(fault_lists: list[list[st
     assert known <= {step.key for step in payment.steps}, "every key at Stripe is in the ledger"
 
 
+@settings(deadline=None)
 @given(
     total=st.integers(0, 7500),
     commission=st.integers(0, 10_000),

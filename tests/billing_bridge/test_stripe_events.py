@@ -150,7 +150,7 @@ async def test_an_event_of_the_other_mode_is_taken_and_ignored(journal: Journal)
 
 async def test_a_transfers_group_names_its_session(journal: Journal) -> None:
     await session(journal)
-    payload = event(kind="transfer.reversed", id="tr_1", metadata={}, transfer_group="ses_1")
+    payload = event(kind="transfer.updated", id="tr_1", metadata={}, transfer_group="ses_1")
     await events(journal).receive(payload, signed(payload))
     assert await nudges(journal) == 1
 

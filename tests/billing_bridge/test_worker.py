@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from gateway.billing_bridge.debts import Debts
+from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.outcome import Outcome
 from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.stripe_client import StripeClient
@@ -17,7 +19,7 @@ from gateway.billing_bridge.worker import Bridge
 from gateway.clock import SystemClock
 from gateway.errors import StoreUnavailable
 from tests.billing_bridge.fixtures import KEY, AskStripe, Till, running
-from tests.billing_bridge.settling import live, other_card
+from tests.billing_bridge.settling import live, other_card, recharge
 from tests.billing_bridge.test_stripe_events import SECRET, At, event, signed
 
 
@@ -171,6 +173,96 @@ async def test_r1_all_five_currencies_on_a_platform_that_settles_in_dollars(till
     assert (payment.settlement.exchange_rate is None) == (currency == "usd")
 
 
+# After the capture
+
+
+async def captured(till: Till, **changes: Any) -> Payment:
+    session = await till.open(**changes)
+    await till.settle()
+    await till.finish(session, 4500)
+    return await till.settle()
+
+
+async def test_r17_a_withheld_transfer_goes_when_stripe_tells_that_the_account_may_receive(
+    till: Till, ask: AskStripe
+) -> None:
+    await captured(till, expert={"id": "e1", "stripe_account": "acct_demo_restricted"})
+    await ask.post("accounts/acct_demo_restricted", restricted=False)
+    for able in (False, True):
+        state = "active" if able else "inactive"
+        payload = event(f"evt_{able}", "account.updated", id="acct_demo_restricted", capabilities={"transfers": state})
+        await StripeEvents(till.journal, [SECRET], At()).receive(payload, signed(payload))
+        assert ((await till.journal.read("ses_1", "stripe"))["stripe"] is not None) is able
+    payment = await till.settle()
+    assert [(t.to, t.status, t.reason) for t in payment.transfers] == [
+        ("expert", "paid", None), ("ambassador", "paid", None),
+    ]  # fmt: skip
+    assert await Index(till.journal.redis).withheld("acct_demo_restricted") == []
+
+
+async def test_a_refund_gives_back_and_takes_the_shares_back(till: Till, ask: AskStripe) -> None:
+    await captured(till)
+    await till.refund(1500)
+    payment = await till.settle()
+    assert (payment.status, payment.amount_refunded) == ("partially_refunded", 1500)
+    await till.refund(3000)
+    payment = await till.settle()
+    assert (payment.status, payment.settled) == ("refunded", True)
+    state = await ask.state()
+    assert [r["amount"] for r in state["refunds"]] == [3000, 1500]
+    assert [(t["amount"], t["amount_reversed"]) for t in state["transfers"]] == [(90, 90), (4050, 4050)]
+    told = await till.told()
+    assert (told.count("payment.refunded"), told.count("transfer.reversed")) == (2, 4)
+
+
+async def test_a_paid_out_expert_owes_the_reversal_and_the_next_transfer_is_smaller(till: Till, ask: AskStripe) -> None:
+    await captured(till, card="pm_card_bypassPending")
+    await ask.post("accounts/acct_demo/payouts")
+    await till.refund(1500)
+    payment = await till.settle()
+    assert [(t.status, t.amount_owed) for t in payment.transfers] == [("owed", 1350), ("paid", 0)]
+    payment = await captured(till, ident="ses_2")
+    assert (payment.transfers[0].amount, payment.transfers[0].amount_offset) == (4050, 1350)
+    transfers = [t for t in (await ask.state())["transfers"] if t["destination"] == "acct_demo"]
+    assert [t["amount"] for t in transfers] == [2700, 4050]
+    assert await Debts(till.journal.redis).owed(["acct_demo"], "usd") == {"acct_demo": 0}
+
+
+@pytest.mark.parametrize("verdict", ["won", "lost"])
+async def test_a_dispute_finds_its_session_by_the_charge(till: Till, ask: AskStripe, verdict: str) -> None:
+    payment = await captured(till)
+    dispute = await ask.post("disputes", payment_intent=payment.payment_intent)
+    for status in ("needs_response", verdict):
+        if status == verdict:
+            await ask.post(f"disputes/{dispute['id']}", status=verdict)
+        payload = event(
+            f"evt_{status}", "charge.dispute.updated", id=dispute["id"], charge=payment.charge, status=status, metadata={},
+            transfer_group=None, object="dispute",
+        )  # fmt: skip
+        await StripeEvents(till.journal, [SECRET], At()).receive(payload, signed(payload))
+        payment = await till.settle()
+        if status == "needs_response":
+            assert payment.status == "disputed"
+    assert payment.status == ("captured" if verdict == "won" else "refunded")
+    reversed_ = [t["amount_reversed"] for t in (await ask.state())["transfers"]]
+    assert reversed_ == ([0, 0] if verdict == "won" else [90, 4050])
+
+
+async def test_a_due_bill_is_charged_to_the_card_that_the_client_names(till: Till, ask: AskStripe) -> None:
+    session = await till.open()
+    payment = await till.settle()
+    await ask.post(f"payment_intents/{payment.payment_intent}/expire")
+    await till.finish(session, 4500)
+    assert (await till.settle()).status == "due"
+    for card, status in (("pm_card_chargeDeclined", "due"), ("pm_card_mastercard", "captured")):
+        recharge(session, card)
+        await till.put(session)
+        payment = await till.settle()
+        assert payment.status == status
+    assert (payment.amount_captured, payment.settled) == (4500, True)
+    assert "payment.due" in await till.told()
+
+
 # Faults between us and Stripe
 
 FAULTS = ["timeout_after_commit", "timeout", "connection_reset_after_commit", "429", "409", "500", "500_after_commit"]
@@ -202,6 +294,23 @@ async def test_law5_a_fault_in_any_call_charges_once(till: Till, ask: AskStripe,
     assert sorted(t["amount"] for t in state["transfers"]) == [90, 4050]
     told = await till.told()
     assert len(told) == len(set(told)) + 1, "each event once, but one for each of two transfers"
+
+
+@pytest.mark.parametrize("match", ["POST /v1/refunds", "POST /v1/transfers/*/reversals"])
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_law5_a_fault_in_a_refund_gives_back_once(till: Till, ask: AskStripe, kind: str, match: str) -> None:
+    await captured(till)
+    await ask.fault(match, kind, ms=300) if "timeout" in kind else await ask.fault(match, kind)
+    till.stripe = StripeClient(KEY, ask.url, timeout_s=0.2)
+    try:
+        await till.refund(1500)
+        payment = await till.settle()
+    finally:
+        await till.stripe.close()
+    assert (payment.status, payment.amount_refunded, payment.settled) == ("partially_refunded", 1500, True)
+    state = await ask.state()
+    assert [r["amount"] for r in state["refunds"]] == [1500]
+    assert sorted(t["amount_reversed"] for t in state["transfers"]) == [30, 1350]
 
 
 class Dying:

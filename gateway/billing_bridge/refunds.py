@@ -1,0 +1,245 @@
+"""What refunds, disputes and debts ask for: whose share is how much now, and the step that brings it there. Pure.
+
+Shares are those of the *remaining* total by the same split, in the session's and in the settlement currency; what a
+payee has above its share is taken back. As only the remaining total counts, any series of refunds closes (5-money).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from gateway.billing_bridge.calls import owe_step, refund_step, reversal_step
+from gateway.billing_bridge.order import Order, RefundOrder
+from gateway.billing_bridge.pricing import settled_share
+from gateway.billing_bridge.record import (
+    PAID,
+    Dispute,
+    DisputeStatus,
+    Notice,
+    Payment,
+    Refund,
+    Status,
+    Step,
+    Transfer,
+    told_dispute,
+    told_refund,
+    told_transfer,
+)
+
+Applied = tuple[Payment, tuple[Notice, ...]]
+
+# Refusals of a reversal which say that the payee has not got the money: it is taken from the next transfers.
+WANT_OF_BALANCE: Final = frozenset({"balance_insufficient", "insufficient_funds"})
+# Reasons to withhold that an account's own change cannot cure.
+NOT_THE_ACCOUNT: Final = frozenset({"no_account", "disputed"})
+DISPUTE_STATUS: Final[Mapping[str, DisputeStatus]] = {
+    "warning_needs_response": "open", "warning_under_review": "open", "needs_response": "open", "under_review": "open",
+    "warning_closed": "won", "won": "won", "prevented": "won", "lost": "lost",
+}  # fmt: skip
+REFUND_STATUS: Final[Mapping[str, Any]] = {"succeeded": "succeeded", "failed": "failed", "canceled": "failed"}
+
+
+def refunded(payment: Payment) -> int:
+    """What the client got back, or is about to."""
+    return sum(refund.amount for refund in payment.refunds if refund.counts)
+
+
+def remaining(payment: Payment) -> int:
+    """What is left of the total for the shares; a refund that the platform bears leaves them alone."""
+    shared = sum(refund.amount for refund in payment.refunds if refund.counts and refund.charge_to == "shares")
+    return payment.amount_captured - shared
+
+
+def entitled(order: Order, payment: Payment, payee: str) -> tuple[int, int]:
+    """A payee's share of what is left: in the settlement currency and in the session's."""
+    assert payment.settlement is not None
+    share: int = getattr(order.shares_of(remaining(payment)), payee)
+    return settled_share(payment.settlement.amount, share, payment.amount_captured), share
+
+
+def excess(order: Order, payment: Payment, transfer: Transfer) -> int:
+    """What a payee has been transferred above its share of what is left; never negative."""
+    if transfer.status not in ("paid", "reversed", "owed") or payment.settlement is None:
+        return 0
+    return max(0, transfer.kept - entitled(order, payment, transfer.to)[0])
+
+
+def outstanding(order: Order, payment: Payment) -> bool:
+    """Whether a refund waits to be made, or money to be taken back."""
+    ordered = any(refund.status == "ordered" for refund in payment.refunds)
+    return ordered or any(excess(order, payment, transfer) for transfer in payment.transfers)
+
+
+def standing(payment: Payment) -> Payment:
+    """The record with the status that its refunds and its dispute give it."""
+    back = refunded(payment)
+    status: Status = "partially_refunded" if back else "captured"
+    if back >= payment.amount_captured:
+        status = "refunded"
+    if payment.dispute is not None and payment.dispute.status == "open":
+        status = "disputed"
+    return payment.to(status, amount_refunded=back)
+
+
+def with_orders(order: Order, payment: Payment) -> Payment:
+    """Refunds as they were ordered, each at most what is then left of the charge."""
+    if payment.status not in PAID:
+        return payment
+    known = {refund.number for refund in payment.refunds}
+    for wanted in order.refunds:
+        if wanted.number not in known:
+            payment = payment.with_refund(_ordered(wanted, payment))
+    return payment
+
+
+def _ordered(wanted: RefundOrder, payment: Payment) -> Refund:
+    refund = Refund(wanted.number, wanted.id, wanted.amount, wanted.reason, wanted.charge_to)
+    taken = sum(r.amount for r in payment.refunds if r.counts or r.status == "ordered")
+    if refund.amount > payment.amount_captured - taken:
+        return replace(refund, status="failed", failure="amount_too_large")
+    return refund
+
+
+def retargeted(order: Order, payment: Payment) -> Applied:
+    """Transfers that were not made yet follow the shares, wait while the charge is disputed, and go on after."""
+    notices: tuple[Notice, ...] = ()
+    if payment.settlement is None:
+        return payment, notices
+    for transfer in payment.transfers:
+        changed = _target(order, payment, transfer)
+        if changed.status == "withheld" and transfer.status != "withheld":
+            notices += (told_transfer("withheld", changed),)
+        payment = payment.with_transfer(changed)
+    if order.news.accounts > payment.reads.accounts:
+        payment = replace(payment, reads=replace(payment.reads, accounts=order.news.accounts))
+    return payment, notices
+
+
+def _target(order: Order, payment: Payment, transfer: Transfer) -> Transfer:
+    latest = payment.latest(f"transfer_{transfer.to}")
+    if transfer.stripe_id or (latest is not None and latest.open) or payment.latest(f"offset_{transfer.to}"):
+        return transfer
+    amount, share = entitled(order, payment, transfer.to)
+    transfer = replace(transfer, amount=amount, amount_share=share)
+    if amount == 0:
+        return replace(transfer, status="reversed", reason="refunded")
+    if payment.status == "disputed" and transfer.reason != "no_account":
+        return replace(transfer, status="withheld", reason="disputed")
+    renewed = order.news.accounts > payment.reads.accounts and transfer.reason not in NOT_THE_ACCOUNT
+    if transfer.reason in ("disputed", "refunded") or (transfer.status == "withheld" and renewed):
+        return replace(transfer, status="pending", reason=None)
+    return transfer
+
+
+def next_refund(order: Order, payment: Payment) -> Step | None:
+    """The refund to send, one after the other. A charge under dispute takes none: it waits for the decision."""
+    if payment.status == "disputed":
+        return None
+    refund = next((refund for refund in payment.refunds if refund.status == "ordered"), None)
+    return None if refund is None else refund_step(order, payment, refund)
+
+
+def next_reversal(order: Order, payment: Payment) -> Step | None:
+    """What is to be taken back of a transfer; what Stripe refused for want of balance is written down as owed."""
+    for transfer in payment.transfers:
+        too_much = excess(order, payment, transfer)
+        steps = [payment.latest(f"{name}_{transfer.to}") for name in ("reversal", "owe", "transfer", "offset")]
+        if too_much == 0 or any(step is not None and step.open for step in steps):
+            continue
+        refused = _refused(payment, transfer)
+        room = transfer.amount - transfer.amount_offset - transfer.amount_reversed
+        if refused is not None or room == 0:
+            return owe_step(order, payment, transfer, min(refused or too_much, too_much))
+        return reversal_step(order, payment, transfer, min(too_much, room))
+    return None
+
+
+def _refused(payment: Payment, transfer: Transfer) -> int | None:
+    """The amount of the latest reversal, if it was refused for want of balance and is not written down yet."""
+    latest = payment.latest(f"reversal_{transfer.to}")
+    if latest is None or latest.state != "failed" or (latest.result or {}).get("code") not in WANT_OF_BALANCE:
+        return None
+    noted = payment.latest(f"owe_{transfer.to}")
+    return None if noted is not None and noted.why == latest.key else int(latest.params["amount"])
+
+
+def refund_made(payment: Payment, step: Step, made: Mapping[str, Any]) -> Applied:
+    """Stripe made the refund; `pending` and `requires_action` are on their way, and count."""
+    refund = _of(payment, step)
+    status = REFUND_STATUS.get(str(made.get("status")), "pending")
+    refund = replace(refund, status=status, stripe_id=made["id"], failure=made.get("failure_reason"))
+    payment = standing(payment.with_refund(refund))
+    return payment, (told_refund(payment, refund),) if refund.counts else ()
+
+
+def refund_refused(payment: Payment, step: Step, code: str) -> Payment:
+    return payment.with_refund(replace(_of(payment, step), status="failed", failure=code))
+
+
+def _of(payment: Payment, step: Step) -> Refund:
+    ident = step.params["metadata"]["refund"]
+    return next(refund for refund in payment.refunds if refund.id == ident)
+
+
+def reversed_by(amount: int, payment: Payment, payee: str) -> Applied:
+    """`amount` of a transfer came back."""
+    transfer = payment.transfer_to(payee)
+    back = transfer.amount_reversed + amount
+    whole = back + transfer.amount_offset >= transfer.amount
+    transfer = replace(transfer, amount_reversed=back, status="reversed" if whole else transfer.status)
+    return payment.with_transfer(transfer), (told_transfer("reversed", transfer),)
+
+
+def owed_by(amount: int, payment: Payment, payee: str) -> Applied:
+    """The payee owes it; its next transfers will be the smaller."""
+    transfer = payment.transfer_to(payee)
+    transfer = replace(transfer, amount_owed=transfer.amount_owed + amount, status="owed")
+    return payment.with_transfer(transfer), (told_transfer("reversed", transfer),)
+
+
+def offset_by(amount: int, payment: Payment, payee: str) -> Applied:
+    """So much of a transfer was kept back for an older debt; with nothing left of it, it counts as paid."""
+    transfer = replace(payment.transfer_to(payee), amount_offset=amount)
+    if amount < transfer.amount:
+        return payment.with_transfer(transfer), ()
+    transfer = replace(transfer, status="paid", reason="offset")
+    return payment.with_transfer(transfer), (told_transfer("created", transfer),)
+
+
+def disputes_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> Applied:
+    """The charge's cases as Stripe lists them; a lost one is a refund that nobody ordered."""
+    payment = replace(payment, reads=replace(payment.reads, disputes=step.attempt, tries=0))
+    notices: tuple[Notice, ...] = ()
+    for case in sorted(listing.get("data", ()), key=lambda case: (case.get("created", 0), case["id"])):
+        payment, told = _case(payment, case)
+        notices += told
+    return payment, notices
+
+
+def _case(payment: Payment, case: Mapping[str, Any]) -> Applied:
+    status = DISPUTE_STATUS.get(str(case["status"]), "open")
+    dispute = Dispute(case["id"], case["amount"], status, case.get("reason"))
+    taken = next((refund for refund in payment.refunds if refund.stripe_id == dispute.id), None)
+    if payment.dispute == dispute or taken is not None:
+        return payment, ()
+    payment = replace(payment, dispute=dispute)
+    if status == "lost":
+        amount = min(dispute.amount, payment.amount_captured - refunded(payment))
+        lost = Refund(0, dispute.id, amount, "dispute", "shares", "succeeded", dispute.id)
+        payment = payment.with_refund(lost)
+    payment = standing(payment)
+    return payment, (told_dispute(payment, dispute),)
+
+
+def refunds_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> Payment:
+    """What became of the refunds at the bank: one may come back days later."""
+    payment = replace(payment, reads=replace(payment.reads, refunds=step.attempt, tries=0))
+    theirs = {item["id"]: item for item in listing.get("data", ())}
+    for refund in payment.refunds:
+        item = theirs.get(refund.stripe_id or "")
+        if item is not None:
+            status = REFUND_STATUS.get(str(item["status"]), "pending")
+            payment = payment.with_refund(replace(refund, status=status, failure=item.get("failure_reason")))
+    return standing(payment)
