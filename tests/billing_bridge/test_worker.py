@@ -176,11 +176,11 @@ async def test_r1_all_five_currencies_on_a_platform_that_settles_in_dollars(till
 # After the capture
 
 
-async def captured(till: Till, **changes: Any) -> Payment:
-    session = await till.open(**changes)
-    await till.settle()
+async def captured(till: Till, ident: str = "ses_1", **changes: Any) -> Payment:
+    session = await till.open(ident, **changes)
+    await till.settle(ident)
     await till.finish(session, 4500)
-    return await till.settle()
+    return await till.settle(ident)
 
 
 async def test_r17_a_withheld_transfer_goes_when_stripe_tells_that_the_account_may_receive(
@@ -236,8 +236,8 @@ async def test_a_dispute_finds_its_session_by_the_charge(till: Till, ask: AskStr
         if status == verdict:
             await ask.post(f"disputes/{dispute['id']}", status=verdict)
         payload = event(
-            f"evt_{status}", "charge.dispute.updated", id=dispute["id"], charge=payment.charge, status=status, metadata={},
-            transfer_group=None, object="dispute",
+            f"evt_{status}", "charge.dispute.updated", id=dispute["id"], charge=payment.charge, status=status,
+            metadata={}, transfer_group=None, object="dispute",
         )  # fmt: skip
         await StripeEvents(till.journal, [SECRET], At()).receive(payload, signed(payload))
         payment = await till.settle()
