@@ -24,6 +24,17 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{body}"
 
 
+def born_ms(id: str) -> int:
+    """When an id of `new_id` was made, in wall ms of the host that made it. Raises ValueError for other text."""
+    prefix, _, body = id.rpartition("_")
+    if not prefix or len(body) != 26:
+        raise ValueError("not an id of ours")
+    number = 0
+    for letter in body:
+        number = number << 5 | _BASE32.index(letter)
+    return number >> 80
+
+
 def new_secret(prefix: str = "", size: int = 32) -> str:
     """`size` random bytes, URL-safe, behind an optional prefix that tells readers (and scanners) what it is."""
     return prefix + base64.urlsafe_b64encode(secrets.token_bytes(size)).rstrip(b"=").decode()

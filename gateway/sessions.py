@@ -16,7 +16,7 @@ from gateway import refunds
 from gateway import session as core
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, NotFound, StoreUnavailable, Unauthorized
-from gateway.ids import new_id
+from gateway.ids import born_ms, new_id
 from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 # The card's network may take seconds; longer than this the answer says `pending` and the webhook tells the rest.
 HOLD_WAIT_S: Final = 10.0
+# Longer than a creation takes; after it a reference that belongs to no session is free.
+MAKING_MS: Final = 30_000
 # More lost races than this on one session mean a writer in a loop, not contention.
 ATTEMPTS: Final = 50
 DOCS: Final = ("session", "payment", "people", "receipts")
@@ -167,7 +169,7 @@ class Sessions:
             holder = cast("bytes | None", await self.journal.redis.set(key, record.id, nx=True, get=True))
             while holder is not None and holder.decode() != record.id:
                 doc = (await self.journal.read(holder.decode(), "session"))["session"]
-                if doc is not None and SessionRecord.from_dict(doc.body).open:
+                if SessionRecord.from_dict(doc.body).open if doc is not None else self._being_made(holder.decode()):
                     raise Conflict(
                         f"The reference belongs to {holder.decode()}, which has not ended.",
                         code="reference_in_use", param="reference", session=holder.decode(),
@@ -175,6 +177,12 @@ class Sessions:
                 holder = await self._take_over(key, holder, record.id)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
+
+    def _being_made(self, session: str) -> bool:
+        """A reference is taken before its session is there; one that never came was lost in a crash."""
+        with suppress(ValueError):
+            return self.clock.wall_ms() - born_ms(session) < MAKING_MS
+        return False
 
     async def _take_over(self, key: str, holder: bytes, session: str) -> bytes | None:
         """Compare-and-set of a reference whose session is over; None when it is ours."""
@@ -280,7 +288,9 @@ class Sessions:
             raise Conflict("The money is already held.", code="payment_state")
         now = self.clock.wall_ms()
         order = core.recharged if docs.record.status == "finalized" else core.other_card
-        await self.apply(session, lambda record: order(record, payment_method, now), durable=True, pending=True)
+        # With `hold: "join"` the next card waits for the client, as the first one did.
+        pending = docs.payment["status"] != "awaiting_join"
+        await self.apply(session, lambda record: order(record, payment_method, now), durable=True, pending=pending)
         return await self._first_word(session)
 
     async def refund(self, account: str, session: str, new: refunds.NewRefund) -> tuple[Docs, Mapping[str, Any]]:
@@ -540,8 +550,8 @@ def _again(record: SessionRecord, people: Mapping[str, Any]) -> NewSession:
         ),
         unit_amount=record.unit_amount, currency=record.currency, reference=record.reference, kind=record.kind,
         media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
-        free_minutes=left_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000), commission_bps=record.commission_bps,
-        continues=record.id,
+        free_minutes=left_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
+        commission_bps=record.commission_bps, continues=record.id,
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class Market:
                         return found
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(f"not {wanted} but {({name: found.get(name) for name in wanted})}") from None
+            raise AssertionError(f"not {wanted} but { ({name: found.get(name) for name in wanted}) }") from None
 
     async def settled(self, session: str, seconds: float = 20) -> dict[str, Any]:
         """The session once no money step is open and both mails are out."""

@@ -96,6 +96,10 @@ class Call:
     def seat(self, role: Role, *, taken: bool, now: int) -> None:
         """A side's socket came or went."""
         self._seated[role] = taken
+        self._watch_loneliness(now)
+
+    def _watch_loneliness(self, now: int) -> None:
+        """Nobody waits alone for the card: the time counts from when the call could begin."""
         lonely = self.record.status == "ready" and sum(self._seated.values()) == 1
         self._alone_since = (self._alone_since or now) if lonely else None
 
@@ -185,6 +189,7 @@ class Call:
 
     def tick(self, now: int) -> list[Outcome]:
         """Warnings that are due, and whether time is up for one of the reasons that only time brings."""
+        self._watch_loneliness(now)
         warns = self._due(now)
         self._warned |= {(w.reason, w.remaining_s) for w in warns}
         outcomes: list[Outcome] = [Warned(w.reason, schedule.remaining_s(self.record, now) if w.reason != "free_ending"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
@@ -12,6 +13,7 @@ from typing import Any, Final, get_args
 
 import structlog
 from prometheus_client import Gauge
+from redis.exceptions import RedisError
 
 from gateway import session as core
 from gateway.errors import Conflict, NotFound, StoreUnavailable, Unauthorized
@@ -85,20 +87,10 @@ class Host:
         """Seat a socket. Raises SignalError."""
         if self._draining:
             raise SignalError("protocol", "This gateway is going away.", fatal=True, close=Close.GOING_AWAY)
-        try:
+        with _in_words_of_the_protocol():
             session, role, key, token = await self._admit(hello)
             hosted = await self._open(session)
             await hosted.ask(partial(hosted.enter, role, hello, socket, key, token))
-        except Unauthorized as error:
-            raise SignalError(error.code, error.detail, fatal=True, close=Close.UNAUTHORIZED) from error
-        except NotFound as error:
-            raise SignalError("token_invalid", error.detail, fatal=True, close=Close.UNAUTHORIZED) from error
-        except Conflict as error:
-            if error.code == "session_ended":
-                raise SignalError("session_ended", error.detail, fatal=True, close=Close.ENDED) from error
-            raise SignalError("protocol", "Another gateway has the call.", fatal=True, close=Close.TRY_AGAIN) from error
-        except StoreUnavailable as error:
-            raise SignalError("protocol", error.detail, fatal=True, close=Close.TRY_AGAIN) from error
         return Guest(hosted, role, socket)
 
     async def _admit(self, hello: wire.Hello) -> tuple[str, Role, dict[str, Any] | None, str | None]:
@@ -144,6 +136,7 @@ class Host:
             with suppress(Exception):
                 await self._with.relay.release(hosted.session)
         finally:
+            hosted.shut()
             self._hosted.pop(hosted.session, None)
             self._opening.pop(hosted.session, None)
 
@@ -153,7 +146,9 @@ class Host:
         for hosted in list(self._hosted.values()):
             hosted.post(hosted.give_up)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+            _, late = await asyncio.wait(self._tasks, timeout=5)
+            for task in late:
+                task.cancel()
         await self._flusher.stop()
 
 
@@ -166,10 +161,31 @@ class Guest:
     socket: Socket
 
     async def receive(self, message: wire.ClientMessage) -> None:
-        await self.hosted.ask(partial(self.hosted.receive, self.role, self.socket, message))
+        """Raises SignalError."""
+        with _in_words_of_the_protocol():
+            await self.hosted.ask(partial(self.hosted.receive, self.role, self.socket, message))
 
     async def closed(self) -> None:
         self.hosted.post(partial(self.hosted.left, self.role, self.socket))
+
+
+@contextmanager
+def _in_words_of_the_protocol() -> Iterator[None]:
+    """Errors of the session's keeper as the client is told them: come again, or not."""
+    try:
+        yield
+    except Unauthorized as error:
+        raise SignalError(error.code, error.detail, fatal=True, close=Close.UNAUTHORIZED) from error
+    except NotFound as error:
+        raise SignalError("token_invalid", error.detail, fatal=True, close=Close.UNAUTHORIZED) from error
+    except Conflict as error:
+        if error.code == "session_ended":
+            raise SignalError("session_ended", error.detail, fatal=True, close=Close.ENDED) from error
+        raise SignalError("protocol", "Another gateway has the call.", fatal=True, close=Close.TRY_AGAIN) from error
+    except (StoreUnavailable, RedisError) as error:
+        raise SignalError(
+            "protocol", "The session store is away; try again.", fatal=True, close=Close.TRY_AGAIN
+        ) from error
 
 
 def new_credentials() -> Credentials:

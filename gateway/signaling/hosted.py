@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -24,13 +24,15 @@ from gateway.meter.intervals import Interval
 from gateway.meter.ledger import Lease, Ledger, refusal
 from gateway.nodes import Node
 from gateway.session import ROLES, Role, SessionRecord
-from gateway.sessions import Docs, Sessions, payment_for, pricing, summary
+from gateway.sessions import Docs, Sessions
 from gateway.sfu.port import CallConfig, RelayPort, Report
 from gateway.signaling import messages as wire
+from gateway.signaling import telling
 from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Timers, Together, Warned
 from gateway.signaling.messages import Close, SignalError
-from gateway.signaling.resume import Issued, ResumeSecrets
-from gateway.signaling.room import CloseSeat, Joined, LegsChanged, Output, Room, Send
+from gateway.signaling.resume import ResumeSecrets
+from gateway.signaling.room import CloseSeat, LegsChanged, Output, Room, Send
+from gateway.signaling.seats import Seated, Seats
 from gateway.signaling.websocket import Socket
 
 log = structlog.get_logger(__name__)
@@ -52,17 +54,10 @@ EMPTY_MS: Final = 30_000
 LINGER_MS: Final = 600_000
 # Longer than any session may be interrupted.
 ROOM_KEPT_S: Final = 86_400
+# Longer: an end by the API whose announcement was lost cuts the call that much later. Shorter: reads for nothing.
+REREAD_MS: Final = 5_000
 # The hold was there and is gone: the card's bank let it go, or someone released it (5-money, end reasons).
 LOST_FUNDS: Final = frozenset({"failed", "due", "released"})
-
-
-@dataclass(slots=True)
-class Seated:
-    """A side's socket, the token that opened it, and since when."""
-
-    role: Role
-    socket: Socket
-    token: str | None = None
 
 
 @dataclass(slots=True)
@@ -72,9 +67,18 @@ class Facts:
     both_seated_at: int | None = None
     setup_ms: int | None = None
     joins: int = 0
-    restarts: int = 0
     packets: int = 0
     bytes: int = 0
+
+    def seated(self, count: int, now: int) -> None:
+        self.joins += 1
+        if count == len(ROLES) and self.both_seated_at is None:
+            self.both_seated_at = now
+
+    def together(self, at: int) -> None:
+        if self.setup_ms is None and self.both_seated_at is not None:
+            self.setup_ms = max(0, at - self.both_seated_at)
+            SETUP.observe(self.setup_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,44 +104,6 @@ class Surroundings:
             await self.sessions.journal.redis.set(key, json.dumps(room.snapshot()), ex=ROOM_KEPT_S)
 
 
-class Seats:
-    """Who sits where. A message to an empty seat is nobody's."""
-
-    def __init__(self) -> None:
-        self._taken: dict[Role, Seated] = {}
-
-    def __len__(self) -> int:
-        return len(self._taken)
-
-    def __iter__(self) -> Iterator[Seated]:
-        return iter(list(self._taken.values()))
-
-    def take(self, seated: Seated) -> None:
-        self._taken[seated.role] = seated
-
-    def give_up(self, role: Role, socket: Socket) -> bool:
-        """False if someone else sits there by now."""
-        if not self.holds(role, socket):
-            return False
-        del self._taken[role]
-        return True
-
-    def holds(self, role: Role, socket: Socket) -> bool:
-        return role in self._taken and self._taken[role].socket is socket
-
-    def send(self, role: Role, message: wire.ServerMessage) -> None:
-        if role in self._taken:
-            self._taken[role].socket.send(message)
-
-    def send_both(self, message: wire.ServerMessage) -> None:
-        for role in ROLES:
-            self.send(role, message)
-
-    def close(self, role: Role, code: Close) -> None:
-        if role in self._taken:
-            self._taken.pop(role).socket.close(code)
-
-
 class Hosted:
     """One session on this node. Everything happens in `run`, one thing after the other."""
 
@@ -153,12 +119,15 @@ class Hosted:
         self.seats = Seats()
         self.facts = Facts()
         self._go_on: set[Role] = set()
+        self._unspent: set[tuple[Role, str]] = set()
+        self._asked: set[asyncio.Future[Any]] = set()
         self._inbox: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._empty_since: int | None = clock.wall_ms()
         self._second = -1
         self._over: End | None = None
-        self._lost = self._going = False
+        self._lost = self._going = self._shut = False
         self._configured_at = 0
+        self._read_at = clock.boot_ms()
 
     @property
     def record(self) -> SessionRecord:
@@ -169,21 +138,34 @@ class Hosted:
         self._inbox.put_nowait(work)
 
     async def ask(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The same, and wait for its answer or its error."""
+        """The same, and wait for its answer or its error; Conflict `held` if the session is leaving this node."""
+        if self._shut:
+            raise _elsewhere()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.add(answer)
+        answer.add_done_callback(self._asked.discard)
 
         async def answered() -> None:
             try:
                 result = await work()
             except Exception as error:
-                if not answer.cancelled():
+                if not answer.done():
                     answer.set_exception(error)
             else:
-                if not answer.cancelled():
+                if not answer.done():
                     answer.set_result(result)
 
         self.post(answered)
         return await answer
+
+    def shut(self) -> None:
+        """Nothing is taken any more: who still waits for an answer is sent away, and comes back to the next owner."""
+        self._shut = True
+        for answer in list(self._asked):
+            if not answer.done():
+                answer.set_exception(_elsewhere())
+        for role in ROLES:
+            self.seats.close(role, Close.TRY_AGAIN)
 
     async def run(self) -> None:
         """Until the session is over and everyone has gone, or nobody came, or another node owns it."""
@@ -198,15 +180,22 @@ class Hosted:
                     await self._keep_relay()
                     if work is not None:
                         await work()
-                    if changed.is_set():
-                        changed.clear()
-                        await self._refresh()
+                    await self._look(changed)
                     await self._tick()
                 except (StoreUnavailable, RedisError) as error:
                     log.warning("session_waits_for_store", session=self.session, error=type(error).__name__)
                 except Conflict as error:
                     await self._conflict(error)
         await self._leave()
+
+    async def _look(self, changed: asyncio.Event) -> None:
+        """Read the records again when someone changed them; now and then also unasked, since Redis may have lost the
+        word of it."""
+        boot = self._host.node.clock.boot_ms()
+        if changed.is_set() or boot - self._read_at >= REREAD_MS:
+            changed.clear()
+            self._read_at = boot
+            await self._refresh()
 
     def _deserted(self) -> bool:
         if self.seats or self._empty_since is None:
@@ -237,8 +226,10 @@ class Hosted:
         for role in ROLES:
             self.seats.close(role, code)
         if self.lease is not None and not self._lost and self.record.open:
-            with suppress(GatewayError):
+            with suppress(GatewayError, RedisError):
                 await self._host.ledger.release(self.lease)
+                # Whoever looks after sessions without an owner need not wait for its next round.
+                await self._host.sessions.journal.schedule("watch", self.session, self._host.now())
 
     async def give_up(self) -> None:
         """This node goes away: write what was used, cut, and let go of the session without ending it."""
@@ -263,13 +254,15 @@ class Hosted:
         issued = await self._host.resume.issue(self.session, role, key)
         joined = self.room.join(role, hello.generation, hello.media, now)
         await self._carry_out(joined.before)
-        self.seats.take(Seated(role, socket, token))
+        self.seats.take(Seated(role, socket))
+        if token is not None:
+            self._unspent.add((role, token))
         self._empty_since = None
         self.call.seat(role, taken=True, now=now)
-        self.facts.joins += 1
-        if len(self.seats) == 2 and self.facts.both_seated_at is None:
-            self.facts.both_seated_at = now
-        socket.send(self._welcome(role, joined, issued, now))
+        self.facts.seated(len(self.seats), now)
+        docs = replace(self.docs, session=self.record.to_dict())
+        figures = self.call.figures(role, now)
+        socket.send(telling.welcome(docs, role, joined, issued, self._host.timers, figures))
         await self._carry_out(joined.after)
         if not self.record.open:
             await self._tell_end(only=role)
@@ -279,19 +272,6 @@ class Hosted:
             return None
         given = hello.consent
         return core.Consent(now, given.text_version, given.locale, given.amount_max or 0)
-
-    def _welcome(self, role: Role, joined: Joined, issued: Issued, now: int) -> wire.Welcome:
-        record, timers = self.record, self._host.timers
-        figures = self.call.figures(role, now)
-        peer = joined.peer.model_copy(update={"name": self.docs.people[core.other(role)]["name"]})
-        return wire.Welcome(
-            session=record.id, role=role, polite=joined.polite, offerer=joined.offerer, resume=issued.resume,
-            nonce=issued.nonce, cap=record.cap_ms // 1000, limit=record.limit_ms // 1000,
-            warnings=list(timers.warnings_s),
-            timers=wire.Timers(lone=timers.lone_ms // 1000, grace=timers.grace_ms // 1000),
-            pricing=wire.Pricing(**pricing(record, role)), peer=peer, generation=joined.generation,
-            status=record.status, elapsed=figures["elapsed"], billable=figures["billable"], media=record.media,
-        )  # fmt: skip
 
     async def left(self, role: Role, socket: Socket) -> None:
         """A socket is gone. The leg may well live on; only the relay tells."""
@@ -330,7 +310,6 @@ class Hosted:
 
     async def _rate(self, role: Role, message: wire.Rate) -> None:
         rating = {"stars": message.stars, "comment": message.comment, "parameters": message.parameters or {}}
-        self.docs = await self._host.sessions.read(self.session)
         await self._host.sessions.apply(self.session, lambda record: core.rated(record, role, rating))
 
     async def _continue(self, role: Role) -> None:
@@ -364,10 +343,10 @@ class Hosted:
 
     async def _spend_tokens(self) -> None:
         """A join token is spent once its leg is selected (6-media, Secrets and sockets)."""
-        for seated in self.seats:
-            if seated.token is not None and self.call.selected(seated.role):
-                token, seated.token = seated.token, None
+        for role, token in sorted(self._unspent):
+            if self.call.selected(role):
                 await self._host.sessions.spend(token)
+                self._unspent.discard((role, token))
 
     async def _configure(self) -> None:
         """Say to the relay what the call should be; again each second, since `until` runs out by itself."""
@@ -390,7 +369,7 @@ class Hosted:
             case Presence(role, connected):
                 await self._carry_out(self.room.presence(role, connected, now))
             case Together(at):
-                self._measure_setup(at)
+                self.facts.together(at)
                 await self._change(lambda record: core.together(record, at))
                 await self._configure()
             case Apart():
@@ -401,30 +380,36 @@ class Hosted:
             case End():
                 await self._end(outcome)
 
-    def _measure_setup(self, at: int) -> None:
-        if self.facts.setup_ms is None and self.facts.both_seated_at is not None:
-            self.facts.setup_ms = max(0, at - self.facts.both_seated_at)
-            SETUP.observe(self.facts.setup_ms / 1000)
-
     # The record
 
     async def _change(self, change: Callable[[SessionRecord], core.Step]) -> None:
         fence = self.lease.fence() if self.lease else None
         own, before = self.record, self.record.status
-        self.call.record = await self._host.sessions.apply(
-            self.session, lambda stored: change(core.remembered(stored, own)), fence=fence
+        await self._take(
+            await self._host.sessions.apply(
+                self.session, lambda stored: change(core.remembered(stored, own)), fence=fence
+            )
         )
         if self.record.status != before:
             self.seats.send_both(wire.Status(status=self.record.status))
+
+    async def _take(self, record: SessionRecord) -> None:
+        """The record as it is stored by now. An end that Redis has not taken yet stays; one that came from elsewhere
+        cuts the call."""
+        was, over = self.record, self._over
+        record = core.remembered(record, was)
+        self.call.record = record if over is None else core.ended(record, over.reason, over.at).record
+        if was.open and not self.record.open and over is None:
+            await self._cut(End(self.record.end_reason or "ended_by_api", self.record.ended_at or 0))
 
     async def _refresh(self) -> None:
         """Someone changed a record of the session: the bridge, the API, another owner."""
         before = self.docs
         await self._host.sessions.apply_payment(self.session)
         self.docs = await self._host.sessions.read(self.session)
-        was, self.call.record = self.record, core.remembered(self.docs.record, self.record)
-        if was.open and not self.record.open and self._over is None:
-            await self._cut(End(self.record.end_reason or "ended_by_api", self.record.ended_at or 0))
+        was = self.record
+        await self._take(self.docs.record)
+        if was.open and not self.record.open:
             return
         if self.docs.payment["status"] in LOST_FUNDS and self.record.funded and self.record.priced and self.record.open:
             await self._end(End("funds_reached", self._host.now()))
@@ -438,8 +423,7 @@ class Hosted:
 
     def _tell_status(self) -> None:
         for role in ROLES:
-            payment = payment_for(self.docs.payment, role)
-            self.seats.send(role, wire.Status(status=self.record.status, payment=payment))
+            self.seats.send(role, telling.status(self.docs, role))
 
     # Time
 
@@ -541,10 +525,7 @@ class Hosted:
     async def _tell_end(self, only: Role | None = None) -> None:
         self.docs = await self._host.sessions.read(self.session)
         for role in [only] if only else ROLES:
-            told = summary(self.docs, role)
-            told["may_continue"] = told.pop("continue")
-            final = wire.Summary(**told) if told["billable_seconds"] is not None else None
-            self.seats.send(role, wire.Ended(reason=self.record.end_reason or "", summary=final))
+            self.seats.send(role, telling.ended(self.docs, role, self.record.end_reason or ""))
 
     def _canonical_line(self) -> None:
         record, final = self.record, self.record.bill or {}
@@ -569,3 +550,7 @@ class Hosted:
                 case LegsChanged():
                     await self._configure()
                     await self._host.keep_room(self.session, self.room)
+
+
+def _elsewhere() -> Conflict:
+    return Conflict("This gateway has let go of the call.", code="held")

@@ -15,8 +15,15 @@ async def kill_redis(stand: Stand) -> None:
     os.kill(int((stand.running.data_dir / "valkey" / "valkey.lock").read_text()), signal.SIGKILL)
 
 
+async def redis_is_back(stand: Stand) -> None:
+    async with asyncio.timeout(15):
+        while (await stand.call("GET", "/v1/sessions"))[0] != 200:
+            await asyncio.sleep(0.1)
+
+
 async def check_settled_once(stand: Stand, session: str) -> dict[str, Any]:
     """One bill, over exactly the ledger's union, charged once (law 3, law 5, law 8)."""
+    await redis_is_back(stand)
     final = await stand.settled(session)
     usage = await stand.get(f"/v1/sessions/{session}/usage")
     assert usage["union_ms"] == sum(interval["ms"] for interval in usage["intervals"])

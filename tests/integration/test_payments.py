@@ -39,7 +39,9 @@ async def test_r04_with_hold_join_the_card_is_held_when_the_client_joins(stand: 
     await client.until("status", status="live")
     held = await stand.get(f"/v1/sessions/{session['id']}")
     assert (held["payment"]["status"], held["payment"]["amount_held"]) == ("held", 180_000)
-    assert (held["consent"]["amount_max"], held["consent"]["text_version"]) == (180_000, "1")
+    doc = (await stand.running.gateway.journal.read(session["id"], "session"))["session"]
+    assert doc is not None
+    assert (doc.body["consent"]["amount_max"], doc.body["consent"]["text_version"]) == (180_000, "1")
 
 
 async def test_r06_with_hold_join_too_nobody_waits_alone_for_ever(stand: Stand) -> None:

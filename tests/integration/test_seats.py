@@ -30,7 +30,8 @@ async def test_law7_a_page_comes_back_on_a_new_socket_and_its_media_never_stoppe
 
 @pytest.mark.parametrize("proof", ["", "AAAA", Key().proof("nonce")], ids=["none", "short", "of another key"])
 async def test_law7_a_secret_without_its_keys_proof_opens_nothing(stand: Stand, proof: str) -> None:
-    client, stranger = (stand.caller(await stand.paid(), "client", bound=True) for _ in range(2))
+    session = await stand.paid()
+    client, stranger = (stand.caller(session, "client", bound=True) for _ in range(2))
     await client.join()
     said = {"resume": client.resume} | ({"proof": proof} if proof else {})
     assert (await stranger.hello(**said))["code"] == "resume_invalid"
