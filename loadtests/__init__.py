@@ -1,0 +1,1 @@
+"""`make bench`: what the gateway's parts cost and hold, side by side with others on the same machine."""
