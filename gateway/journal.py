@@ -214,7 +214,7 @@ class Journal:
         pipe = self.redis.pipeline(transaction=False)
         await script(keys=keys, args=args, client=pipe)
         pipe.execute_command("WAITAOF", 1, 0, self._waitaof_ms)
-        # With errors as values: raised, the pipeline wraps them in words of its own, and a conflict looks like an outage.
+        # Errors as values: a raised one is wrapped in the pipeline's words, and a conflict would look like an outage.
         result, confirmed = await pipe.execute(raise_on_error=False)
         for answer in (result, confirmed):
             if isinstance(answer, Exception):

@@ -68,7 +68,7 @@ async def test_law7_spent_expired_and_foreign_tokens_open_nothing(gateway: Dev, 
     for caller in (client, expert):
         await caller.join()
     await client.sees()
-    header, claims, signature = spent.split(".")
+    header, claims, _ = spent.split(".")
     for token in (
         "",
         "x",
