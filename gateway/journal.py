@@ -60,21 +60,38 @@ redis.call('PUBLISH', cmd.channel, cmd.session)
 return now
 """
 
-# KEYS: queue; ARGV: now (ms) or '' for Redis time, lease ms, limit
+# KEYS: queue, its claims (member -> until when). ARGV: now (ms) or '' for Redis time, lease ms, limit
+# What someone works on is not given out again: a wish that arrives meanwhile waits, one ms behind the claim's own end,
+# by which `DONE` knows it.
 CLAIM = """
 local now = tonumber(ARGV[1])
 if not now then local t = redis.call('TIME'); now = t[1] * 1000 + math.floor(t[2] / 1000) end
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, tonumber(ARGV[3]))
-for _, member in ipairs(due) do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), member) end
-return {now + tonumber(ARGV[2]), due}
+local until_ = now + tonumber(ARGV[2])
+local given = {}
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, tonumber(ARGV[3]))) do
+  local held = tonumber(redis.call('HGET', KEYS[2], member) or '0')
+  if held > now then redis.call('ZADD', KEYS[1], held + 1, member)
+  else
+    redis.call('ZADD', KEYS[1], until_, member)
+    redis.call('HSET', KEYS[2], member, string.format('%.0f', until_))
+    given[#given + 1] = member
+  end
+end
+return {until_, given}
 """
 
-# KEYS: queue; ARGV: member, the score that our claim gave it, when next ('' = never)
-# Someone who put it there again meanwhile wants another look: then the claim's end changes nothing.
+# KEYS: queue, its claims. ARGV: member, the score that our claim gave it, when next ('' = never)
+# Someone who put it there again meanwhile wants another look, and gets it now.
 DONE = """
-if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1) ~= tonumber(ARGV[2]) then return 0 end
-if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
-redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+if redis.call('HGET', KEYS[2], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[2], ARGV[1]) end
+local at = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1)
+if at == -1 then return 0 end
+if at == tonumber(ARGV[2]) then
+  if ARGV[3] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+  redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
+elseif at == tonumber(ARGV[2]) + 1 then
+  redis.call('ZADD', KEYS[1], 0, ARGV[1])
+end
 return 1
 """
 
@@ -239,7 +256,8 @@ class Journal:
             pipe = self.redis.pipeline(transaction=False)
             for partition in range(self.keys.partitions):
                 key = self.keys.shared(partition, f"due:{queue}")
-                await self._claim(keys=[key], args=["" if now is None else now, lease_ms, limit], client=pipe)
+                args = ["" if now is None else now, lease_ms, limit]
+                await self._claim(keys=[key, f"{key}:claims"], args=args, client=pipe)
             answers = await pipe.execute()
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
@@ -249,7 +267,8 @@ class Journal:
         """The claimed look is over; look again at `again_at` (wall ms), or not until someone asks."""
         key = self.keys.beside(claim.session, f"due:{claim.queue}")
         try:
-            await self._done(keys=[key], args=[claim.session, claim.until, "" if again_at is None else again_at])
+            args = [claim.session, claim.until, "" if again_at is None else again_at]
+            await self._done(keys=[key, f"{key}:claims"], args=args)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
 

@@ -71,6 +71,26 @@ async def test_a_wish_that_arrives_during_a_claim_is_not_lost(journal: Journal) 
     assert [c.session for c in await journal.due("money", lease_ms=1000)] == ["ses_1"]
 
 
+async def test_one_session_is_not_worked_on_twice_at_once(journal: Journal) -> None:
+    await journal.commit("ses_1", {"session": (0, {})}, due={"mail": 1000})
+    claim = (await journal.due("mail", lease_ms=500, now=1000))[0]
+    await journal.schedule("mail", "ses_1", 1100)
+    assert await journal.due("mail", lease_ms=500, now=1100) == []
+    await journal.done(claim)
+    again = await journal.due("mail", lease_ms=500, now=1101)
+    assert [c.session for c in again] == ["ses_1"]
+    await journal.done(again[0])
+    assert await journal.due("mail", lease_ms=500, now=99_999) == []
+
+
+async def test_a_claim_given_back_for_later_comes_later(journal: Journal) -> None:
+    await journal.commit("ses_1", {"session": (0, {})}, due={"mail": 1000})
+    claim = (await journal.due("mail", lease_ms=500, now=1000))[0]
+    await journal.done(claim, again_at=5000)
+    assert await journal.due("mail", lease_ms=500, now=4999) == []
+    assert len(await journal.due("mail", lease_ms=500, now=5000)) == 1
+
+
 async def test_a_durable_commit_is_confirmed_by_the_append_only_file(journal: Journal) -> None:
     await journal.commit("ses_1", {"session": (0, {"x": "é"})}, durable=True)
     docs = await journal.read("ses_1", "session")

@@ -15,20 +15,21 @@ FLAGS = [
     "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
 
-# Every 40 ms: whether packets came in since the last look, on wall time; survives new peer connections, not reloads.
+# Every 40 ms: the wall time, and whether packets came in since the last look. Nothing is asked before the connection
+# stands: a report that is taken during the handshake makes Chromium keep one without the peer's certificate.
 WATCH = """
-window.truth = { changes: [] };
+window.truth = { looks: [] };
 let before = {};
 setInterval(async () => {
   const pc = window.parley && window.parley.peerConnection;
-  if (!pc || pc.connectionState === "closed") return;
+  if (!pc || pc.connectionState !== "connected") return;
   let grew = false;
   (await pc.getStats()).forEach((r) => {
     if (r.type !== "inbound-rtp") return;
     if (r.packetsReceived > (before[r.id + r.ssrc] || 0)) grew = true;
     before[r.id + r.ssrc] = r.packetsReceived;
   });
-  if (grew) window.truth.changes.push(performance.timeOrigin + performance.now());
+  window.truth.looks.push([performance.timeOrigin + performance.now(), grew]);
 }, 40);
 """
 
@@ -75,7 +76,7 @@ class Caller:
 
     page: Page
     context: BrowserContext
-    truths: list[float]
+    looks: list[tuple[float, bool]]
 
     @classmethod
     async def open(cls, browser: Browser, url: str, *, scripts: tuple[str, ...] = (), **options: Any) -> Caller:
@@ -108,12 +109,15 @@ class Caller:
                 await asyncio.sleep(0.05)
 
     async def reload(self) -> None:
-        self.truths += await self.page.evaluate("window.truth.changes")
+        self.looks += await self.page.evaluate("window.truth.looks")
         await self.page.reload()
 
+    async def watched(self) -> list[tuple[float, bool]]:
+        """Every look over all loads of the page: wall ms, and whether packets had come in since the one before."""
+        return [(at, grew) for at, grew in self.looks + await self.page.evaluate("window.truth.looks")]
+
     async def changes(self) -> list[float]:
-        """Wall ms of every look at which packets had come in, over all loads of the page."""
-        return sorted(self.truths + await self.page.evaluate("window.truth.changes"))
+        return [at for at, grew in await self.watched() if grew]
 
     async def summary(self, seconds: float = 10) -> str:
         await self.page.wait_for_selector(self.id("summary-total"), timeout=seconds * 1000)
@@ -123,21 +127,25 @@ class Caller:
         return dict(await self.page.evaluate(CERTIFICATES))
 
 
-GAP_MS = 1_000  # a side whose counters stand still for longer was not connected
+GAP_MS, GAP_LOOKS = 1_000, 8  # as long, and seen so often, without a packet: that side was not connected
 
 
 async def truth_seconds(*callers: Caller) -> float:
     """How long both received at the same time: the common part of each side's stretches of arriving packets."""
-    first, second = [stretches(await caller.changes()) for caller in callers]
+    first, second = [stretches(await caller.watched()) for caller in callers]
     return sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in first for b in second) / 1000
 
 
-def stretches(changes: list[float]) -> list[tuple[float, float]]:
-    """From the first to the last change of each run of changes."""
+def stretches(looks: list[tuple[float, bool]]) -> list[tuple[float, float]]:
+    """From the first to the last change of each run; a page that could not look is no witness of a gap."""
     runs: list[tuple[float, float]] = []
-    for at in changes:
-        if runs and at - runs[-1][1] <= GAP_MS:
-            runs[-1] = (runs[-1][0], at)
+    blind = 0
+    for at, grew in looks:
+        if not grew:
+            blind += 1
+        elif runs and (at - runs[-1][1] <= GAP_MS or blind < GAP_LOOKS):
+            runs[-1], blind = (runs[-1][0], at), 0
         else:
             runs.append((at, at))
+            blind = 0
     return runs

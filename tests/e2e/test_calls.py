@@ -143,7 +143,12 @@ async def test_r06_run_to_the_limit_warns_both_cuts_and_offers_to_continue(gatew
     for caller in (client, expert):
         await caller.click("continue")
     for caller in (client, expert):
-        await caller.page.wait_for_selector(caller.id("join") + ":not([disabled])", timeout=15_000)
+        await caller.page.wait_for_selector(caller.id("hangup") + ":visible", timeout=15_000)
+        await caller.sees()
+    following = (await gateway.get(f"/v1/sessions/{session['id']}"))["continued_by"]
+    assert (await gateway.get(f"/v1/sessions/{following}"))["continues"] == session["id"]
+    await client.click("hangup")
+    await client.summary()
 
 
 async def test_law1_the_certificate_that_each_side_sees_is_the_other_sides_own(gateway: Dev, browser: Browser) -> None:
