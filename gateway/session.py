@@ -333,6 +333,11 @@ def remembered(stored: SessionRecord, own: SessionRecord) -> SessionRecord:
     return replace(stored, started_at=own.started_at)
 
 
+def restated(record: SessionRecord) -> Step:
+    """The record as its owner knows it, put again after Redis lost something."""
+    return Step(record)
+
+
 def apart(record: SessionRecord) -> Step:
     """A leg fell silent: nothing is forwarded or billed until both are back."""
     if not may(record, "apart"):

@@ -17,17 +17,18 @@ RENEW_MS: Final = 1_000
 
 class Tab:
     """`waiting`: rows that the ledger does not hold as they are. `fault`: why the ledger takes no more (`fenced`,
-    `final`). `acked_at`: when Redis last confirmed our lease. A tab that is `closed` renews no lease."""
+    `final`). `acked_at`: when Redis last confirmed our lease. `losses`: how often Redis was seen to have lost what it
+    had answered. A tab that is `closed` renews no lease."""
 
-    __slots__ = ("_rows", "_usage", "acked_at", "ahead_ms", "closed", "fault", "filed", "lease", "sequence", "since",
-                 "waiting")  # fmt: skip
+    __slots__ = ("_rows", "_usage", "acked_at", "ahead_ms", "closed", "fault", "filed", "lease", "losses", "sequence",
+                 "since", "waiting")  # fmt: skip
 
     def __init__(self, lease: Lease, now: int, *, sequence: int = 0) -> None:
         self.lease, self.acked_at, self.sequence = lease, now, sequence
         self._rows: dict[int, Interval] = {}
         self.waiting: dict[int, Interval] = {}
         self.since: int | None = None
-        self.ahead_ms = self._usage = self.filed = 0
+        self.ahead_ms = self._usage = self.filed = self.losses = 0
         self.fault: str | None = None
         self.closed = False
 
@@ -60,6 +61,7 @@ class Tab:
         self.acked_at, self.ahead_ms = now, result.ahead_ms
         lost = result.code == "restored" or result.usage < self._usage + bool(write.rows)
         self._usage = result.usage
+        self.losses += lost
         if lost and len(self._rows) > len(write.rows):
             self.put(self._rows, now)
         elif not result.ahead_ms:

@@ -126,6 +126,7 @@ class Hosted:
         self._second = -1
         self._over: End | None = None
         self._lost = self._going = self._shut = False
+        self._losses_seen = 0
         self._configured_at = 0
         self._read_at = clock.boot_ms()
 
@@ -436,7 +437,7 @@ class Hosted:
         if self.record.open:
             self._show(now)
             self._put_rows()
-            self._heed_tab()
+            await self._heed_tab()
         elif self.record.status == "ended":
             await self._finalize()
         elif self.seats and now - (self.record.ended_at or now) > LINGER_MS:
@@ -472,9 +473,15 @@ class Hosted:
         self._tab.put(rows, self._host.node.clock.boot_ms())
         self.call.flushed(rows)
 
-    def _heed_tab(self) -> None:
-        if self._tab is not None and self._tab.fault is not None:
+    async def _heed_tab(self) -> None:
+        """What the flusher found out: the session is another's, or Redis lost something and is told again."""
+        if self._tab is None:
+            return
+        if self._tab.fault is not None:
             raise refusal(self._tab.fault)
+        if self._tab.losses > self._losses_seen:
+            await self._refresh()
+            self._losses_seen = self._tab.losses
 
     async def _settle_usage(self) -> None:
         """All that was metered is in the ledger when this returns."""
@@ -515,6 +522,8 @@ class Hosted:
         if (over := self._over) is not None:
             # Redis was away when it ended, or lost that with its last second.
             await self._change(lambda record: core.ended(record, over.reason, over.at))
+        if self._tab is not None and self._tab.losses:
+            await self._change(core.restated)
         self.call.record = await self._host.sessions.finalize(self.session, lease.fence())
         self.docs = await self._host.sessions.read(self.session)
         ENDED.labels(self.record.end_reason).inc()
