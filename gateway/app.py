@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
-from gateway import __version__
+from gateway import __version__, supervisor
 from gateway.api.auth import ApiKey, KeyRing
 from gateway.api.context import ApiContext
 from gateway.api.health import private_app
@@ -39,9 +39,10 @@ from gateway.meter.sweeper import Sweeper
 from gateway.meter.usage_file import UsageFile
 from gateway.money import CURRENCIES
 from gateway.nodes import Node, RedisClock
+from gateway.plans import relay_plan
 from gateway.sessions import Changes, Rules, Sessions
 from gateway.settings import Settings
-from gateway.sfu.local import LocalRelay
+from gateway.sfu.remote import RemoteRelay
 from gateway.signaling.call import Timers
 from gateway.signaling.host import Host
 from gateway.signaling.websocket import signal_handler
@@ -173,10 +174,7 @@ class Gateway:
             self.journal, self.ledger, tokens, self.clock, changes, rules=session_rules(settings),
             public_url=settings.server.public_url, open_payment=payment.opened,
         )  # fmt: skip
-        self._relay = await LocalRelay.open(
-            settings.media.host, settings.media.port, settings.media.addresses, self.clock
-        )
-        self._parts.push_async_callback(self._relay.close)
+        self._relay = await self._reach_relay()
         host = Host(
             sessions, self.ledger, self._relay, self.node, tokens, timers, flush_ms=settings.session.flush_ms,
             file=UsageFile(settings.meter.journal) if settings.meter.journal else None,
@@ -189,6 +187,17 @@ class Gateway:
         self._tasks.start("sweeper", sweeper.run)
         await self._serve_public(sessions, host, extra_routes)
         self._parts.push_async_callback(host.stop)
+
+    async def _reach_relay(self) -> RemoteRelay:
+        """The workers that our supervisor keeps, or, when there is none, workers of our own."""
+        inherited = supervisor.inherited()
+        if inherited is None:
+            paths = await self._parts.enter_async_context(supervisor.relay_workers(relay_plan(self._settings)))
+        else:
+            paths = inherited.relay
+        relay = await RemoteRelay.open(paths, self.clock)
+        self._parts.push_async_callback(relay.close)
+        return relay
 
     async def _serve_public(self, sessions: Sessions, host: Host, extra_routes: Sequence[web.AbstractRouteDef]) -> None:
         settings = self._settings
@@ -203,7 +212,7 @@ class Gateway:
         )  # fmt: skip
         app.router.add_get("/v1/signal", signal_handler(host))
         app.router.add_routes(extra_routes)
-        await self._serve(app, settings.server.host, settings.server.port)
+        await self._serve("public", app, settings.server.host, settings.server.port)
 
     async def _serve_private(self, *, with_node: bool, with_bridge: bool) -> None:
         checks: dict[str, Callable[[], Awaitable[object]]] = {"redis": self.redis.ping}
@@ -213,7 +222,7 @@ class Gateway:
         for name in names:
             checks[name] = self._running(name)
         server = self._settings.server
-        await self._serve(private_app(checks), server.private_host, server.private_port)
+        await self._serve("private", private_app(checks), server.private_host, server.private_port)
 
     def _running(self, name: str) -> Callable[[], Coroutine[Any, Any, object]]:
         async def check() -> bool:
@@ -221,11 +230,15 @@ class Gateway:
 
         return check
 
-    async def _serve(self, app: web.Application, host: str, port: int) -> None:
+    async def _serve(self, name: str, app: web.Application, host: str, port: int) -> None:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S, handle_signals=False)
         await runner.setup()
         self._parts.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, host, port).start()
+        inherited = supervisor.inherited()
+        if inherited is not None and name in inherited.sockets:
+            await web.SockSite(runner, inherited.listener(name)).start()
+        else:
+            await web.TCPSite(runner, host, port).start()
 
 
 async def serve(settings: Settings, *, with_bridge: bool) -> None:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 import uvloop
 
-from gateway import __version__
+from gateway import __version__, supervisor
 from gateway.errors import GatewayError
+from gateway.plans import node_plan
 from gateway.settings import BadConfiguration, Log, Settings
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ T = TypeVar("T")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = _parser().parse_args(arguments)
+    args.line = sys.argv[1:] if arguments is None else arguments
     command: Command = args.command
     try:
         return command(args)
@@ -130,9 +132,11 @@ def _address(text: str) -> str:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    settings = Settings.load(args.config)
+    if supervisor.inherited() is None:
+        supervisor.become(node_plan(settings, [sys.executable, "-m", "gateway", *args.line]))
     from gateway.app import serve
 
-    settings = Settings.load(args.config)
     log_to_stderr(settings.log)
     return run(serve(settings, with_bridge=args.with_bridge))
 

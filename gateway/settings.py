@@ -62,11 +62,17 @@ class Server(Group):
 
 
 class Media(Group):
-    host: str = "0.0.0.0"  # noqa: S104 - callers come from everywhere
+    host: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - callers come from everywhere
     port: Port = 3478
     advertise: tuple[str, ...] = ()
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
-    @field_validator("advertise")
+    @field_validator("host", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("host", "advertise")
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for address in value:
@@ -74,16 +80,22 @@ class Media(Group):
         return value
 
     @model_validator(mode="after")
+    def _ports(self) -> Self:
+        if self.port and self.port + self.workers > 65_536:
+            raise ValueError("each worker takes a port, counted up from port: there are not so many")
+        return self
+
+    @model_validator(mode="after")
     def _reachable(self) -> Self:
         """A candidate of 0.0.0.0 reaches nobody, and behind a NAT the interfaces do not tell the right address."""
-        if ipaddress.ip_address(self.host).is_unspecified and not self.advertise:
+        if any(ipaddress.ip_address(host).is_unspecified for host in self.host) and not self.advertise:
             raise ValueError("advertise must name the addresses that callers reach when host is 0.0.0.0 or ::")
         return self
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The addresses to offer as ICE candidates, in order of preference."""
-        return self.advertise or (self.host,)
+        return self.advertise or self.host
 
 
 class Redis(Group):

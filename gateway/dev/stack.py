@@ -202,7 +202,12 @@ def _overrides(
             "private_port": options.private_port,
             "public_url": options.public_url,
         },
-        "media": {"host": options.host, "port": options.media_port, "advertise": [_reachable(options.host)]},
+        "media": {
+            "host": options.host,
+            "port": options.media_port,
+            "advertise": [_reachable(options.host)],
+            "workers": 1,
+        },
         "meter": {"journal": str(data_dir / "usage.jsonl")},
         # Real keys in the environment are not touched: this stack must never move real money.
         "stripe": {

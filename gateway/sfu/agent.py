@@ -79,7 +79,12 @@ class Agent:
     # --- desired state
 
     def configure(self, config: LegConfig, now: int) -> None:
-        """Take over credentials. Addresses that no listed pair stands for are forgotten; others go on forwarding."""
+        """Take over credentials. Addresses that no listed pair stands for are forgotten; others go on forwarding.
+
+        With none listed those that are known stand: control has just taken the call over and has made none yet.
+        """
+        if not config.local:
+            return
         listed = {pair.ufrag: pair.password.encode() for pair in config.local if pair.ufrag not in self.barred}
         self.locals = {u: old for u, old in self.locals.items() if listed.get(u) == old.password}
         for pair in reversed(config.local):

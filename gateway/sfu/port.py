@@ -50,7 +50,8 @@ class Candidate:
 class LegConfig:
     """What one leg may authenticate with.
 
-    `local`: our credentials, newest first; older ones stay listed (and so valid) while their window lasts.
+    `local`: our credentials, newest first; older ones stay listed (and so valid) while their window lasts. None at all
+    change nothing within an incarnation.
     `remote`: the caller's own, from its SDP; without them its addresses cannot be challenged and so not selected.
     """
 

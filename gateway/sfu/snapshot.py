@@ -7,7 +7,7 @@ media starts another; deadline, budgets and counters go on.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from gateway.sfu.agent import Agent
 from gateway.sfu.call import Call, Direction
@@ -16,10 +16,15 @@ from gateway.sfu.port import CallConfig, Credentials, LegConfig, Span
 
 Snapshot = tuple[Any, ...]
 
+SPANS: Final = 12
+"""Of those that are over; control had 250 ms to hear of each."""
+ADDRESSES: Final = 3
+"""A leg: the selected one and those that were checked last."""
+
 
 def take(call: Call, now: int) -> Snapshot:
     """The call as of `now`. Holds passwords: it may go to memory that others cannot read, and nowhere else."""
-    spans = [_span(span) for span in call.spans]
+    spans = [_span(span) for span in list(call.spans)[-SPANS:]]
     if call.span_at is not None:
         heard = (call.legs[0].arrived, call.legs[1].arrived)
         spans.append((call.number, call.span_at, now, heard, "lost"))
@@ -72,7 +77,12 @@ def _leg(kept: Snapshot) -> LegConfig:
 
 
 def _agent(agent: Agent) -> Snapshot:
-    paths = tuple(_path(path, selected=path is agent.selected) for path in agent.paths.values() if path.valid)
+    valid = sorted((path for path in agent.paths.values() if path.valid), key=lambda path: path.checked)
+    last = [path for path in valid if path is not agent.selected][-ADDRESSES + 1 :]
+    paths = tuple(
+        _path(path, selected=path is agent.selected)
+        for path in ([*last, agent.selected] if agent.selected is not None else last)
+    )
     return (
         tuple((local.ufrag, local.password, local.generation) for local in agent.locals.values()),
         _pairs(tuple(agent.remotes.values())),

@@ -8,7 +8,7 @@ as `Together`, `Apart` and `End`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.meter import schedule
@@ -69,6 +69,15 @@ class End:
 Outcome = Together | Apart | Warned | Presence | End
 
 
+def stretch(span: Span, offset_ms: int, now: int) -> Stretch:
+    """A span of the relay's clock as the meter sees it, in wall ms; one that runs lasts until `now` at least."""
+    end = span.end + offset_ms
+    return Stretch(
+        span.number, span.start + offset_ms, max(end, now) if span.ended_by is None else end,
+        min(span.heard) + offset_ms, silent=span.ended_by in SILENT, running=span.ended_by is None,
+    )  # fmt: skip
+
+
 class Call:
     """The core. `offset_ms` is wall minus boot clock, fixed for the call so that a length never changes by mapping.
 
@@ -123,8 +132,12 @@ class Call:
         if report.at < self._reported_at:
             return
         self._reported_at = report.at
-        for span in report.spans:
-            self._spans[span.number] = span
+        told = {span.number: span for span in report.spans}
+        for span in list(self._spans.values()):
+            if span.ended_by is None and span.number not in told:
+                # A running span is in every report: this one's worker died, and its successor knows nothing of it.
+                self._spans[span.number] = replace(span, ended_by="lost")
+        self._spans |= told
 
     def heard(self, report: Report, now: int) -> list[Outcome]:
         """Take a report of the relay; what follows from it, in order."""
@@ -158,17 +171,7 @@ class Call:
 
     def stretches(self, now: int) -> list[Stretch]:
         """The gate's history by this owner in wall ms; one that runs lasts until `now`."""
-        return [
-            Stretch(
-                span.number,
-                span.start + self.offset_ms,
-                max(span.end + self.offset_ms, now) if span.ended_by is None else span.end + self.offset_ms,
-                min(span.heard) + self.offset_ms,
-                silent=span.ended_by in SILENT,
-                running=span.ended_by is None,
-            )
-            for _, span in sorted(self._spans.items())
-        ]
+        return [stretch(span, self.offset_ms, now) for _, span in sorted(self._spans.items())]
 
     def _metered(self, now: int) -> dict[int, Interval]:
         stretches = self.stretches(now)

@@ -16,7 +16,7 @@ from prometheus_client import Gauge
 from redis.exceptions import RedisError
 
 from gateway import session as core
-from gateway.errors import Conflict, NotFound, StoreUnavailable, Unauthorized
+from gateway.errors import Conflict, NotFound, RelayUnavailable, StoreUnavailable, Unauthorized
 from gateway.meter.flusher import Flusher
 from gateway.meter.ledger import Ledger
 from gateway.meter.usage_file import UsageFile
@@ -28,6 +28,7 @@ from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers
 from gateway.signaling.hosted import Hosted, Surroundings
 from gateway.signaling.messages import Close, SignalError
+from gateway.signaling.orphans import Orphans
 from gateway.signaling.resume import ResumeSecrets
 from gateway.signaling.room import Room
 from gateway.signaling.websocket import Socket
@@ -52,6 +53,7 @@ class Host:
         self._tokens = tokens
         self._flusher = Flusher(ledger, node.clock, flush_ms=flush_ms, file=file)
         self._with = Surroundings(sessions, ledger, relay, node, timers, resume, self._flusher)
+        self._orphans = Orphans(ledger)
         self._hosted: dict[str, Hosted] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,12 +78,16 @@ class Host:
         """Hand the relay's reports to their sessions, and the sessions' usage to the ledger, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             flushing = tasks.create_task(self._flusher.run())
+            collecting = tasks.create_task(self._orphans.run())
             async for report in self._with.relay.reports():
                 hosted = self._hosted.get(report.call)
                 if hosted is not None:
                     hosted.metered(report)
                     hosted.post(partial(hosted.heard, report))
+                else:
+                    self._orphans.heard(report)
             flushing.cancel()
+            collecting.cancel()
 
     async def enter(self, hello: wire.Hello, socket: Socket) -> Guest:
         """Seat a socket. Raises SignalError."""
@@ -123,6 +129,8 @@ class Host:
         gone = state is not None and state.owner != "" and await self._with.node.gone(state.owner)
         lease = await self._with.ledger.acquire(session, self._with.node.nonce, owner_gone=gone)
         await self._with.sessions.journal.schedule("watch", session, lease.now)
+        await self._orphans.settle(session)
+        self._orphans.adopted(session)
         earlier = (await self._with.ledger.usage(session)).intervals
         await self._with.sessions.apply_payment(session)
         return Hosted(self._with, await self._with.sessions.read(session), lease, await self._room(session), earlier)
@@ -182,6 +190,8 @@ def _in_words_of_the_protocol() -> Iterator[None]:
         if error.code == "session_ended":
             raise SignalError("session_ended", error.detail, fatal=True, close=Close.ENDED) from error
         raise SignalError("protocol", "Another gateway has the call.", fatal=True, close=Close.TRY_AGAIN) from error
+    except RelayUnavailable as error:
+        raise SignalError("protocol", error.detail, fatal=True, close=Close.TRY_AGAIN) from error
     except (StoreUnavailable, RedisError) as error:
         raise SignalError(
             "protocol", "The session store is away; try again.", fatal=True, close=Close.TRY_AGAIN

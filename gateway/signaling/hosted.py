@@ -30,6 +30,7 @@ from gateway.signaling import messages as wire
 from gateway.signaling import telling
 from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Timers, Together, Warned
 from gateway.signaling.messages import Close, SignalError
+from gateway.signaling.orphans import Tag
 from gateway.signaling.resume import ResumeSecrets
 from gateway.signaling.room import CloseSeat, LegsChanged, Output, Room, Send
 from gateway.signaling.seats import Seated, Seats
@@ -360,7 +361,7 @@ class Hosted:
             CallConfig(
                 call=self.session, incarnation=self.room.incarnation, legs=self.room.legs,
                 funded=record.funded and record.status != "created", limit_ms=record.limit_ms,
-                until=boot + UNTIL_MS, deadline=deadline,
+                until=boot + UNTIL_MS, deadline=deadline, tag=str(Tag.of(self.lease, self.call.offset_ms)),
             )
         )  # fmt: skip
 

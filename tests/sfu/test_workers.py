@@ -1,11 +1,10 @@
-"""The in-process relay on real sockets: scripted callers, and two real aiortc peers end to end."""
+"""Relay workers on real sockets: scripted callers, and two real aiortc peers end to end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,82 +15,22 @@ from aiortc.mediastreams import AudioStreamTrack
 from cryptography.hazmat.primitives.hashes import SHA256
 from prometheus_client import REGISTRY
 
-from gateway.clock import SystemClock
 from gateway.errors import RelayUnavailable
-from gateway.sfu.local import LocalRelay
-from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig, RelayPort, Report
+from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig
+from gateway.sfu.remote import RemoteRelay
+from gateway.supervisor import Plan, relay_workers
 from tests.sfu.caller import Caller, UdpCaller
-from tests.sfu.network import config, pair
-
-CLOCK = SystemClock()
+from tests.sfu.network import pair
+from tests.sfu.workers import CLOCK, connect, node, soon, two_callers, watching
 
 
 @pytest.fixture
-async def relay() -> AsyncIterator[LocalRelay]:
-    relay = await LocalRelay.open("127.0.0.1", 0)
-    yield relay
-    await relay.close()
+async def relay() -> AsyncIterator[RemoteRelay]:
+    async with node() as running:
+        yield running.relay
 
 
-class Watch:
-    """The newest report of each call, and waiting for one that fits."""
-
-    def __init__(self, relay: RelayPort) -> None:
-        self.newest: dict[str, Report] = {}
-        self.count = 0
-        self._changed = asyncio.Condition()
-        self._task = asyncio.create_task(self._read(relay))
-
-    async def _read(self, relay: RelayPort) -> None:
-        async for report in relay.reports():
-            async with self._changed:
-                self.newest[report.call] = report
-                self.count += 1
-                self._changed.notify_all()
-
-    async def until(self, fits: Callable[[Report], bool], call: str = "call", seconds: float = 5) -> Report:
-        async with asyncio.timeout(seconds), self._changed:
-            await self._changed.wait_for(lambda: call in self.newest and fits(self.newest[call]))
-            return self.newest[call]
-
-    async def stop(self) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-
-@contextlib.asynccontextmanager
-async def watching(relay: RelayPort) -> AsyncIterator[Watch]:
-    watch = Watch(relay)
-    await asyncio.sleep(0)
-    try:
-        yield watch
-    finally:
-        await watch.stop()
-
-
-def soon(**changes: object) -> CallConfig:
-    return config(until=CLOCK.boot_ms() + 20_000, **changes)
-
-
-@contextlib.asynccontextmanager
-async def two_callers(relay: LocalRelay) -> AsyncIterator[tuple[UdpCaller, UdpCaller]]:
-    port = relay.candidates("call")[0].port
-    callers = tuple(UdpCaller(Caller(*pair(f"call{leg}")), ("127.0.0.1", port)) for leg in (0, 1))
-    for caller in callers:
-        await caller.open()
-    try:
-        yield callers  # type: ignore[misc]
-    finally:
-        for caller in callers:
-            await caller.close()
-
-
-async def connect(watch: Watch) -> Report:
-    return await watch.until(lambda report: report.legs[0].selected and report.legs[1].selected)
-
-
-async def test_scripted_callers_connect_talk_and_are_reported(relay: LocalRelay) -> None:
+async def test_scripted_callers_connect_talk_and_are_reported(relay: RemoteRelay) -> None:
     async with watching(relay) as watch:
         await relay.configure(soon())
         async with two_callers(relay) as (one, two):
@@ -110,7 +49,7 @@ async def test_scripted_callers_connect_talk_and_are_reported(relay: LocalRelay)
         assert await relay.release("call") is None
 
 
-async def test_a_caller_that_changes_its_address_is_heard_again_without_control(relay: LocalRelay) -> None:
+async def test_a_caller_that_changes_its_address_is_heard_again_without_control(relay: RemoteRelay) -> None:
     async with watching(relay) as watch:
         await relay.configure(soon())
         async with two_callers(relay) as (one, two):
@@ -131,7 +70,7 @@ async def test_a_caller_that_changes_its_address_is_heard_again_without_control(
         assert (await relay.statistics()).address_switches == 1
 
 
-async def test_law7_strangers_on_the_wire_get_silence_and_the_call_goes_on(relay: LocalRelay) -> None:
+async def test_law7_strangers_on_the_wire_get_silence_and_the_call_goes_on(relay: RemoteRelay) -> None:
     async with watching(relay) as watch:
         await relay.configure(soon())
         async with two_callers(relay) as (one, two):
@@ -159,7 +98,7 @@ async def test_law7_strangers_on_the_wire_get_silence_and_the_call_goes_on(relay
         assert drops["unknown_source"] == 2
 
 
-async def test_law4_the_cut_comes_by_the_relays_own_timer(relay: LocalRelay) -> None:
+async def test_law4_the_cut_comes_by_the_relays_own_timer(relay: RemoteRelay) -> None:
     async with watching(relay) as watch:
         await relay.configure(soon(limit_ms=300))
         async with two_callers(relay) as (one, two):
@@ -172,18 +111,10 @@ async def test_law4_the_cut_comes_by_the_relays_own_timer(relay: LocalRelay) -> 
             assert report.at - report.spans[0].end < 200
 
 
-async def test_an_idle_relay_has_no_timer_and_an_absent_call_only_a_far_one(relay: LocalRelay) -> None:
-    assert relay._timer is None
-    await relay.configure(soon())
-    assert relay._relay.get_timer() is not None
-    assert relay._relay.get_timer() > CLOCK.boot_ms() + 60_000  # type: ignore[operator]
-    await relay.release("call")
-    assert relay._relay.get_timer() is None
-
-
-async def test_iterators_end_with_the_relay_and_begin_with_what_is_there() -> None:
-    relay = await LocalRelay.open("127.0.0.1", 0)
-    await relay.configure(soon())
+async def test_iterators_end_with_the_relay_and_begin_with_what_is_there(relay: RemoteRelay) -> None:
+    async with watching(relay) as watch, two_callers(relay):
+        await relay.configure(soon())
+        await connect(watch)
     seen = []
 
     async def read() -> None:
@@ -201,59 +132,38 @@ async def test_iterators_end_with_the_relay_and_begin_with_what_is_there() -> No
         await relay.configure(soon())
 
 
-async def test_a_taken_port_is_an_error_of_ours(relay: LocalRelay) -> None:
+async def test_a_taken_port_is_an_error_of_ours(relay: RemoteRelay) -> None:
+    port = relay.candidates("call")[0].port
     with pytest.raises(RelayUnavailable) as refused:
-        await LocalRelay.open("127.0.0.1", relay.candidates("call")[0].port)
+        async with relay_workers(Plan(["127.0.0.1"], port, ["127.0.0.1"], 1)):
+            pass
     assert refused.value.code == "media_port_unavailable"
 
 
-async def test_candidates_are_the_advertised_addresses_best_first() -> None:
-    relay = await LocalRelay.open("127.0.0.1", 0, advertise=("198.51.100.1", "2001:db8::1"))
-    first, second = relay.candidates("call")
-    assert (first.address, second.address) == ("198.51.100.1", "2001:db8::1")
-    assert first.port == second.port
-    assert first.priority > second.priority
-    assert first.foundation != second.foundation
-    await relay.close()
-
-
 async def test_ipv6_legs_are_checked_and_forwarded() -> None:
-    relay = await LocalRelay.open("::1", 0, advertise=("::1",))
-    try:
-        async with watching(relay) as watch:
-            await relay.configure(soon())
-            port = relay.candidates("call")[0].port
-            one, two = (UdpCaller(Caller(*pair(f"call{leg}")), ("::1", port), "::1") for leg in (0, 1))
-            await one.open()
-            await two.open()
+    async with node(hosts=("::1",), advertise=("::1",)) as running, watching(running.relay) as watch:
+        await running.relay.configure(soon())
+        async with two_callers(running.relay, bind="::1") as (one, two):
             await connect(watch)
             one.send(one.caller.rtp())
             await two.until(lambda: two.caller.media)
-            await one.close()
-            await two.close()
-    finally:
-        await relay.close()
 
 
-def test_the_shell_runs_on_uvloop() -> None:
+def test_control_runs_on_uvloop() -> None:
     async def scenario() -> bytes:
-        relay = await LocalRelay.open("127.0.0.1", 0)
-        try:
-            async with watching(relay) as watch:
-                await relay.configure(soon())
-                async with two_callers(relay) as (one, two):
-                    await connect(watch)
-                    one.send(one.caller.rtp())
-                    await two.until(lambda: two.caller.media)
-                    return two.caller.media[0]
-        finally:
-            await relay.close()
+        async with node() as running, watching(running.relay) as watch:
+            await running.relay.configure(soon())
+            async with two_callers(running.relay) as (one, two):
+                await connect(watch)
+                one.send(one.caller.rtp())
+                await two.until(lambda: two.caller.media)
+                return two.caller.media[0]
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(scenario())[0] == 0x80
 
 
-async def test_prometheus_reads_the_open_relays(relay: LocalRelay) -> None:
+async def test_prometheus_reads_what_the_workers_said(relay: RemoteRelay) -> None:
     async with watching(relay) as watch:
         await relay.configure(soon())
         async with two_callers(relay) as (one, two):
@@ -261,12 +171,17 @@ async def test_prometheus_reads_the_open_relays(relay: LocalRelay) -> None:
             one.send(b"junk of a kind \x00")
             one.send(one.caller.rtp())
             await two.until(lambda: two.caller.media)
-            assert REGISTRY.get_sample_value("gateway_relay_legs") == 2
-            assert REGISTRY.get_sample_value("gateway_relay_open_gates") == 1
-            assert REGISTRY.get_sample_value("gateway_relay_drops_total", {"reason": "junk"}) == 1
-            packets_in = REGISTRY.get_sample_value("gateway_relay_packets_total", {"direction": "in"})
-            assert packets_in is not None
-            assert packets_in > 4
+            await relay.statistics()
+            read = REGISTRY.get_sample_value
+            assert read("gateway_relay_legs") == 2
+            assert read("gateway_relay_open_gates") == 1
+            assert read("gateway_relay_drops_total", {"reason": "junk"}) == 1
+            assert (read("gateway_relay_packets_total", {"direction": "in"}) or 0) > 4
+            assert (read("gateway_relay_batch_messages_sum") or 0) > 4
+            assert read("gateway_relay_batch_messages_bucket", {"le": "+Inf"}) == read(
+                "gateway_relay_batch_messages_count"
+            )
+            assert read("gateway_relay_queue_drops_total") == 0
 
 
 # --- two real peers
@@ -296,7 +211,7 @@ def own_credentials(sdp: str) -> Credentials:
     return Credentials(ufrag[1], password[1])
 
 
-async def negotiate(relay: LocalRelay, one: RTCPeerConnection, two: RTCPeerConnection) -> CallConfig:
+async def negotiate(relay: RemoteRelay, one: RTCPeerConnection, two: RTCPeerConnection) -> CallConfig:
     """Offer, answer, each rewritten for the other side; the relay knows all four credential pairs at the end."""
     ours = (pair("call0")[1], pair("call1")[1])
     candidate = relay.candidates("call")[0]
@@ -339,7 +254,7 @@ def certificate_own(peer: RTCPeerConnection) -> str:
     return next(one.value.upper() for one in prints if one.algorithm == "sha-256")
 
 
-async def test_law1_two_real_peers_do_dtls_with_each_other_and_hear_each_other(relay: LocalRelay) -> None:
+async def test_law1_two_real_peers_do_dtls_with_each_other_and_hear_each_other(relay: RemoteRelay) -> None:
     one, two = RTCPeerConnection(RTCConfiguration([])), RTCPeerConnection(RTCConfiguration([]))
     async with watching(relay) as watch:
         try:

@@ -1,0 +1,88 @@
+"""A worker's memory that outlives it: one slot a call in a shared file, from which its successor goes on.
+
+The file belongs to the supervisor, has no name in any directory (where the platform allows, none on disk either: it
+holds ICE passwords), and is handed to each start of the worker. A slot holds a snapshot's length, checksum and bytes;
+one that was torn by the worker's death does not match its checksum and is as good as empty.
+"""
+
+from __future__ import annotations
+
+import marshal
+import mmap
+import os
+import struct
+import tempfile
+from binascii import crc32
+from collections.abc import Iterator
+from typing import Any, Final
+
+SLOT_OCTETS: Final = 2_048
+"""A call takes about 1 KiB, with what `snapshot` takes of it at most 2."""
+GROWTH: Final = 256
+_HEAD: Final = struct.Struct("=II")
+
+
+def new_file() -> int:
+    """A descriptor for a memory; whoever has it can read it."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("relay")
+    with tempfile.TemporaryFile(prefix="parley-relay-") as file:
+        return os.dup(file.fileno())
+
+
+class Memory:
+    """The slots in the file behind `descriptor`, which is used up to its present size at first."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._map: mmap.mmap | None = None
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        size = os.fstat(descriptor).st_size
+        if size:
+            self._map = mmap.mmap(descriptor, size)
+        self._free = list(range(size // SLOT_OCTETS - 1, -1, -1))
+
+    def load(self) -> Iterator[tuple[Any, ...]]:
+        """What was kept, each once; before the first `keep`. What cannot be read is left out."""
+        if self._map is None:
+            return
+        for slot in sorted(self._free):
+            length, checksum = _HEAD.unpack_from(self._map, slot * SLOT_OCTETS)
+            start = slot * SLOT_OCTETS + _HEAD.size
+            body = self._map[start : start + length] if 0 < length <= SLOT_OCTETS - _HEAD.size else b""
+            if body and crc32(body) == checksum:
+                kept: tuple[Any, ...] = marshal.loads(body)  # noqa: S302  our own, checked, of this very interpreter
+                yield kept
+        self._map[:] = bytes(len(self._map))
+
+    def keep(self, call: str, kept: tuple[Any, ...]) -> bool:
+        """Write a call's slot anew; False if it is too long, and then the call is not kept at all."""
+        body = marshal.dumps(kept)
+        if len(body) > SLOT_OCTETS - _HEAD.size:
+            self.drop(call)
+            return False
+        slot = self._slots.get(call)
+        if slot is None:
+            slot = self._slots[call] = self._take()
+        assert self._map is not None
+        start = slot * SLOT_OCTETS
+        self._map[start : start + _HEAD.size + len(body)] = _HEAD.pack(len(body), crc32(body)) + body
+        return True
+
+    def drop(self, call: str) -> None:
+        slot = self._slots.pop(call, None)
+        if slot is not None and self._map is not None:
+            self._map[slot * SLOT_OCTETS : slot * SLOT_OCTETS + _HEAD.size] = bytes(_HEAD.size)
+            self._free.append(slot)
+
+    def _take(self) -> int:
+        if not self._free:
+            used = os.fstat(self._descriptor).st_size // SLOT_OCTETS
+            size = (used + GROWTH) * SLOT_OCTETS
+            os.ftruncate(self._descriptor, size)
+            if self._map is not None:
+                self._map.close()
+            self._map = mmap.mmap(self._descriptor, size)
+            self._free = list(range(used + GROWTH - 1, used - 1, -1))
+        return self._free.pop()

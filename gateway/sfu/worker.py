@@ -1,0 +1,290 @@
+"""A relay worker: one process, one core, its sockets, and a loop that does nothing else (architecture, Processes).
+
+It waits for its sockets and its next timer alone, so an idle worker uses no CPU, and a busy one shares its interpreter
+with no HTTP, TLS or JSON but the reports it sends. Control comes and goes on a Unix socket; calls go on without it
+until their `until`. What must outlive the worker itself goes to its `Memory` as it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.clock import SystemClock
+from gateway.errors import GatewayError
+from gateway.sfu import control
+from gateway.sfu.memory import Memory
+from gateway.sfu.pace import Pace
+from gateway.sfu.port import Candidate
+from gateway.sfu.relay import Relay
+from gateway.sfu.shell import Shell
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_TIMERSLACK: Final = 29
+BACKLOG_OCTETS: Final = 1_048_576
+"""A control that does not read is told nothing more until it has; then it gets every call as it is."""
+STATISTICS_MS: Final = 1_000
+"""Least time between two reports of statistics; none are made while nothing happens."""
+COLLECT_AFTER: Final = (50_000, 20, 50)
+"""Cycles are few here (a call and its legs), so the garbage collector may be rare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What the supervisor hands to a worker. `instance` rises with each start of worker `number`."""
+
+    number: int
+    instance: int
+    sockets: Sequence[socket.socket]
+    listener: socket.socket
+    memory: int
+    candidates: Sequence[Candidate]
+
+
+class Worker:
+    """See the module."""
+
+    def __init__(self, given: Inheritance, *, batched: bool = True) -> None:
+        self._given = given
+        self._now = SystemClock().boot_ms
+        self._relay = Relay(os.urandom, given.instance)
+        self._shell = Shell(self._relay, given.sockets, self._now, batched=batched)
+        self._memory = Memory(given.memory)
+        self._desk = Desk(self._relay, self._shell, self._memory, given, self._now)
+
+    def run(self) -> None:
+        """Never returns; a signal ends it. Nothing needs tidying up: sockets and memory are the supervisor's."""
+        self._restore()
+        shell, relay, desk, pace, poll = self._shell, self._relay, self._desk, Pace(), select.poll()
+        sockets = frozenset(shell.descriptors)
+        for descriptor in sockets:
+            poll.register(descriptor, select.POLLIN)
+        desk.listen(poll)
+        while True:
+            messages = 0
+            for descriptor, events in poll.poll(self._timeout()):
+                if descriptor in sockets:
+                    messages += shell.drain(descriptor)
+                else:
+                    desk.serve(descriptor, events)
+            now = self._now()
+            at = relay.get_timer()
+            if at is not None and at <= now:
+                shell.send_all(relay.handle_timer(now))
+            if relay.has_reports:
+                desk.publish(now)
+            wait = pace.wait_ns(messages, time.monotonic_ns()) if messages else 0
+            if wait:
+                time.sleep(wait / 1e9)
+
+    def _timeout(self) -> int | None:
+        at = self._relay.get_timer()
+        return None if at is None else max(0, at - self._now())
+
+    def _restore(self) -> None:
+        """Go on with the calls of the instance before this one."""
+        now = self._now()
+        for kept in list(self._memory.load()):
+            with contextlib.suppress(GatewayError):
+                self._relay.restore(kept, now)
+        for call in self._relay.calls:
+            self._desk.keep(call, now)
+
+
+class Desk:
+    """Where control is served: one connection, that of the newest control."""
+
+    def __init__(
+        self, relay: Relay, shell: Shell, memory: Memory, given: Inheritance, now: Callable[[], int]
+    ) -> None:  # fmt: skip
+        self._relay, self._shell, self._memory, self._given, self._now = relay, shell, memory, given, now
+        self._visitors: dict[int, Visitor] = {}
+        self._control: Visitor | None = None
+        self._newest = 0
+        self._told_at = 0
+        self._poll = select.poll()
+
+    def listen(self, poll: select.poll) -> None:
+        self._poll = poll
+        self._given.listener.setblocking(False)
+        poll.register(self._given.listener, select.POLLIN)
+
+    def serve(self, descriptor: int, events: int) -> None:
+        """Something happened on a descriptor that is no media socket."""
+        visitor = self._visitors.get(descriptor)
+        if visitor is None:
+            self._accept()
+            return
+        try:
+            if events & select.POLLOUT:
+                self._drained(visitor)
+            if events & ~select.POLLOUT:
+                self._read(visitor)
+        except (OSError, control.ControlFault, KeyError, TypeError, ValueError):
+            # Whatever it was, it is no control that we understand; the calls do not depend on it.
+            self._dismiss(visitor)
+
+    def publish(self, now: int) -> None:
+        """Reports of what changed: into the memory, and to control if it listens."""
+        reports = self._relay.reports(now)
+        for report in reports:
+            self.keep(report.call, now)
+        visitor = self._control
+        if visitor is None:
+            return
+        if len(visitor.out) > BACKLOG_OCTETS:
+            visitor.missed = True
+            return
+        frame: control.Frame = {"reports": [control.pack_report(report) for report in reports]}
+        if now - self._told_at >= STATISTICS_MS:
+            self._told_at = now
+            frame["statistics"] = control.pack_statistics(self._shell.statistics())
+        self._send(visitor, frame)
+
+    def keep(self, call: str, now: int) -> None:
+        kept = self._relay.snapshot(call, now)
+        if kept is None:
+            self._memory.drop(call)
+        else:
+            self._memory.keep(call, kept)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = self._given.listener.accept()
+            if control.peer_uid(sock) not in (None, os.getuid()):
+                sock.close()
+                return
+            sock.setblocking(False)
+            self._visitors[sock.fileno()] = Visitor(sock)
+            self._poll.register(sock, select.POLLIN)
+
+    def _read(self, visitor: Visitor) -> None:
+        try:
+            data = visitor.socket.recv(262_144)
+        except BlockingIOError:
+            return
+        if not data:
+            self._dismiss(visitor)
+            return
+        for frame in visitor.decoder.feed(data):
+            self._obey(visitor, frame)
+
+    def _obey(self, visitor: Visitor, frame: control.Frame) -> None:
+        if "hello" in frame:
+            self._greet(visitor, int(frame["hello"]))
+            return
+        if visitor is not self._control:
+            raise control.ControlFault("said no hello")
+        answer: control.Frame = {"id": frame["id"]}
+        try:
+            answer |= self._answer(frame)
+        except GatewayError as error:
+            answer |= {"error": error.code, "detail": error.detail}
+        self._send(visitor, answer)
+
+    def _greet(self, visitor: Visitor, instance: int) -> None:
+        """The newest control is the one that counts; an older one is sent away."""
+        if instance < self._newest:
+            raise control.ControlFault("a newer control was here")
+        if self._control is not None and self._control is not visitor:
+            self._dismiss(self._control)
+        self._newest, self._control = instance, visitor
+        candidates = [control.pack_candidate(candidate) for candidate in self._given.candidates]
+        self._send(
+            visitor,
+            {
+                "hello": {"worker": self._given.number, "instance": self._given.instance, "candidates": candidates},
+                "calls": list(self._relay.calls),
+                "statistics": control.pack_statistics(self._shell.statistics()),
+            },
+        )
+        self._survey()
+
+    def _survey(self) -> None:
+        self._relay.survey()
+        if self._relay.has_reports:
+            self.publish(self._now())
+
+    def _answer(self, frame: control.Frame) -> control.Frame:
+        now = self._now()
+        if "configure" in frame:
+            config = control.unpack_config(frame["configure"])
+            self._relay.configure(config, now)
+            self.keep(config.call, now)
+            return {}
+        if "release" in frame:
+            report = self._relay.release(frame["release"], now)
+            self._memory.drop(frame["release"])
+            return {"report": None if report is None else control.pack_report(report)}
+        return {"statistics": control.pack_statistics(self._shell.statistics())}
+
+    def _send(self, visitor: Visitor, frame: control.Frame) -> None:
+        waiting = bool(visitor.out)
+        visitor.out += control.encode(frame)
+        if not waiting:
+            self._drained(visitor)
+
+    def _drained(self, visitor: Visitor) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while visitor.out:
+                del visitor.out[: visitor.socket.send(visitor.out)]
+        self._poll.modify(visitor.socket, select.POLLIN | (select.POLLOUT if visitor.out else 0))
+        if visitor.missed and not visitor.out:
+            visitor.missed = False
+            self._survey()
+
+    def _dismiss(self, visitor: Visitor) -> None:
+        if self._visitors.pop(visitor.socket.fileno(), None) is not None:
+            self._poll.unregister(visitor.socket)
+            visitor.socket.close()
+        if self._control is visitor:
+            self._control = None
+
+
+class Visitor:
+    """A connection to the control socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.decoder = control.Decoder()
+        self.out = bytearray()
+        self.missed = False
+
+
+def main(given: Inheritance) -> None:
+    """Be a worker until SIGTERM; SIGINT, which a terminal sends to all, is the supervisor's affair."""
+    worker = Worker(given)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _sleep_exactly()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    worker.run()
+
+
+def _sleep_exactly() -> None:
+    """Without this the kernel rounds our shortest waits up by 50 µs."""
+    _prctl(PR_SET_TIMERSLACK, 1000)
+
+
+def die_with(parent: int) -> None:
+    """End when the process that started us does, so that nobody is left on the ports."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux's; elsewhere nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
