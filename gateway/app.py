@@ -290,6 +290,8 @@ def bridge_settings(settings: Settings) -> BridgeSettings:
         minimum_minor={str(currency): amount for currency, amount in stripe.minimum_minor.items()},
         foreign_margin_bps=stripe.foreign_margin_bps,
         descriptor_prefix_length=stripe.descriptor_prefix_length,
+        requests_per_second=stripe.requests_per_second,
+        requests_per_endpoint=stripe.requests_per_endpoint,
         return_url=f"{settings.server.public_url}/call?session={{session}}",
     )
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -17,6 +17,7 @@ from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.outcome import Outcome, name_of
+from gateway.billing_bridge.pace import Pace, Rank
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, recovered
 from gateway.billing_bridge.pricing import FOREIGN_MARGIN_BPS, MINIMUM_MINOR, Terms
 from gateway.billing_bridge.record import FINAL, Notice, Payment, Step
@@ -34,19 +35,27 @@ LAG = Histogram(
     "gateway_bridge_lag_seconds", "From the end of a session to its settlement",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )  # fmt: skip
+# A request that waits longer than this for its turn is looked at anew: the session may have changed.
+PATIENCE_S: Final = 15.0
 LOOKS = Counter("gateway_bridge_looks_total", "Looks at a session's money by how they ended", ["outcome"])
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeSettings:
-    """What the operator decides. `lease_ms` must outlast the slowest call to Stripe: another bridge looks after it."""
+    """What the operator decides. `lease_ms` must outlast the slowest call to Stripe: another bridge looks after it.
+    `concurrency` is how many calls a bridge makes at once, `sessions` how many sessions it has in hand: those that wait
+    for their turn within `requests_per_second` and `requests_per_endpoint` (0: no limit) stand in order of urgency.
+    """
 
     settlement_currency: str = "usd"
     minimum_minor: Mapping[str, int] = field(default_factory=lambda: MINIMUM_MINOR)
     foreign_margin_bps: int = FOREIGN_MARGIN_BPS
     return_url: str = ""
     descriptor_prefix_length: int = 10
-    concurrency: int = 16
+    concurrency: int = 32
+    sessions: int = 2_048
+    requests_per_second: int = 0
+    requests_per_endpoint: int = 0
     poll_ms: int = 1_000
     lease_ms: int = 60_000
 
@@ -77,6 +86,7 @@ class Bridge:
         self._journal, self._stripe, self._settings, self._clock = journal, stripe, settings, clock
         self._terms = settings.terms
         self._debts, self._index = Debts(journal.redis), Index(journal.redis)
+        self._pace = Pace(journal.redis, settings.requests_per_second, settings.requests_per_endpoint)
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -97,6 +107,7 @@ class Bridge:
                             await self._woken.wait()
         finally:
             self._stopping = True
+            self._pace.halt()
             listener.cancel()
             await asyncio.gather(listener, *filter(None, (claiming,)), return_exceptions=True)
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -114,12 +125,12 @@ class Bridge:
 
     async def _claim(self) -> bool:
         """Start work on due sessions; True if there may be more at once."""
-        free = self._settings.concurrency - len(self._tasks)
+        free = self._settings.sessions - len(self._tasks)
         if free <= 0:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             return True
         try:
-            claims = await self._journal.due("money", lease_ms=self._settings.lease_ms, limit=free)
+            claims = await self._journal.due("money", lease_ms=self._settings.lease_ms, limit=-(-free // 16))
         except (StoreUnavailable, RedisError) as error:
             return self._store_away(error)
         self._store_back()
@@ -131,10 +142,7 @@ class Bridge:
 
     async def _work(self, claim: Claim) -> None:
         try:
-            async with self._slots:
-                if self._clock.wall_ms() >= claim.until:
-                    return  # it waited for its turn longer than its lease: someone else looks
-                await self._journal.done(claim, await self.settle_once(claim.session))
+            await self._journal.done(claim, await self.settle_once(claim.session))
             LOOKS.labels("done").inc()
         except (StoreUnavailable, RedisError):
             LOOKS.labels("store_away").inc()  # the claim comes back by itself
@@ -149,23 +157,44 @@ class Bridge:
             return None
         stored, payment, version = seen.payment, recovered(seen.payment), seen.version
         notices: tuple[Notice, ...] = ()
+        turn: str | None = None
         while True:
             payment, more = concluded(seen.session, payment, self._terms)
             notices += more
             now = self._clock.wall_ms()
             step = next_step(seen.session, payment, now, self._terms, expert_name=seen.expert_name, nudges=seen.nudges)
             halted = self._stopping and step is not None
-            if step is not None and not halted:
+            waits = step is not None and not halted and not await self._may_go(payment, step, turn)
+            if step is not None and not halted and not waits:
                 payment, step = begun(payment, step, now, seen.nudges)
             if payment != stored:
-                version = await self._commit(seen, stored, payment, version, notices, step)
+                sent = None if waits else step
+                version = await self._commit(seen, stored, payment, version, notices, sent)
                 stored, notices = payment, ()
             if halted:
                 return now
             if step is None:
                 return look_at(seen.session, payment, seen.nudges)
-            payment, notices = await self._do(payment, step)
+            if waits:
+                turn = await self._turn(payment, step)
+                if turn is None:
+                    return self._clock.wall_ms()
+            else:
+                payment, notices = await self._do(payment, step)
+                turn = None
             seen = await self._again(seen, session)
+
+    async def _may_go(self, payment: Payment, step: Step, turn: str | None) -> bool:
+        """Whether Stripe's limits have room for the step, or its turn has come; our own debts have no limits."""
+        operation = call_of(step, self._clock.wall_ms()).operation
+        if operation == turn or operation.startswith("debts."):
+            return True
+        return await self._pace.at_once(operation, rank_of(payment, step))
+
+    async def _turn(self, payment: Payment, step: Step) -> str | None:
+        """The operation whose turn has come; None after too long a time."""
+        operation = call_of(step, self._clock.wall_ms()).operation
+        return operation if await self._pace.turn(operation, rank_of(payment, step), PATIENCE_S) else None
 
     async def _do(self, payment: Payment, step: Step) -> tuple[Payment, tuple[Notice, ...]]:
         call = call_of(step, self._clock.wall_ms())
@@ -175,7 +204,8 @@ class Bridge:
                 assert call.key is not None
                 outcome = await self._debts.send(call.operation, call.params, call.key)
             else:
-                outcome = await self._stripe.send(call.operation, call.params, call.key)
+                async with self._slots:
+                    outcome = await self._stripe.send(call.operation, call.params, call.key)
         STEPS.labels(step.step, name_of(outcome)).inc()
         return applied(payment, step, outcome, self._clock.wall_ms())
 
@@ -252,6 +282,16 @@ class Bridge:
         if self._away:
             log.info("bridge.store_back")
         self._away = False
+
+
+def rank_of(payment: Payment, step: Step) -> Rank:
+    """How urgent a request is: holds of waiting callers, then captures by the time at which their hold is lost, then
+    what gives money on or back, then what only asks."""
+    if step.step == "hold" or (step.step == "check" and payment.status in ("pending", "action_required")):
+        return 0, 0
+    if step.step == "capture":
+        return 1, payment.hold_until or 0
+    return (3 if step.reads else 2), 0
 
 
 def _nudges(doc: Doc | None) -> int:

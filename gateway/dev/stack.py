@@ -214,6 +214,8 @@ def _overrides(
             "api_key": keys.stripe_api_key,
             "api_base": stripe_url,
             "webhook_secret": keys.stripe_webhook_secret,
+            "requests_per_second": 0,
+            "requests_per_endpoint": 0,
         },
         "mail": {"host": mailbox.host, "port": mailbox.smtp_port, "starttls": False, "username": None},
         "webhooks": {
