@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,8 @@ HEARTBEAT_S: Final = 1.0
 SILENT_MS: Final = 3_000
 # After Redis was away nobody's heartbeat and no lease says anything; for one lease only a session's last owner may act.
 SETTLE_MS: Final = 5_000
+# Nodes that were killed leave their line behind; once an hour is soon enough.
+SWEEP_BEATS: Final = 3600
 REGISTRY: Final = "gateway:nodes"
 
 
@@ -90,9 +93,11 @@ class Node:
 
     async def run(self) -> None:
         """Beat until cancelled; Redis being away is waited out."""
-        while True:
+        for count in itertools.count():
             try:
                 await self.beat()
+                if count % SWEEP_BEATS == 0:
+                    await self.sweep()
             except RedisError as error:
                 log.warning("heartbeat_failed", error=type(error).__name__)
             await asyncio.sleep(HEARTBEAT_S)
