@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from gateway import session as core
 from gateway import sessions as sessions_module
 from gateway.billing_bridge import payment
 from gateway.errors import StoreUnavailable
@@ -18,9 +17,9 @@ from gateway.ids import new_id
 from gateway.journal import Journal
 from gateway.meter.ledger import Ledger
 from gateway.nodes import Node, RedisClock
-from gateway.session import ROLES, Role, SessionRecord
+from gateway.session import Role, SessionRecord
 from gateway.sessions import Changes, Docs, Rules, Sessions
-from gateway.sfu.port import CallConfig, Candidate, Leg, LegReport, Report, Span, Statistics
+from gateway.sfu.port import CallConfig, Candidate, LegReport, Report, Span, Statistics
 from gateway.signaling import hosted as module
 from gateway.signaling.call import Timers
 from gateway.signaling.host import Guest, Host
@@ -29,7 +28,6 @@ from gateway.tokens import Tokens
 from tests.orders import order
 
 ON = MediaState(audio=True, video=False)
-LEGS: tuple[Leg, Leg] = (0, 1)
 
 
 @dataclass
@@ -199,21 +197,22 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK_S", 0.02)
 
 
-TIMERS = Timers(lone_ms=150, grace_ms=300)
+@pytest.fixture
+async def build(redis: aioredis.Redis, journal: Journal, quick: None) -> AsyncIterator[Callable[..., Stage]]:
+    made: list[Stage] = []
+
+    def build(*, listen: bool = True, **timers: int) -> Stage:
+        made.append(Stage(redis, journal, timers=Timers(**timers), listen=listen))
+        return made[-1]
+
+    yield build
+    for stage in made:
+        await stage.stop()
 
 
 @pytest.fixture
-async def stage(redis: aioredis.Redis, journal: Journal, quick: None) -> AsyncIterator[Stage]:
-    made = Stage(redis, journal, timers=TIMERS)
-    yield made
-    await made.stop()
-
-
-@pytest.fixture
-async def deaf(redis: aioredis.Redis, journal: Journal, quick: None) -> AsyncIterator[Stage]:
-    made = Stage(redis, journal, timers=TIMERS, listen=False)
-    yield made
-    await made.stop()
+def stage(build: Callable[..., Stage]) -> Stage:
+    return build()
 
 
 async def test_law2_the_relay_is_told_to_forward_only_once_the_money_is_held(stage: Stage) -> None:
@@ -261,10 +260,11 @@ async def test_law3_hanging_up_cuts_first_and_bills_until_that_instant(stage: St
 
 @pytest.mark.parametrize("missed", ["the word of it", "that it came while something else was written"])
 async def test_law4_an_end_by_the_api_cuts_the_call_also_if_the_node_misses(
-    deaf: Stage, missed: str, monkeypatch: pytest.MonkeyPatch
+    build: Callable[..., Stage], missed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if missed == "the word of it":
         monkeypatch.setattr(module, "REREAD_MS", 100)
+    deaf = build(listen=False)
     await deaf.start()
     await deaf.sessions.apply_payment(deaf.session)
     (client, socket), _ = await deaf.call()
@@ -304,18 +304,20 @@ async def test_law4_while_the_store_is_away_the_relay_is_still_told_to_go_on(sta
     assert stage.relay.released == []
 
 
-async def test_r06_who_stays_alone_is_sent_home_however_late_the_money_came(stage: Stage) -> None:
+async def test_r06_who_stays_alone_is_sent_home_however_late_the_money_came(build: Callable[..., Stage]) -> None:
+    stage = build(lone_ms=150)
     await stage.start()
     await stage.pay("pending")
     _, socket = await stage.sit("client")
-    await asyncio.sleep(TIMERS.lone_ms / 1000 * 1.5)
+    await asyncio.sleep(0.25)
     assert (await stage.record()).open, "nobody is sent home while the card is asked"
     await stage.pay("held")
     assert (await stage.finalized()).end_reason == "lone_party_timeout"
     await stage.until(lambda: bool(socket.said("ended")))
 
 
-async def test_r06_a_call_whose_leg_does_not_come_back_ends_after_the_grace(stage: Stage) -> None:
+async def test_r06_a_call_whose_leg_does_not_come_back_ends_after_the_grace(build: Callable[..., Stage]) -> None:
+    stage = build(grace_ms=300)
     await stage.start()
     _, (_, expert) = await stage.call()
     stage.hear(ended_by="silence", present=(False, True))
@@ -417,22 +419,15 @@ async def test_r20_a_rating_is_kept_by_the_side_that_gave_it(stage: Stage) -> No
     assert {role: rating["stars"] for role, rating in ratings.items()} == {"client": 3, "expert": 4}
 
 
-async def test_a_session_that_has_ended_welcomes_and_says_how_it_ended(stage: Stage) -> None:
+async def test_a_session_that_has_ended_welcomes_and_says_how_it_ended(build: Callable[..., Stage]) -> None:
+    stage = build()
     await stage.start()
     (client, _), _ = await stage.call()
     await client.receive(Leave(type="leave"))
     await stage.finalized()
     await stage.host.stop()
-    other = Stage(stage.redis, stage.journal, timers=TIMERS)
+    other = build()
     other.session, other.tokens = stage.session, stage.tokens
-    try:
-        _, socket = await other.sit("expert", again=True)
-        assert socket.said("ended")[0].reason == "client_left"
-        assert other.relay.configs == [], "nothing is forwarded any more"
-    finally:
-        await other.stop()
-
-
-def test_all_roles_have_a_leg() -> None:
-    assert len(ROLES) == len(LEGS)
-    assert core.other("client") == "expert"
+    _, socket = await other.sit("expert", again=True)
+    assert socket.said("ended")[0].reason == "client_left"
+    assert other.relay.configs == [], "nothing is forwarded any more"
