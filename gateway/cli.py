@@ -213,7 +213,7 @@ async def _signed(args: argparse.Namespace) -> dict[str, str]:
 def _replay(args: argparse.Namespace) -> int:
     replay = _once(_replay_in_data(args) if args.data else _replay_in_redis(args))
     print(json.dumps(_as_json(replay), indent=2) if args.json else _as_text(replay))
-    return FAILED if replay.differences else OK
+    return FAILED if replay.differences or replay.broken else OK
 
 
 async def _replay_in_redis(args: argparse.Namespace) -> Replay:
@@ -261,6 +261,7 @@ def _as_json(replay: Replay) -> dict[str, Any]:
         "rows": [{"epoch": row.epoch, "start": row.start, "end": row.end} for row in replay.usage.rows],
         "bill": replay.bill.to_dict(),
         "frozen": replay.frozen,
+        "chain": {"head": (replay.record.chain or {}).get("head"), "broken": replay.broken},
         "differences": {name: {"frozen": was, "replayed": now} for name, (was, now) in replay.differences.items()},
     }
 
@@ -293,9 +294,14 @@ def _as_text(replay: Replay) -> str:
 def _verdict(replay: Replay) -> list[str]:
     if replay.frozen is None:
         return ["not final yet: this is what it would cost now"]
+    chain = (replay.record.chain or {}).get("head")
+    seal = ["THE LEDGER IS NOT AS IT WAS SEALED:", *(f"  {fault}" for fault in replay.broken)]
+    if not replay.broken:
+        seal = [f"the ledger is as it was sealed: {chain}" if chain else "the ledger was never sealed"]
     if not replay.differences:
-        return ["the frozen bill is the same"]
+        return ["the frozen bill is the same", *seal]
     return [
+        *seal,
         "THE FROZEN BILL DIFFERS:",
         *(f"  {name}: frozen {was}, replayed {now}" for name, (was, now) in replay.differences.items()),
     ]

@@ -166,6 +166,7 @@ class SessionRecord:
     continues: str | None = None
     continued_by: str | None = None
     bill: dict[str, Any] | None = None
+    chain: dict[str, Any] | None = None
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -384,12 +385,13 @@ def ended(record: SessionRecord, reason: EndReason, at: int, *, note: str | None
     return Step(record, tuple(told))
 
 
-def finalized(record: SessionRecord, bill: Mapping[str, Any]) -> Step:
-    """Usage and bill are frozen; exactly one `session.finalized` per session (law 8)."""
+def finalized(record: SessionRecord, bill: Mapping[str, Any], chain: Mapping[str, Any] | None = None) -> Step:
+    """Usage and bill are frozen, sealed by `chain`; exactly one `session.finalized` per session (law 8)."""
     if record.status == "finalized":
         return unchanged(record)
-    record, _ = _move(replace(record, bill=dict(bill)), "finalize")
-    return Step(record, (("session.finalized", {**summary(record), **bill}),))
+    record, _ = _move(replace(record, bill=dict(bill), chain=None if chain is None else dict(chain)), "finalize")
+    head = None if chain is None else chain["head"]
+    return Step(record, (("session.finalized", {**summary(record), **bill, "ledger_head": head}),))
 
 
 def expiry(record: SessionRecord, now: int) -> EndReason | None:

@@ -18,6 +18,7 @@ from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, NotFound, StoreUnavailable, Unauthorized
 from gateway.ids import born_ms, new_id
 from gateway.journal import NOW, Doc, Event, Fence, Journal
+from gateway.meter.chain import sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
 from gateway.session import Ambassador, NewClient, NewExpert, NewSession, Role, SessionRecord, Step, other
@@ -484,8 +485,8 @@ class Sessions:
             if doc is None:
                 raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
             record = SessionRecord.from_dict(doc.body)
-            final = bill(record, usage.intervals, minimum=self.rules.minimum(record.currency))
-            step = core.finalized(record, final.to_dict())
+            final = bill(record, usage.intervals, minimum=self.rules.minimum(record.currency)).to_dict()
+            step = core.finalized(record, final, sealed(record, usage.sealed, final))
             if not step.changed:
                 return record
             try:

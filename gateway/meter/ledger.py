@@ -2,9 +2,9 @@
 
 The lease of a session is a hash {epoch, owner, until, usage, final, high}: `epoch` rises with every owner and never
 expires, `until` is Redis time, `usage` counts changes of the ledger, `high` is the latest Redis time seen, so that a
-step back of its clock moves nothing back (6-media, Owners and clocks). Beside it `epochs` holds, for each epoch, when
-it was acquired, and the highest sequence of its flushes (`EPOCH:seq`): what a hung Redis executes late, after its
-writer has long written anew, changes nothing.
+step back of its clock moves nothing back (6-media, Owners and clocks). For each epoch N, `at:N` tells when it was
+acquired, and `seq:N` the highest sequence of its flushes: what a hung Redis executes late, after its writer has long
+written anew, changes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import Fence
 from gateway.keys import Keys
+from gateway.meter.chain import SealedRow
 from gateway.meter.intervals import Interval
 
 # Longer: an orphaned session waits longer for its next owner. Shorter: a stall of Redis costs the lease.
@@ -31,8 +32,8 @@ local high = tonumber(redis.call('HGET', KEYS[1], 'high') or '0')
 if high > now then now = high end
 """
 
-# KEYS: lease, epochs. ARGV: owner, lease ms, '1' if the caller knows that the owner is gone, '1' if Redis has only just
-# come back: then a lease that ran out meanwhile says nothing about its owner.
+# KEYS: lease. ARGV: owner, lease ms, '1' if the caller knows that the owner is gone, '1' if Redis has only just come
+# back: then a lease that ran out meanwhile says nothing about its owner.
 ACQUIRE = (
     _NOW
     + """
@@ -45,72 +46,77 @@ end
 local epoch = tonumber(lease[1] or '0')
 if lease[2] ~= ARGV[1] then
   epoch = epoch + 1
-  redis.call('HSET', KEYS[2], tostring(epoch), string.format('%.0f', now))
+  redis.call('HSET', KEYS[1], 'at:' .. epoch, string.format('%.0f', now))
 end
 redis.call('HSET', KEYS[1], 'epoch', tostring(epoch), 'owner', ARGV[1],
   'until', string.format('%.0f', now + ARGV[2]), 'high', string.format('%.0f', now))
-return {epoch, tonumber(redis.call('HGET', KEYS[2], tostring(epoch))), now}
+return {epoch, tonumber(redis.call('HGET', KEYS[1], 'at:' .. epoch)), now}
 """
 )
 
-# KEYS: lease, epochs, usage of each session. ARGV: lease ms, then for each session: epoch, owner, acquired at, sequence
-# ('' = none), '1' to renew the lease, number of rows, and of each row number, start, end.
+# KEYS: lease, usage of each session. ARGV: lease ms, then for each session: epoch, owner, acquired at, sequence ('' =
+# none), '1' to renew the lease, number of rows, and of each row number, start, end.
 # Answers code, ms by which its latest row was ahead of Redis's clock, and version of the ledger, for each session.
 # Rows of an older epoch are accepted until the session is final, clipped to that epoch's time. An epoch that is the
 # next after the one stored was lost with Redis's last second: nobody else can have had it, so it is put back.
 FLUSH = """
-local t = redis.call('TIME')
+local call = redis.call
+local t = call('TIME')
 local clock = t[1] * 1000 + math.floor(t[2] / 1000)
-local answers, a = {}, 2
 local function text(number) return string.format('%.0f', number) end
-local function write(k, epoch, owner, since, sequence, renew, first, last)
-  local lease = redis.call('HMGET', KEYS[k], 'epoch', 'owner', 'final', 'high', 'usage')
+local clock_text, until_text = text(clock), text(clock + ARGV[1])
+local answers, a = {}, 2
+local function write(lease_key, usage_key, epoch, owner, since, sequence, renew, first, last)
+  local at_name, seq_name = 'at:' .. epoch, 'seq:' .. epoch
+  local lease = call('HMGET', lease_key, 'epoch', 'owner', 'final', 'high', 'usage', at_name, seq_name)
   if lease[3] then return 'FINAL', 0, 0 end
-  local now = math.max(clock, tonumber(lease[4] or '0'))
-  local known = redis.call('HMGET', KEYS[k + 1], epoch, epoch .. ':seq')
-  local code, from = 'OK', tonumber(known[1] or 'nan')
-  if from ~= from then
-    if tonumber(epoch) ~= tonumber(lease[1] or '0') + 1 then return 'FENCED', 0, 0 end
-    code, from = 'RESTORED', math.min(tonumber(since), now)
-    lease[1], lease[2] = epoch, owner
-    redis.call('HSET', KEYS[k], 'epoch', epoch, 'owner', owner, 'until', '0')
-    redis.call('HSET', KEYS[k + 1], epoch, text(from))
+  local now, now_text, until_at = clock, clock_text, until_text
+  local high = tonumber(lease[4] or '0')
+  if high > now then now, now_text, until_at = high, lease[4], text(high + ARGV[1]) end
+  local code, from, current, holder = 'OK', lease[6] and tonumber(lease[6]), lease[1], lease[2]
+  if not from then
+    if tonumber(epoch) ~= tonumber(current or '0') + 1 then return 'FENCED', 0, 0 end
+    code, from, current, holder = 'RESTORED', math.min(tonumber(since), now), epoch, owner
+    call('HSET', lease_key, 'epoch', epoch, 'owner', owner, 'until', '0', at_name, text(from))
   end
-  if lease[1] == epoch and lease[2] ~= owner and lease[2] ~= '' then return 'FENCED', 0, 0 end
-  local mine, to = lease[1] == epoch and lease[2] == owner, now
-  if lease[1] ~= epoch then
-    local following = redis.call('HGET', KEYS[k + 1], tostring(tonumber(epoch) + 1))
-    to = math.min(now, tonumber(following or now))
+  local mine, to = current == epoch and holder == owner, now
+  if current == epoch then
+    if not mine and holder ~= '' then return 'FENCED', 0, 0 end
+  else
+    to = math.min(now, tonumber(call('HGET', lease_key, 'at:' .. (tonumber(epoch) + 1)) or now))
   end
   local usage, ahead = tonumber(lease[5] or '0'), 0
-  if sequence ~= '' and tonumber(known[2] or '0') > tonumber(sequence) then return 'STALE', 0, usage end
+  if sequence ~= '' and lease[7] and tonumber(lease[7]) > tonumber(sequence) then return 'STALE', 0, usage end
+  local change = {}
   if last >= first then
-    local rows = {}
+    local rows, prefix = {}, epoch .. ':' .. owner .. ':'
     for i = first, last, 3 do
-      local s, e = math.max(tonumber(ARGV[i + 1]), from), tonumber(ARGV[i + 2])
+      local s, e = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+      if s < from then s = from end
       if e > to then ahead = math.max(ahead, e - to); e = to end
-      rows[#rows + 1] = epoch .. ':' .. owner .. ':' .. ARGV[i]
+      rows[#rows + 1] = prefix .. ARGV[i]
       rows[#rows + 1] = text(s) .. ':' .. text(math.max(s, e))
     end
-    redis.call('HSET', KEYS[k + 2], unpack(rows))
-    if sequence ~= '' then redis.call('HSET', KEYS[k + 1], epoch .. ':seq', sequence) end
+    call('HSET', usage_key, unpack(rows))
     usage = usage + 1
+    change = {'usage', usage}
+    if sequence ~= '' then change[3], change[4] = seq_name, sequence end
   end
   if mine and renew == '1' then
-    redis.call('HSET', KEYS[k], 'until', text(now + ARGV[1]), 'high', text(now), 'usage', text(usage))
-  elseif last >= first then
-    redis.call('HSET', KEYS[k], 'usage', text(usage))
+    local n = #change
+    change[n + 1], change[n + 2], change[n + 3], change[n + 4] = 'until', until_at, 'high', now_text
   end
+  if #change > 0 then call('HSET', lease_key, unpack(change)) end
   if not mine then return 'FORMER', 0, usage end
   return code, ahead, usage
 end
-for k = 1, #KEYS, 3 do
+local out = 1
+for k = 1, #KEYS, 2 do
   local first = a + 6
-  local last = first + 3 * tonumber(ARGV[a + 5]) - 1
-  local code, ahead, usage =
-    write(k, ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], first, last)
-  answers[k], answers[k + 1], answers[k + 2] = code, ahead, usage
-  a = last + 1
+  local last = first + 3 * ARGV[a + 5] - 1
+  answers[out], answers[out + 1], answers[out + 2] =
+    write(KEYS[k], KEYS[k + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], first, last)
+  a, out = last + 1, out + 3
 end
 return answers
 """
@@ -144,6 +150,11 @@ class Usage:
     @property
     def intervals(self) -> tuple[Interval, ...]:
         return tuple((row.start, row.end) for row in self.rows)
+
+    @property
+    def sealed(self) -> list[SealedRow]:
+        """The rows as the chain takes them."""
+        return [(row.epoch, row.owner, row.number, row.start, row.end) for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +222,9 @@ class Ledger:
     async def acquire(self, session: str, owner: str, *, owner_gone: bool = False) -> Lease:
         """Become the owner under the next epoch; again for the same owner is a renewal. `owner_gone`: its heartbeat
         stopped, so its lease need not run out first."""
-        keys = [self._keys.of(session, "lease"), self._keys.of(session, "epochs")]
         try:
             args: list[str | int] = [owner, self.lease_ms, "1" if owner_gone else "", "1" if self._settling() else ""]
-            epoch, since, now = await self._acquire(keys=keys, args=args)
+            epoch, since, now = await self._acquire(keys=[self._keys.of(session, "lease")], args=args)
         except RedisError as error:
             raise _translated(error) from error
         return Lease(session, int(epoch), owner, int(since), int(now))
@@ -256,7 +266,7 @@ class Ledger:
         for write in writes:
             lease = write.lease
             tag = self._keys.of(lease.session, "")
-            keys += (f"{tag}lease", f"{tag}epochs", f"{tag}usage")
+            keys += (f"{tag}lease", f"{tag}usage")
             sequence = "" if write.sequence is None else write.sequence
             args += (lease.epoch, lease.owner, lease.acquired_at, sequence, "1" if write.renew else "", len(write.rows))
             for number, (start, end) in write.rows.items():
@@ -279,7 +289,7 @@ class Ledger:
             version, rows = await pipe.execute()
         except RedisError as error:
             raise _translated(error) from error
-        return Usage(tuple(sorted(_rows(rows), key=lambda r: (r.epoch, r.number))), int(version or 0))
+        return Usage(tuple(sorted(_rows(rows), key=lambda r: (r.epoch, r.number, r.owner))), int(version or 0))
 
     async def state(self, session: str) -> LeaseState | None:
         """The lease, or None if nobody ever owned the session."""

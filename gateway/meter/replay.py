@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.errors import NotFound
 from gateway.journal import Journal
+from gateway.meter.chain import broken
 from gateway.meter.ledger import Ledger, Usage
 from gateway.meter.record import Bill, bill
 from gateway.session import SessionRecord
@@ -28,6 +29,14 @@ class Replay:
             return {}
         again = self.bill.to_dict()
         return {name: (was, again.get(name)) for name, was in self.frozen.items() if was != again.get(name)}
+
+    @property
+    def broken(self) -> list[str]:
+        """What is not as it was sealed when the bill was frozen: terms, rows, bill. Empty before that, and for records
+        from before there were chains."""
+        if self.frozen is None or self.record.chain is None:
+            return []
+        return broken(self.record.chain, self.record, self.usage.sealed, self.frozen)
 
 
 async def replay(journal: Journal, ledger: Ledger, session: str, *, minimum: int = 0) -> Replay:
