@@ -1,0 +1,214 @@
+"""One session from a seed, and many of them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from random import Random
+
+from tests.simulation import faults as plan
+from tests.simulation import script as scripts
+from tests.simulation.gateway import SESSION, Node, Null, Processes, simulated
+from tests.simulation.laws import broken
+from tests.simulation.tally import Tally
+from tests.simulation.world import START, Livelock, World
+
+# How many faults a session gets: one in four none, as most bugs need one and some need three.
+_NUMBERS = (0,) * 5 + (1,) * 4 + (2,) * 4 + (3,) * 3 + (4,) * 2 + (5, 6)
+
+
+class Simulation:
+    """One session. `run` gives the laws it broke."""
+
+    def __init__(self, seed: str, *, trace: bool = False) -> None:
+        self.seed = seed
+        rng = Random(seed)
+        self.script = scripts.draw(rng)
+        self.faults = plan.Faults()
+        self.faults.draw(rng, rng.choice(_NUMBERS))
+        self.world = World(rng, self.faults)
+        if trace:
+            self.world.trace = []
+        self.processes = Processes(self.world, self.script, through_json=rng.random() < 0.01)
+        self.faults.money_open = self.money_open
+        self._talked = False
+
+    def money_open(self) -> bool:
+        """Whether a money step is open: something was ordered, and it is not settled (5-money)."""
+        doc = self.processes.rules.docs.get("payment")
+        return doc is not None and not doc.body["settled"] and doc.body["attempt"] > 0
+
+    def run(self) -> list[str]:
+        p, world = self.processes, self.world
+        Null.exceptions.clear()
+        self._schedule()
+        try:
+            world.run()
+        except Livelock:
+            return ["law 5: the session never comes to rest"]
+        except AssertionError as error:
+            return [f"assertion: {error}"]
+        return [*broken(p), *(f"bug: {text}" for text in Null.exceptions)]
+
+    # --- what the script wants
+
+    def _schedule(self) -> None:
+        p, s, world = self.processes, self.script, self.world
+        p.truth.opened = self._together
+        world.at(START, p.market.order, p.create)
+        for page, at in zip(p.pages, (s.client_at, s.expert_at), strict=True):
+            if at is not None:
+                world.at(START + at, page.join)
+        patience = 60_000 + world.rng.randrange(100_000)
+        world.at(START + patience, self._give_up)
+        for at, action in ((s.other_card_at, p.other_card), (s.waive_at, p.waive), (s.end_at, p.end)):
+            if at is not None:
+                world.at(START + 50 + at, p.market.order, action)
+        if s.lose_hold_at is not None:
+            world.at(START + s.lose_hold_at, p.stripe.meddle, s.meddle or "cancel")
+        length = (s.talk_ms or min(s.terms.max_minutes * 60_000, s.cap_ms)) + 15_000
+        for kind in self.faults.timed:
+            if kind == "store_power_loss":
+                p.rules.snapshots = []
+            world.at(START + world.rng.randrange(length), self._strike, kind)
+
+    def _together(self) -> None:
+        if self._talked:
+            return
+        self._talked = True
+        p, s, world = self.processes, self.script, self.world
+        if s.talk_ms is not None:
+            page = p.pages[0 if s.hangs_up == "client" else 1]
+            world.at(world.now + s.talk_ms, page.hang_up)
+        for role, at, ms in s.drops:
+            world.at(world.now + at, p.pages[0 if role == "client" else 1].drop, ms)
+
+    def _give_up(self) -> None:
+        if not self._talked:
+            for page in self.processes.pages:
+                page.hang_up()
+
+    # --- faults at an instant
+
+    def _strike(self, kind: str) -> None:
+        strike: Callable[[], bool] = getattr(self, f"_{kind}")
+        open_before = self.money_open()
+        if strike():
+            self.world.say(f"FAULT {kind}")
+            self.faults.happened_total[kind] += 1
+            self.faults.happened_open[kind] += open_before
+
+    def _host(self) -> Node | None:
+        return next((node for node in self.processes.nodes if node.process.alive and node.hosted is not None), None)
+
+    def _store_outage(self) -> bool:
+        self.world.outage_until = self.world.now + self.world.rng.randrange(2_000, 25_000)
+        return True
+
+    def _store_restart(self) -> bool:
+        self.world.outage_until = self.world.now + self.world.rng.randrange(100, 1_500)
+        return True
+
+    def _store_power_loss(self) -> bool:
+        if not self.processes.rules.lose(self.world.rng.randrange(1_000)):
+            return False
+        self.world.outage_until = self.world.now + self.world.rng.randrange(100, 3_000)
+        return True
+
+    def _store_cut_off(self) -> bool:
+        p, rng = self.processes, self.world.rng
+        host = self._host()
+        process = rng.choice([*p.bridges, host.process if host else p.nodes[0].process])
+        process.cut_until = self.world.now + rng.randrange(1_000, 30_000)
+        return True
+
+    def _node_crash(self) -> bool:
+        host = self._host()
+        if host is None:
+            return False
+        host.process.die(self.world.rng.choice((500, 4_000, 40_000, 200_000)))
+        return True
+
+    def _bridge_crash(self) -> bool:
+        bridge = self.world.rng.choice(self.processes.bridges)
+        bridge.die(self.world.rng.choice((500, 4_000, 90_000)))
+        return True
+
+    def _two_owners(self) -> bool:
+        """The owner lives, but seems dead to the other node, and a page finds its way there."""
+        host = self._host()
+        if host is None:
+            return False
+        p = self.processes
+        other = p.nodes[1 - p.nodes.index(host)]
+        p.slandered.add(host.nonce)
+        page = self.world.rng.choice(p.pages)
+        if page.node is host and not page.over and not page.gone:
+            page.sent_to = other
+            page.lost_node(100)
+        return True
+
+    def _node_pause(self) -> bool:
+        host = self._host()
+        if host is None:
+            return False
+        host.paused_until = self.world.now + self.world.rng.randrange(1_000, 20_000)
+        return True
+
+    def _clock_forward(self) -> bool:
+        return self._step(self.world.rng.randrange(100, 20_000))
+
+    def _clock_back(self) -> bool:
+        return self._step(-self.world.rng.randrange(100, 20_000))
+
+    def _step(self, ms: int) -> bool:
+        self.world.skew += ms
+        self.processes.stepped_ms += abs(ms)
+        for queue in self.processes.idle:
+            self.processes.check(queue)
+        return True
+
+    def _wakeup_lost(self) -> bool:
+        self.processes.lost_wakeups += self.world.rng.randrange(1, 4)
+        return True
+
+    def _report_lost(self) -> bool:
+        self.processes.lost_reports += self.world.rng.randrange(1, 3)
+        return True
+
+    def _network_lost(self) -> bool:
+        page = self.world.rng.choice(self.processes.pages)
+        page.drop(self.world.rng.randrange(500, 30_000))
+        return True
+
+    def _client_vanishes(self) -> bool:
+        page = self.world.rng.choice(self.processes.pages)
+        if page.gone or page.node is None:
+            return False
+        node, page.gone = page.node, True
+        node.leg(page.number, False)
+        self.world.at(self.world.now + self.world.rng.randrange(1_000, 40_000), page._leave)
+        return True
+
+
+def simulate(
+    sessions: int, seed: int, tally: Tally, *, first: int = 0, until: Callable[[], bool] | None = None
+) -> None:
+    """Run sessions `first` … of a seed into `tally`; ends early when `until` says so."""
+    gc_was = gc.isenabled()
+    gc.disable()  # a world is thrown away as a whole; its cycles are collected once in a while
+    try:
+        with simulated(), tally.counting():
+            for number in range(first, first + sessions):
+                one = Simulation(f"{seed}:{number}")
+                tally.add(one, one.run())
+                if number % 500 == 499:
+                    gc.collect()
+                if until is not None and until():
+                    return
+    finally:
+        if gc_was:
+            gc.enable()
+
+
+__all__ = ["SESSION", "Simulation", "simulate"]

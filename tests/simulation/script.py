@@ -1,0 +1,136 @@
+"""What a session is about: its terms, its cards and what its people do, drawn from the seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from gateway.session import Ambassador, NewClient, NewExpert, NewSession
+
+# How likely each story is; most are calls that somebody pays for.
+STORIES = {
+    "call": 600, "limit": 160, "declined_then_paid": 40, "declined": 12, "3ds": 40, "3ds_abandoned": 10,
+    "3ds_failed_then_paid": 12, "two_cards": 12, "at_join": 40, "at_join_never": 8, "free": 14, "waived": 24,
+    "waived_early": 8, "no_show": 14, "canceled": 14, "too_short": 14, "hold_lost": 12, "meddled": 12,
+}  # fmt: skip
+_NAMES, _WEIGHTS = tuple(STORIES), tuple(STORIES.values())
+RATES = {"usd": 1000, "gbp": 1270, "eur": 1080, "cad": 730, "chf": 1120}
+MINUTE = 60_000
+
+
+@dataclass(slots=True)
+class Script:
+    """Times are ms from the session's creation, or from when both talk (`talk_ms`, drops)."""
+
+    story: str
+    terms: NewSession
+    cards: dict[str, str]
+    other_card_at: int | None = None
+    waive_at: int | None = None
+    end_at: int | None = None
+    client_at: int | None = 1_000
+    expert_at: int | None = 1_500
+    talk_ms: int | None = None
+    hangs_up: str = "client"
+    vanishes: bool = False
+    cap_ms: int = 90 * MINUTE
+    tick_ms: int = 2_000
+    lose_hold_at: int | None = None
+    meddle: str | None = None
+    hold_ms: int = 7 * 86_400_000
+    balance_late_ms: int = 0
+    restricted: bool = False
+    short_of_balance: int = 0
+    receiver_down_ms: int = 0
+    skews: tuple[int, int, int] = (0, 0, 0)
+    drops: list[tuple[str, int, int]] = field(default_factory=list)
+    long: bool = False
+
+
+def draw(rng: Random) -> Script:
+    story = rng.choices(_NAMES, _WEIGHTS)[0]
+    long = story in ("call", "limit") and rng.random() < 0.012
+    script = Script(story, _terms(rng, story, long), {"pm_1": "ok", "pm_2": "ok"}, long=long)
+    limit = min(script.terms.max_minutes * MINUTE, script.cap_ms)
+    if story == "limit" and not long and rng.random() < 0.4:
+        script.cap_ms = limit = rng.choice((35_000, 45_000, 50_000))
+    if story != "limit":
+        script.talk_ms = rng.randrange(25_000, 58_000) if limit == MINUTE else rng.randrange(limit // 2 + 10_000, limit)
+    if long:
+        script.talk_ms = None
+    talk = script.talk_ms or limit
+    script.tick_ms = 20_000 if long else max(500, talk // rng.choice((6, 8, 12)))
+    script.hangs_up = rng.choice(("client", "expert"))
+    _people(rng, script)
+    _money(rng, script)
+    return script
+
+
+def _terms(rng: Random, story: str, long: bool) -> NewSession:
+    free = rng.random() < 0.2
+    minutes = 90 if long else 2 if free else rng.choice((1, 1, 1, 1, 2))
+    ambassador = Ambassador("acct_amb", rng.choice((1, 2_000, 5_000, 10_000))) if rng.random() < 0.3 else None
+    return NewSession(
+        client=NewClient("c1", "Client", "client@example.com", stripe_customer="cus_1", payment_method="pm_1"),
+        expert=NewExpert("e1", "Expert", "expert@example.com", country="US",
+                         stripe_account="acct_exp" if rng.random() < 0.97 else None),
+        unit_amount=0 if story == "free" and rng.random() < 0.5 else rng.choice((240, 300, 301, 475, 777, 999, 1500)),
+        currency=rng.choice(("usd", "usd", "usd", "usd", "gbp", "eur", "cad", "chf")),
+        kind="free" if story == "free" else "metered", hold="join" if story.startswith("at_join") else "now",
+        ambassador=ambassador, free_minutes=1 if free else 0, max_minutes=minutes,
+        commission_bps=rng.choice((1000, 1000, 1000, 0, 333, 1550, 10_000)),
+        expires_in_ms=600_000,
+    )  # fmt: skip
+
+
+def _people(rng: Random, script: Script) -> None:
+    story = script.story
+    script.client_at, script.expert_at = rng.randrange(300, 4_000), rng.randrange(300, 4_000)
+    if story == "no_show":
+        script.client_at, script.expert_at = rng.choice(((None, 1_000), (1_000, None), (None, None)))
+    if story == "canceled":
+        script.end_at = rng.randrange(100, 6_000)
+    if story == "at_join_never":
+        script.client_at = None
+    if story == "too_short":
+        script.talk_ms = rng.randrange(200, 9_000)
+        script.tick_ms = 1_000
+    if story == "waived":
+        script.waive_at = rng.randrange(5_000, 60_000)
+    if story == "waived_early":
+        script.waive_at = rng.randrange(0, 3_000)
+    if rng.random() < 0.05 and script.talk_ms:
+        script.end_at = rng.randrange(10_000, 60_000)
+    script.vanishes = rng.random() < 0.05
+    if rng.random() < 0.1:
+        script.drops.append(
+            (rng.choice(("client", "expert")), rng.randrange(2_000, 40_000), rng.randrange(500, 25_000))
+        )
+
+
+def _money(rng: Random, script: Script) -> None:
+    story, cards = script.story, script.cards
+    if story in ("declined_then_paid", "declined"):
+        cards["pm_1"] = rng.choice(("declined", "declined", "refused"))
+    if story.startswith("3ds"):
+        cards["pm_1"] = {"3ds": "3ds_ok", "3ds_abandoned": "3ds_abandoned"}.get(story, "3ds_failed")
+    if story.endswith("_then_paid"):
+        script.other_card_at = rng.randrange(4_000, 60_000)
+        cards["pm_2"] = rng.choice(("ok", "ok", "3ds_ok"))
+    if story == "two_cards":
+        cards["pm_1"] = rng.choice(("ok", "3ds_abandoned", "3ds_ok"))
+        script.other_card_at = rng.randrange(0, 6_000)
+    if story == "hold_lost":
+        if rng.random() < 0.5:
+            script.lose_hold_at = rng.randrange(1_000, 70_000)
+        else:
+            script.hold_ms = rng.randrange(5_000, 70_000)
+    if story == "meddled":
+        script.lose_hold_at = rng.randrange(500, 70_000)
+        script.meddle = rng.choice(("capture", "capture", "cancel"))
+    if rng.random() < 0.2:
+        script.balance_late_ms = rng.choice((800, 20_000, 3_600_000))
+    script.restricted = rng.random() < 0.04
+    script.short_of_balance = rng.choice((0,) * 60 + (1,))
+    script.receiver_down_ms = rng.choice((0,) * 30 + (60_000, 86_400_000, 4 * 86_400_000))
+    script.skews = (rng.randrange(-4, 5), rng.randrange(-4, 5), rng.randrange(-4, 5))

@@ -1,0 +1,287 @@
+"""A model of Redis as journal and ledger use it: their Lua rules in Python, over one session's keys.
+
+`JournalModel` and `LedgerModel` have the methods of `gateway.journal.Journal` and `gateway.meter.ledger.Ledger`; what
+happens in them is `Rules`, which `test_store` holds against the real scripts in a real Valkey.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gateway.errors import Conflict, StoreUnavailable
+from gateway.journal import NOW, Claim, Doc, Event, Fence
+from gateway.keys import Keys
+from gateway.meter.intervals import Interval
+from gateway.meter.ledger import Lease, LeaseState, Row, Usage
+from tests.simulation.world import io
+
+
+class Rules:
+    """State and scripts. `clock` is Redis's TIME in ms; `woken` is told of each queue whose score was set."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.clock = clock
+        self.docs: dict[str, Doc] = {}
+        self.events: list[dict[str, Any]] = []
+        self.session = ""
+        self.queues: dict[str, int] = {}
+        self.epoch: int | None = None
+        self.owner = ""
+        self.until = self.high = self.usage = 0
+        self.final = False
+        self.epochs: dict[int, int] = {}
+        self.rows: dict[tuple[int, str, int], Interval] = {}
+        self.finals: list[Mapping[str, Any]] = []
+        self.values: dict[str, Any] = {}
+        self.woken: Callable[[str], None] = lambda queue: None
+        self.published: Callable[[], None] = lambda: None
+        self.committed: Callable[[str, Mapping[str, Any] | None, Mapping[str, Any]], None] | None = None
+        self.snapshots: list[tuple[int, dict[str, Any]]] | None = None
+
+    # --- the journal's scripts
+
+    def commit(
+        self, session: str, put: Mapping[str, tuple[int, Mapping[str, Any]]], events: Sequence[Event],
+        due: Mapping[str, int | None], fence: Fence | None, finalized: Mapping[str, Any] | None,
+    ) -> dict[str, int]:  # fmt: skip
+        if fence is not None:
+            if self.epoch != fence.epoch or self.owner != fence.owner:
+                raise Conflict("Another owner has the session.", code="fenced")
+            if fence.usage is not None and self.usage != fence.usage:
+                raise Conflict("The session changed meanwhile; read it again.", code="version_conflict")
+        for name, (version, _) in put.items():
+            there = self.docs.get(name)
+            if (there.version if there else 0) != version:
+                raise Conflict("The session changed meanwhile; read it again.", code="version_conflict")
+        self._remember()
+        now = self.clock()
+        for name, (version, body) in put.items():
+            if self.committed is not None:
+                before = self.docs.get(name)
+                self.committed(name, before.body if before else None, body)
+            self.docs[name] = Doc(version + 1, body)  # type: ignore[arg-type]
+        for event in events:
+            sequence = len(self.events) + 1
+            self.events.append(
+                {"id": event.id, "type": event.type, "created": now, "session": session, "sequence": sequence,
+                 "data": event.data}
+            )  # fmt: skip
+        for queue, at in due.items():
+            if at is None:
+                self.queues.pop(queue, None)
+            else:
+                self.queues[queue] = now if at == NOW else at
+                self.woken(queue)
+        if finalized is not None:
+            self.final = True
+            self.finals.append(finalized)
+        self.published()
+        return {name: version + 1 for name, (version, _) in put.items()}
+
+    def claim(self, queue: str, lease_ms: int, now: int | None) -> int | None:
+        at, now = self.queues.get(queue), self.clock() if now is None else now
+        if at is None or at > now:
+            return None
+        self._remember()
+        self.queues[queue] = now + lease_ms
+        self.woken(queue)
+        return now + lease_ms
+
+    def done(self, queue: str, until: int, again_at: int | None) -> None:
+        if self.queues.get(queue) != until:
+            return
+        self._remember()
+        if again_at is None:
+            del self.queues[queue]
+        else:
+            self.queues[queue] = again_at
+            self.woken(queue)
+
+    def schedule(self, queue: str, at: int) -> None:
+        self._remember()
+        self.queues[queue] = at
+        self.woken(queue)
+
+    # --- the ledger's scripts
+
+    def _now(self) -> int:
+        return max(self.clock(), self.high)
+
+    def acquire(self, owner: str, lease_ms: int, gone: bool) -> tuple[int, int, int]:
+        now = self._now()
+        if self.final:
+            raise Conflict("The bill is final.", code="final")
+        if self.owner not in ("", owner) and self.until > now and not gone:
+            raise Conflict("Another owner has the session.", code="held")
+        self._remember()
+        epoch = self.epoch or 0
+        if self.epoch is None or self.owner != owner:
+            epoch += 1
+            self.epochs[epoch] = now
+        self.epoch, self.owner, self.until, self.high = epoch, owner, now + lease_ms, now
+        return epoch, self.epochs[epoch], now
+
+    def flush(self, epoch: int, owner: str, lease_ms: int | None, rows: Mapping[int, Interval]) -> tuple[int, int, int]:
+        now = self._now()
+        if self.final:
+            raise Conflict("The bill is final.", code="final")
+        begin, mine = self.epochs.get(epoch), self.epoch == epoch
+        if begin is None or (mine and self.owner != owner):
+            raise Conflict("Another owner has the session.", code="fenced")
+        if rows or (mine and lease_ms is not None):
+            self._remember()
+        to = now if mine else min(now, self.epochs.get(epoch + 1, now))
+        clipped = 0
+        for number, (start, end) in rows.items():
+            start = max(start, begin)
+            if end > to:
+                clipped, end = max(clipped, end - to), to
+            self.rows[epoch, owner, number] = (start, max(start, end))
+        self.usage += bool(rows)
+        if mine and lease_ms is not None:
+            self.until, self.high = now + lease_ms, now
+        return clipped, now, int(mine)
+
+    def release(self, epoch: int, owner: str) -> None:
+        if self.epoch == epoch and self.owner == owner:
+            self._remember()
+            self.until, self.owner = 0, ""
+
+    def ledger(self) -> Usage:
+        rows = (Row(epoch, owner, number, s, e) for (epoch, owner, number), (s, e) in self.rows.items())
+        return Usage(tuple(sorted(rows, key=lambda r: (r.epoch, r.number))), self.usage)
+
+    def state(self) -> LeaseState | None:
+        return None if self.epoch is None else LeaseState(self.epoch, self.owner, self.until, self.final)
+
+    # --- what a power loss takes
+
+    _KEPT = ("epoch", "owner", "until", "high", "usage", "final")
+    _COPIED = ("docs", "events", "queues", "epochs", "rows", "finals", "values")
+
+    def _remember(self) -> None:
+        if self.snapshots is None:
+            return
+        state = {name: getattr(self, name) for name in self._KEPT}
+        state |= {name: copy.copy(getattr(self, name)) for name in self._COPIED}
+        self.snapshots.append((self.clock(), state))
+
+    def confirmed(self) -> None:
+        """All that was written so far is on disk."""
+        if self.snapshots:
+            self.snapshots.clear()
+
+    def lose(self, ms: int) -> bool:
+        """The machine loses its power: what was written in the last `ms` and not confirmed was never written."""
+        since = self.clock() - ms
+        lost = next((state for at, state in self.snapshots or () if at >= since), None)
+        if lost is None:
+            return False
+        for name, value in lost.items():
+            setattr(self, name, value)
+        self.snapshots = []
+        for queue in self.queues:
+            self.woken(queue)
+        return True
+
+
+class JournalModel:
+    """`gateway.journal.Journal` over the rules. Every hundredth world sends its records through JSON, as Redis does."""
+
+    def __init__(self, rules: Rules, *, through_json: bool = False) -> None:
+        self.rules, self.keys, self.redis = rules, Keys(1), Values(rules)
+        self._json = through_json
+
+    async def read(self, session: str, *names: str) -> dict[str, Doc | None]:
+        docs = self.rules.docs
+        found: dict[str, Doc | None] = await io("read", lambda: {name: docs_of(self.rules, name) for name in names})
+        assert docs is not None
+        return found
+
+    async def commit(
+        self, session: str, put: Mapping[str, tuple[int, Mapping[str, Any]]], *, events: Sequence[Event] = (),
+        due: Mapping[str, int | None] | None = None, fence: Fence | None = None,
+        finalized: Mapping[str, Any] | None = None, durable: bool = False,
+    ) -> dict[str, int]:  # fmt: skip
+        queues = dict(due or {})
+        if events:
+            queues.setdefault("outbox", NOW)
+        if self._json:
+            put = {name: (version, json.loads(json.dumps(body))) for name, (version, body) in put.items()}
+
+        def effect() -> dict[str, int]:
+            versions = self.rules.commit(session, put, events, queues, fence, finalized)
+            if durable:
+                self.rules.confirmed()
+            return versions
+
+        versions: dict[str, int] = await io("write", effect)
+        return versions
+
+    async def events(self, session: str, after: int = 0) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await io("read", lambda: self.rules.events[after:])
+        return found
+
+    async def due(self, queue: str, *, lease_ms: int, limit: int = 100, now: int | None = None) -> list[Claim]:
+        until = await io("read", lambda: self.rules.claim(queue, lease_ms, now))
+        return [] if until is None else [Claim(queue, self.rules.session, until)]
+
+    async def done(self, claim: Claim, again_at: int | None = None) -> None:
+        await io("read", lambda: self.rules.done(claim.queue, claim.until, again_at))
+
+    async def schedule(self, queue: str, session: str, at: int) -> None:
+        await io("read", lambda: self.rules.schedule(queue, at))
+
+
+def docs_of(rules: Rules, name: str) -> Doc | None:
+    return rules.docs.get(name)
+
+
+class LedgerModel:
+    """`gateway.meter.ledger.Ledger` over the rules."""
+
+    def __init__(self, rules: Rules, *, lease_ms: int) -> None:
+        self.rules, self.lease_ms = rules, lease_ms
+
+    async def acquire(self, session: str, owner: str, *, owner_gone: bool = False) -> Lease:
+        epoch, since, now = await io("write", lambda: self.rules.acquire(owner, self.lease_ms, owner_gone))
+        return Lease(session, epoch, owner, since, now)
+
+    async def flush(self, lease: Lease, rows: Mapping[int, Interval], *, renew: bool = True) -> int:
+        rows, renewal = dict(rows), self.lease_ms if renew else None
+        clipped, _, _ = await io("write", lambda: self.rules.flush(lease.epoch, lease.owner, renewal, rows))
+        return int(clipped)
+
+    async def release(self, lease: Lease) -> None:
+        await io("write", lambda: self.rules.release(lease.epoch, lease.owner))
+
+    async def usage(self, session: str) -> Usage:
+        found: Usage = await io("read", self.rules.ledger)
+        return found
+
+    async def state(self, session: str) -> LeaseState | None:
+        found: LeaseState | None = await io("read", self.rules.state)
+        return found
+
+
+class Values:
+    """The few plain keys that shells use beside the scripts."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+
+    async def get(self, key: str) -> Any:
+        return await io("read", lambda: self._rules.values.get(key))
+
+    async def exists(self, key: str) -> int:
+        there: int = await io("read", lambda: int(key in self._rules.values))
+        return there
+
+    async def set(self, key: str, value: Any, **how: Any) -> Any:
+        return await io("read", lambda: self._rules.values.__setitem__(key, value))
+
+
+__all__ = ["JournalModel", "LedgerModel", "Rules", "StoreUnavailable", "Values"]
