@@ -279,15 +279,12 @@ class Journal:
     async def changes(self) -> AsyncIterator[str]:
         """Ids of sessions as they change. Only a wake-up: messages are lost while Redis is away; polling is the truth.
 
-        The first is empty: the subscription stands, and what changed before it, nobody was told of. Ends
-        (StoreUnavailable) when the connection does; subscribe again then."""
+        Ends (StoreUnavailable) when the connection does; subscribe again then."""
         async with self.redis.pubsub() as pubsub:
             try:
                 await pubsub.subscribe(self.channel)
                 async for message in pubsub.listen():
-                    if message["type"] == "subscribe":
-                        yield ""
-                    elif message["type"] == "message":
+                    if message["type"] == "message":
                         yield message["data"].decode()
             except RedisError as error:
                 raise StoreUnavailable("The session store is away.") from error

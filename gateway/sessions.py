@@ -93,15 +93,9 @@ class Changes:
         while True:
             with suppress(StoreUnavailable, RedisError):
                 async for session in self._journal.changes():
-                    self._wake(session)
+                    for event in self._waiting.get(session, ()):
+                        event.set()
             await asyncio.sleep(0.5)
-
-    def _wake(self, session: str) -> None:
-        """Those who wait for this session; all, when messages may have been lost before a new subscription."""
-        waiting = [self._waiting.get(session, set())] if session else list(self._waiting.values())
-        for events in waiting:
-            for event in events:
-                event.set()
 
     @asynccontextmanager
     async def of(self, session: str) -> AsyncIterator[asyncio.Event]:
