@@ -88,7 +88,7 @@ class Call:
         self, record: SessionRecord, timers: Timers, *, offset_ms: int, now: int, earlier: Sequence[Interval] = ()
     ) -> None:
         self.record, self.timers, self.offset_ms = record, timers, offset_ms
-        self._earlier = tuple(earlier)
+        self.earlier = tuple(earlier)
         self._spans: dict[int, Span] = {}
         self._present: dict[Role, bool] = dict.fromkeys(ROLES, False)
         self._selected: dict[Role, bool] = dict.fromkeys(ROLES, False)
@@ -188,7 +188,7 @@ class Call:
 
     def bill(self, now: int) -> Bill:
         """What would be charged if the call ended now; the tick and the bill are this one function (law 9)."""
-        return bill(self.record, (*self._earlier, *self._metered(now).values()))
+        return bill(self.record, (*self.earlier, *self._metered(now).values()))
 
     def tick(self, now: int) -> list[Outcome]:
         """Warnings that are due, and whether time is up for one of the reasons that only time brings."""

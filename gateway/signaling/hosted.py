@@ -197,11 +197,22 @@ class Hosted:
         if changed.is_set() or boot - self._read_at >= REREAD_MS:
             changed.clear()
             self._read_at = boot
+            await self._count_others()
             await self._refresh()
 
+    async def _count_others(self) -> None:
+        """Former owners may write usage after we took over; it will be billed, so it belongs on display (law 9)."""
+        lease = self.lease
+        if lease is None or lease.epoch == 1 or not self.record.open:
+            return
+        usage = await self._host.ledger.usage(self.session)
+        self.call.earlier = tuple((row.start, row.end) for row in usage.rows if row.epoch != lease.epoch)
+
     def _deserted(self) -> bool:
-        if self.seats or self._empty_since is None:
+        if self.seats:
             return False
+        if self._empty_since is None:  # we closed the last seat ourselves
+            self._empty_since = self._host.now()
         if self.record.open and self.record.started_at is not None:
             return False
         if self.record.status == "ended":
@@ -510,6 +521,8 @@ class Hosted:
         now = self._host.now()
         if report is not None:
             self.call.heard(report, now)
+        with suppress(StoreUnavailable):
+            await self._count_others()
         if self.record.open:
             self.call.record = core.ended(self.record, end.reason, end.at).record
         self._send_figures(now)
