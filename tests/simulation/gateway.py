@@ -27,7 +27,9 @@ from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.journal import Claim
+from gateway.meter import flusher as flushing
 from gateway.meter import sweeper
+from gateway.meter.flusher import Flusher
 from gateway.meter.sweeper import Sweeper
 from gateway.money import CURRENCIES
 from gateway.session import SessionRecord
@@ -36,12 +38,13 @@ from gateway.sessions import Sessions
 from gateway.sfu.port import LegConfig
 from gateway.signaling import host as hosting
 from gateway.signaling import hosted as hosted_module
+from gateway.signaling import telling
 from gateway.signaling.call import Timers
 from gateway.signaling.hosted import Hosted, Surroundings
 from tests.simulation.people import Market, Page, deliver
 from tests.simulation.relay import RelayModel, Truth
 from tests.simulation.script import RATES, Script
-from tests.simulation.store import JournalModel, LedgerModel, Rules
+from tests.simulation.store import DebtsModel, IndexModel, JournalModel, LedgerModel, Rules
 from tests.simulation.stripe import StripeAccount, StripeWire
 from tests.simulation.world import START, Inbox, Process, Task, World, io, park, sleep
 
@@ -95,10 +98,7 @@ class NoResume:
 
 
 class QuietHosted(Hosted):
-    """A hosted session without the greeting, whose words are not about money."""
-
-    def _welcome(self, *_: Any) -> Any:
-        return types.SimpleNamespace(type="welcome")
+    """A hosted session that says nothing of itself in the log, and what it displays to the laws."""
 
     def _canonical_line(self) -> None: ...
 
@@ -127,10 +127,15 @@ def simulated() -> Iterator[None]:
     numbers = itertools.count(1)
     quiet = Null()
     clockwork = types.SimpleNamespace(Queue=asyncio.Queue, sleep=_sleep)
+    greeting = types.SimpleNamespace(type="welcome")  # its words are not about money
     with mock.patch.multiple(hosted_module, log=quiet, asyncio=clockwork), \
+         mock.patch.multiple(flushing, log=quiet, asyncio=clockwork), \
+         mock.patch.object(telling, "welcome", lambda *_: greeting), \
          mock.patch.multiple(hosting, log=quiet, Hosted=QuietHosted), \
-         mock.patch.object(worker, "log", quiet), mock.patch.object(sweeper, "log", quiet), \
-         mock.patch.object(use_cases, "log", quiet), mock.patch.object(stripe_events, "log", quiet), \
+         mock.patch.multiple(worker, log=quiet, Debts=DebtsModel, Index=IndexModel), \
+         mock.patch.object(sweeper, "log", quiet), \
+         mock.patch.object(use_cases, "log", quiet), \
+         mock.patch.multiple(stripe_events, log=quiet, Index=IndexModel), \
          mock.patch("gateway.journal.new_id", lambda prefix: f"{prefix}_{next(numbers)}"):  # fmt: skip
         yield
 
@@ -182,7 +187,8 @@ class Node:
         sessions = p.sessions_with(self.clock)
         timers = Timers(LONE_MS, GRACE_MS)
         resume: Any = NoResume()
-        self.host = Host(Surroundings(sessions, p.ledger, self.relay, self, timers, resume, p.script.tick_ms))  # type: ignore[arg-type]
+        self.flusher = Flusher(p.ledger, self.clock, flush_ms=p.script.tick_ms)  # type: ignore[arg-type]
+        self.host = Host(Surroundings(sessions, p.ledger, self.relay, self, timers, resume, self.flusher))  # type: ignore[arg-type]
         gone = self.gone
         sweep = Sweeper(p.journal, p.ledger, sessions, self.clock, owner=self.nonce, grace_ms=GRACE_MS, gone=gone)  # type: ignore[arg-type]
         p.worker(process, "watch", 15_000, sweep._safely)
@@ -301,13 +307,13 @@ class Node:
             if world.now < self.paused_until:
                 await sleep(self.paused_until - world.now)
             try:
+                await hosted._keep_relay()
                 if work is not None:
                     await work()
                 await self._report(hosted)
-                if self.dirty:
-                    self.dirty = False
-                    await hosted._refresh()
+                await hosted._look(self)  # type: ignore[arg-type]
                 await hosted._tick()
+                await self._flush()
                 if hosted.call.running:
                     self.processes.displayed(hosted, self.clock.wall_ms())
             except (StoreUnavailable, RedisError):
@@ -315,6 +321,19 @@ class Node:
             except Conflict as error:
                 await hosted._conflict(error)
         await hosted._leave()
+        await self._flush()
+
+    def is_set(self) -> bool:
+        return self.dirty
+
+    def clear(self) -> None:
+        self.dirty = False
+
+    async def _flush(self) -> None:
+        """A turn of the flusher's loop."""
+        due = [tab for tab in self.flusher._tabs if tab.due(self.clock.boot_ms())]
+        if due:
+            await self.flusher._flush(due)
 
     async def _report(self, hosted: Hosted) -> None:
         gate = self.relay.gates.get(SESSION)
@@ -323,7 +342,9 @@ class Node:
         if self.processes.lost_reports:
             self.processes.lost_reports -= 1
             return
-        await hosted.heard(gate.report())
+        report = gate.report()
+        hosted.metered(report)
+        await hosted.heard(report)
 
     def drain(self) -> None:
         if self.inbox is not None and self.hosted is not None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from gateway.billing_bridge.outcome import Done, Outcome, Unknown
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import NOW, Claim, Doc, Event, Fence
 from gateway.keys import Keys
 from gateway.meter.intervals import Interval
-from gateway.meter.ledger import Lease, LeaseState, Row, Usage
+from gateway.meter.ledger import Lease, LeaseState, Row, Usage, Write, Written, refusal
 from tests.simulation.world import io
 
 
@@ -33,6 +34,8 @@ class Rules:
         self.until = self.high = self.usage = 0
         self.final = False
         self.epochs: dict[int, int] = {}
+        self.sequences: dict[int, int] = {}
+        self.claims: dict[str, int] = {}
         self.rows: dict[tuple[int, str, int], Interval] = {}
         self.finals: list[Mapping[str, Any]] = []
         self.values: dict[str, Any] = {}
@@ -86,18 +89,27 @@ class Rules:
         if at is None or at > now:
             return None
         self._remember()
-        self.queues[queue] = now + lease_ms
+        held = self.claims.get(queue, 0)
+        if held > now:
+            self.queues[queue] = held + 1
+            self.woken(queue)
+            return None
+        self.queues[queue] = self.claims[queue] = now + lease_ms
         self.woken(queue)
         return now + lease_ms
 
     def done(self, queue: str, until: int, again_at: int | None) -> None:
-        if self.queues.get(queue) != until:
-            return
         self._remember()
-        if again_at is None:
+        if self.claims.get(queue) == until:
+            del self.claims[queue]
+        at = self.queues.get(queue, -1)
+        if at == until and again_at is None:
             del self.queues[queue]
-        else:
+        elif at == until and again_at is not None:
             self.queues[queue] = again_at
+            self.woken(queue)
+        elif at == until + 1:
+            self.queues[queue] = 0
             self.woken(queue)
 
     def schedule(self, queue: str, at: int) -> None:
@@ -110,12 +122,12 @@ class Rules:
     def _now(self) -> int:
         return max(self.clock(), self.high)
 
-    def acquire(self, owner: str, lease_ms: int, gone: bool) -> tuple[int, int, int]:
+    def acquire(self, owner: str, lease_ms: int, gone: bool, settling: bool = False) -> tuple[int, int, int]:
         now = self._now()
         if self.final:
-            raise Conflict("The bill is final.", code="final")
-        if self.owner not in ("", owner) and self.until > now and not gone:
-            raise Conflict("Another owner has the session.", code="held")
+            raise refusal("final")
+        if self.owner not in ("", owner) and not gone and (self.until > now or settling):
+            raise refusal("held")
         self._remember()
         epoch = self.epoch or 0
         if self.epoch is None or self.owner != owner:
@@ -124,26 +136,40 @@ class Rules:
         self.epoch, self.owner, self.until, self.high = epoch, owner, now + lease_ms, now
         return epoch, self.epochs[epoch], now
 
-    def flush(self, epoch: int, owner: str, lease_ms: int | None, rows: Mapping[int, Interval]) -> tuple[int, int, int]:
+    def write(self, lease_ms: int, write: Write) -> Written:
+        """One session's part of the flush."""
+        epoch, owner = write.lease.epoch, write.lease.owner
         now = self._now()
         if self.final:
-            raise Conflict("The bill is final.", code="final")
-        begin, mine = self.epochs.get(epoch), self.epoch == epoch
-        if begin is None or (mine and self.owner != owner):
-            raise Conflict("Another owner has the session.", code="fenced")
-        if rows or (mine and lease_ms is not None):
-            self._remember()
-        to = now if mine else min(now, self.epochs.get(epoch + 1, now))
-        clipped = 0
-        for number, (start, end) in rows.items():
+            return Written("final")
+        code, begin = "ok", self.epochs.get(epoch)
+        if begin is None and epoch != (self.epoch or 0) + 1:
+            return Written("fenced")
+        if begin is not None and self.epoch == epoch and self.owner not in (owner, ""):
+            return Written("fenced")
+        self._remember()
+        if begin is None:
+            code, begin = "restored", min(write.lease.acquired_at, now)
+            self.epoch, self.owner, self.until = epoch, owner, 0
+            self.epochs[epoch] = begin
+        mine, to = self.epoch == epoch and self.owner == owner, now
+        if self.epoch != epoch:
+            to = min(now, self.epochs.get(epoch + 1, now))
+        if write.sequence is not None and self.sequences.get(epoch, 0) > write.sequence:
+            return Written("stale", 0, self.usage)
+        ahead = 0
+        for number, (start, end) in write.rows.items():
             start = max(start, begin)
             if end > to:
-                clipped, end = max(clipped, end - to), to
+                ahead, end = max(ahead, end - to), to
             self.rows[epoch, owner, number] = (start, max(start, end))
-        self.usage += bool(rows)
-        if mine and lease_ms is not None:
+        if write.rows:
+            self.usage += 1
+            if write.sequence is not None:
+                self.sequences[epoch] = write.sequence
+        if mine and write.renew:
             self.until, self.high = now + lease_ms, now
-        return clipped, now, int(mine)
+        return Written(code, ahead, self.usage) if mine else Written("former", 0, self.usage)  # type: ignore[arg-type]
 
     def release(self, epoch: int, owner: str) -> None:
         if self.epoch == epoch and self.owner == owner:
@@ -160,7 +186,7 @@ class Rules:
     # --- what a power loss takes
 
     _KEPT = ("epoch", "owner", "until", "high", "usage", "final")
-    _COPIED = ("docs", "events", "queues", "epochs", "rows", "finals", "values")
+    _COPIED = ("docs", "events", "queues", "claims", "epochs", "sequences", "rows", "finals", "values")
 
     def _remember(self) -> None:
         if self.snapshots is None:
@@ -196,9 +222,8 @@ class JournalModel:
         self._json = through_json
 
     async def read(self, session: str, *names: str) -> dict[str, Doc | None]:
-        docs = self.rules.docs
-        found: dict[str, Doc | None] = await io("read", lambda: {name: docs_of(self.rules, name) for name in names})
-        assert docs is not None
+        rules = self.rules  # its docs are others after a power loss
+        found: dict[str, Doc | None] = await io("read", lambda: {name: rules.docs.get(name) for name in names})
         return found
 
     async def commit(
@@ -236,10 +261,6 @@ class JournalModel:
         await io("read", lambda: self.rules.schedule(queue, at))
 
 
-def docs_of(rules: Rules, name: str) -> Doc | None:
-    return rules.docs.get(name)
-
-
 class LedgerModel:
     """`gateway.meter.ledger.Ledger` over the rules."""
 
@@ -250,10 +271,12 @@ class LedgerModel:
         epoch, since, now = await io("write", lambda: self.rules.acquire(owner, self.lease_ms, owner_gone))
         return Lease(session, epoch, owner, since, now)
 
-    async def flush(self, lease: Lease, rows: Mapping[int, Interval], *, renew: bool = True) -> int:
-        rows, renewal = dict(rows), self.lease_ms if renew else None
-        clipped, _, _ = await io("write", lambda: self.rules.flush(lease.epoch, lease.owner, renewal, rows))
-        return int(clipped)
+    async def write(self, writes: Sequence[Write]) -> list[Written]:
+        """Never raises for Redis: what it did not do is answered `away`."""
+        try:
+            return list(await io("write", lambda: [self.rules.write(self.lease_ms, write) for write in writes]))
+        except StoreUnavailable:
+            return [Written("away")] * len(writes)
 
     async def release(self, lease: Lease) -> None:
         await io("write", lambda: self.rules.release(lease.epoch, lease.owner))
@@ -284,4 +307,47 @@ class Values:
         return await io("read", lambda: self._rules.values.__setitem__(key, value))
 
 
-__all__ = ["JournalModel", "LedgerModel", "Rules", "StoreUnavailable", "Values"]
+class DebtsModel:
+    """`gateway.billing_bridge.debts.Debts`: what payees owe, each change once."""
+
+    def __init__(self, redis: Values) -> None:
+        self._values = redis._rules.values
+
+    async def send(self, operation: str, params: Mapping[str, Any], key: str) -> Outcome:
+        try:
+            amount: int = await io("write", lambda: self._change(operation, params, key))
+        except StoreUnavailable:
+            return Unknown("StoreUnavailable")
+        return Done({"object": "debt", "amount": amount})
+
+    def _change(self, operation: str, params: Mapping[str, Any], key: str) -> int:
+        if key not in self._values:
+            owed: int = self._values.get("owed:" + params["account"], 0)
+            amount: int = params["amount"] if operation == "debts.owe" else min(owed, params["at_most"])
+            self._values["owed:" + params["account"]] = owed + (amount if operation == "debts.owe" else -amount)
+            self._values[key] = amount
+        return int(self._values[key])
+
+    async def owed(self, accounts: Iterable[str], currency: str) -> dict[str, int]:
+        named = list(accounts)
+        found: dict[str, int] = await io(
+            "read", lambda: {account: self._values.get("owed:" + account, 0) for account in named}
+        )
+        return found
+
+
+class IndexModel:
+    """`gateway.billing_bridge.index.Index`, in a world of one session: everything belongs to it."""
+
+    def __init__(self, redis: Values) -> None:
+        self._rules = redis._rules
+
+    async def write(self, *_: Any) -> None: ...
+
+    async def forget(self, *_: Any) -> None: ...
+
+    async def session_of(self, thing: Mapping[str, Any]) -> str | None:
+        return self._rules.session
+
+    async def withheld(self, account: str) -> list[str]:
+        return [self._rules.session]
