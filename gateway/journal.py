@@ -267,7 +267,7 @@ class Journal:
         """The claimed look is over; look again at `again_at` (wall ms), or not until someone asks."""
         key = self.keys.beside(claim.session, f"due:{claim.queue}")
         try:
-            args = [claim.session, claim.until, "" if again_at is None else again_at]
+            args: list[str | int] = [claim.session, claim.until, "" if again_at is None else again_at]
             await self._done(keys=[key, f"{key}:claims"], args=args)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
