@@ -12,6 +12,7 @@ import errno
 import mmap
 import socket
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import compress
 from typing import Final
 
 from gateway.sfu import mmsg
@@ -321,15 +322,11 @@ class Ring:
 
     def _hear(self, keys: Sequence[Hashable], sizes: list[int], segments: list[int], now: int) -> None:
         """What was forwarded is measured, if it is its leg's turn."""
-        ears = self._ears
-        if ears.keys().isdisjoint(keys):
-            return
-        for at, (key, size, segment) in enumerate(zip(keys, sizes, segments, strict=True)):
-            ear = ears.get(key)
-            if ear is not None and segment:
-                start = at * self._slot
-                for offset in range(start, start + size, segment):
-                    ear.hear(self._buffer, offset, min(segment, start + size - offset), now)
+        for at in compress(range(len(keys)), map(self._ears.__contains__, keys)):
+            ear, start, segment = self._ears[keys[at]], at * self._slot, segments[at] or 1
+            end = start + sizes[at]
+            for offset in range(start, end, segment):
+                ear.hear(self._buffer, offset, min(segment, end - offset), now)
 
     def _hand_over(self, at: int, key: Hashable, size: int, segment: int, now: int) -> None:
         """Give a message to the core, datagram by datagram. A stranger's costs no more than the look-up it had."""

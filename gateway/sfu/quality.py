@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 PERIOD_MS: Final = 1_000
 LISTEN_MS: Final = 250
 """Of each PERIOD_MS the legs of a turn are listened to so long; all the time while there are no others."""
-BUDGET: Final = 512
-"""Headers read a turn, about: 10 legs at 200 packets a second. Reading one costs about half of forwarding a packet, so
-at 20,000 packets a second all of them together about a hundredth."""
+BUDGET: Final = 256
+"""Headers read a turn, about: 5 legs at 200 packets a second. Reading one costs about half of forwarding a packet, so
+at 20,000 packets a second all of them together less than a hundredth."""
 SOURCE_LIMIT: Final = 12
 """Streams of one leg that are told apart: voice, a camera in three sizes, and their repetitions are eight."""
 MAX_DROPOUT: Final = 3_000
