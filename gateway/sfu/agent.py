@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.sfu import stun
 from gateway.sfu.path import CHALLENGE_LIMIT, Challenge, Datagram, Local, Path, Table
 from gateway.sfu.port import Credentials, LegConfig
+from gateway.sfu.quality import UNHEARD_MS, Ear
 from gateway.sfu.stun import NEVER, Address, Message
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Agent:
     """One leg. `number` is its place in `call`, which the agent itself never touches."""
 
     __slots__ = (
-        "barred", "call", "floor_arrived", "floor_checked", "generation", "locals", "lost_at", "number", "paths",
+        "barred", "call", "ear", "floor_arrived", "floor_checked", "generation", "locals", "lost_at", "number", "paths",
         "random_bytes", "refused_octets", "refused_packets", "remotes", "retired_octets", "retired_packets",
         "selected", "selected_at", "table", "transactions",
     )  # fmt: skip
@@ -66,6 +67,7 @@ class Agent:
         self.barred: frozenset[str] = frozenset()
         self.generation = 0
         self.paths: dict[Address, Path] = {}
+        self.ear = Ear()
         self.transactions: dict[bytes, Address] = {}
         self.selected: Path | None = None
         self.selected_at = NEVER
@@ -115,6 +117,7 @@ class Agent:
         for path in list(self.paths.values()):
             self.forget(path, now)
         self.floor_arrived = self.floor_checked = self.selected_at = self.lost_at = NEVER
+        self.ear = Ear()
 
     def _learn(self, remote: Credentials) -> None:
         self.remotes.pop(remote.ufrag, None)
@@ -318,6 +321,11 @@ class Agent:
             return min(self.lost_at, self.floor_arrived + PRESENCE_MS, self.floor_checked + CHECK_MS)
         checked = max(self.floor_checked, selected.checked)
         return min(self.arrived + PRESENCE_MS, checked + CHECK_MS)
+
+    def silent(self, since: int, now: int) -> bool:
+        """Whether neither RTP nor RTCP has come for so long, counted from `since` at the earliest, that none does."""
+        heard = max((path.heard for path in self.paths.values()), default=NEVER)
+        return now - max(heard, since) >= UNHEARD_MS
 
     # --- time
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import errno
 import mmap
 import socket
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import compress
 from typing import Final
 
 from gateway.sfu import mmsg
 from gateway.sfu.demux import CLASSES, JUNK, MEDIA
 from gateway.sfu.path import Datagram, Path
+from gateway.sfu.quality import Ear, Listener
 from gateway.sfu.relay import SIZE_LIMIT, Relay
 from gateway.sfu.sockaddr import family
 from gateway.sfu.stun import Address
@@ -122,10 +124,12 @@ class Ring:
 
     def __init__(
         self, place: int, outboxes: Sequence[Outbox], relay: Relay, now: Callable[[], int],
-        answer: Callable[[list[Datagram]], None], *, trains: bool,
+        answer: Callable[[list[Datagram]], None], listener: Listener, *, trains: bool,
     ) -> None:  # fmt: skip
         self.rows: dict[Hashable, Path] = {}
         """Rows of addresses that are valid by this socket, by their names' keys."""
+        self._listener = listener
+        self._ears: dict[Hashable, Ear] = {}
         self._outboxes, self._outbox, self._place = outboxes, outboxes[place], place
         self._relay, self._now, self._answer = relay, now, answer
         self._family, self._figures = self._outbox.family, self._outbox.figures
@@ -165,6 +169,8 @@ class Ring:
         now = self._now()
         self._figures.occupancy[count.bit_length()] += 1
         self._figures.messages += count
+        if now >= self._listener.due_at:
+            self._listener.turn(now)
         if count == 1 and self._forward_one(now):
             return 1
         self._forward_all(count, now)
@@ -194,6 +200,8 @@ class Ring:
         mmsg.HEADER.pack_into(outbox.octets, 0, name, mmsg.NAME_OCTETS, self._out.address, 1, 0, 0)
         outbox.staged = 1
         outbox.flush()
+        if self._ears:
+            self._hear(self._family.keys(self._names.words, 1), [size], [size], now)
         return True
 
     def _forward_all(self, count: int, now: int) -> None:
@@ -210,6 +218,8 @@ class Ring:
         for outbox in self._outboxes:
             if outbox.staged:
                 outbox.flush()
+        if self._ears:
+            self._hear(keys, sizes, segments, now)
         for at in declined:
             self._hand_over(at, keys[at], sizes[at], segments[at], now)
         if self.trains and not self._outbox.segments:
@@ -302,6 +312,21 @@ class Ring:
             path.octets += size
             path.heard = now
         return declined
+
+    def listen(self, ears: Mapping[Address, Ear]) -> None:
+        """Read the headers of what comes from these addresses, for now."""
+        name, key = self._family.name, self._family.key
+        self._ears = {
+            key(name(one)): ear for one, ear in ears.items() if one[2:] == ((self._place,) if self._place else ())
+        }
+
+    def _hear(self, keys: Sequence[Hashable], sizes: list[int], segments: list[int], now: int) -> None:
+        """What was forwarded is measured, if it is its leg's turn."""
+        for at in compress(range(len(keys)), map(self._ears.__contains__, keys)):
+            ear, start, segment = self._ears[keys[at]], at * self._slot, segments[at] or 1
+            end = start + sizes[at]
+            for offset in range(start, end, segment):
+                ear.hear(self._buffer, offset, min(segment, end - offset), now)
 
     def _hand_over(self, at: int, key: Hashable, size: int, segment: int, now: int) -> None:
         """Give a message to the core, datagram by datagram. A stranger's costs no more than the look-up it had."""

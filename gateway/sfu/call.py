@@ -273,6 +273,10 @@ class Call:
             at = min(at, self._handshake_end(), self.report_at)
         return at
 
+    def silent_legs(self, now: int) -> int:
+        """How many legs of an open gate nothing is heard of; one of two is a one-way call."""
+        return sum(leg.silent(self.opened_at, now) for leg in self.legs) if self.gate == "open" else 0
+
     def wants_report(self, now: int) -> bool:
         return self.changed or (self.gate != "shut" and self.report_at <= now)
 
@@ -302,6 +306,9 @@ class Call:
             bytes_in=octets,
             packets_out=forwarded_packets,
             bytes_out=forwarded_octets,
+            loss=leg.ear.uplink.loss,
+            jitter_ms=leg.ear.uplink.jitter_ms,
+            kbps=leg.ear.uplink.kbps,
         )
 
 

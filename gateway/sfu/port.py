@@ -81,7 +81,10 @@ class CallConfig:
 
 @dataclass(frozen=True, slots=True)
 class LegReport:
-    """One leg as the relay observes it. `last_check` and `last_packet` are from the selected address."""
+    """One leg as the relay observes it. `last_check` and `last_packet` are from the selected address.
+
+    `loss` (0 to 1), `jitter_ms` and `kbps` are of the leg's uplink, by samples of RTP headers; None until measured.
+    """
 
     selected: bool
     present: bool
@@ -93,6 +96,9 @@ class LegReport:
     bytes_in: int = 0
     packets_out: int = 0
     bytes_out: int = 0
+    loss: float | None = None
+    jitter_ms: float | None = None
+    kbps: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,10 @@ class Statistics:
     """Of all receive calls together; a message is a datagram or a train of them."""
     trains_in: int = 0
     trains_out: int = 0
+    one_way_calls: int = 0
+    """Open gates with one leg from which neither RTP nor RTCP has come for 6 s, now."""
+    silent_legs: int = 0
+    """Such legs, of calls with one or two of them."""
 
 
 class RelayPort(Protocol):

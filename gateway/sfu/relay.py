@@ -379,6 +379,15 @@ class Relay:
         """Let every call be reported, changed or not: for a reader that has just come."""
         self._dirty = dict.fromkeys(self._calls.values())
 
+    def talking(self) -> list[Agent]:
+        """The legs of open gates."""
+        return [agent for call in self._calls.values() if call.gate == "open" for agent in call.legs]
+
+    def silence(self, now: int) -> tuple[int, int]:
+        """One-way calls, and silent legs in all."""
+        silent = [call.silent_legs(now) for call in self._calls.values()]
+        return silent.count(1), sum(silent)
+
     def statistics(self) -> Statistics:
         """Sums over the relay's life. packets_in = forwarded + checks + answers + drops + datagrams still held."""
         received_packets, received_octets, forwarded_packets, forwarded_octets = self._gone

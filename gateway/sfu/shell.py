@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.sfu import mmsg
 from gateway.sfu.batch import Names, Outbox, Ring
 from gateway.sfu.path import Datagram, Path
 from gateway.sfu.port import Statistics
+from gateway.sfu.quality import Ear, Listener
 from gateway.sfu.relay import Relay
+from gateway.sfu.stun import Address
 from gateway.sfu.udp import Figures, PlainRing, send
 
 
@@ -26,22 +28,30 @@ class Shell:
     ) -> None:  # fmt: skip
         self._relay, self._sockets, self._now = relay, tuple(sockets), now
         self.figures = Figures()
+        self._listener = Listener(relay.talking, self._aim)
+        self._rings: list[Ring | PlainRing] = []
         self._drains: dict[int, Callable[[], int]] = {}
         if batched and mmsg.available():
             self._open_rings(trains)
         else:
             for place, sock in enumerate(self._sockets):
-                ring = PlainRing(sock, place, relay, now, self.figures, self.send_all)
-                self._drains[sock.fileno()] = ring.drain
+                plain = PlainRing(sock, place, relay, now, self.figures, self.send_all, self._listener)
+                self._rings.append(plain)
+                self._drains[sock.fileno()] = plain.drain
 
     def _open_rings(self, trains: bool) -> None:
         outboxes = [Outbox(sock, self.figures, segments=trains and mmsg.can_segment(sock)) for sock in self._sockets]
         rings = [
-            Ring(place, outboxes, self._relay, self._now, self.send_all, trains=trains)
+            Ring(place, outboxes, self._relay, self._now, self.send_all, self._listener, trains=trains)
             for place in range(len(self._sockets))
         ]
         self._relay.index_by(WireRows(outboxes, rings))
+        self._rings += rings
         self._drains = {sock.fileno(): ring.drain for sock, ring in zip(self._sockets, rings, strict=True)}
+
+    def _aim(self, ears: Mapping[Address, Ear]) -> None:
+        for ring in self._rings:
+            ring.listen(ears)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -58,6 +68,7 @@ class Shell:
     def statistics(self) -> Statistics:
         """The core's, with what only the sockets know."""
         figures, core = self.figures, self._relay.statistics()
+        one_way_calls, silent_legs = self._relay.silence(self._now())
         return replace(
             core,
             drops={**core.drops, **figures.failures},
@@ -66,6 +77,8 @@ class Shell:
             messages=figures.messages,
             trains_in=figures.trains_in,
             trains_out=figures.trains_out,
+            one_way_calls=one_way_calls,
+            silent_legs=silent_legs,
         )
 
     def close(self) -> None:

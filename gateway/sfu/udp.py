@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final
 
 from gateway.sfu.path import Datagram
+from gateway.sfu.quality import Ear, Listener
 from gateway.sfu.relay import SIZE_LIMIT, Relay
-from gateway.sfu.stun import Buffer
+from gateway.sfu.stun import Address, Buffer
 
 DRAIN: Final = 64
 """Datagrams a wake-up. More would let one flood keep timers and other sockets waiting, and fall out of the cache."""
@@ -53,8 +54,10 @@ class PlainRing:
 
     def __init__(
         self, sock: socket.socket, place: int, relay: Relay, now: Callable[[], int], figures: Figures,
-        answer: Callable[[list[Datagram]], None],
+        answer: Callable[[list[Datagram]], None], listener: Listener,
     ) -> None:  # fmt: skip
+        self._listener = listener
+        self._ears: Mapping[Address, Ear] = {}
         self._socket, self._place, self._relay, self._now = sock, place, relay, now
         self._figures, self._answer = figures, answer
         # One octet more than the longest datagram that passes, so that longer ones are seen to be longer.
@@ -73,11 +76,20 @@ class PlainRing:
                 break
             source = (*name[:2], self._place) if self._place else name[:2]
             # Read after the datagram was, so that none that waited across a deadline passes (law 4).
-            self._answer(self._relay.receive(self._buffer[:size], source, self._now()))
+            now = self._now()
+            self._answer(self._relay.receive(self._buffer[:size], source, now))
+            if now >= self._listener.due_at:
+                self._listener.turn(now)
+            if (ear := self._ears.get(source)) is not None:
+                ear.hear(self._buffer, 0, size, now)
             count += 1
         if count:
             self._figures.count(count)
         return count
+
+    def listen(self, ears: Mapping[Address, Ear]) -> None:
+        """Read the headers of what comes from these addresses, for now."""
+        self._ears = ears
 
 
 def bind(address: str, port: int) -> socket.socket:

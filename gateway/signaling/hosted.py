@@ -29,6 +29,7 @@ from gateway.sfu.port import CallConfig, RelayPort, Report
 from gateway.signaling import messages as wire
 from gateway.signaling import telling
 from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Timers, Together, Warned
+from gateway.signaling.gauges import Gauges
 from gateway.signaling.messages import Close, SignalError
 from gateway.signaling.orphans import Tag
 from gateway.signaling.resume import ResumeSecrets
@@ -119,6 +120,7 @@ class Hosted:
         self.room = room
         self.seats = Seats()
         self.facts = Facts()
+        self._gauges = Gauges()
         self._go_on: set[Role] = set()
         self._unspent: set[tuple[Role, str]] = set()
         self._asked: set[asyncio.Future[Any]] = set()
@@ -277,6 +279,8 @@ class Hosted:
         figures = self.call.figures(role, now)
         socket.send(telling.welcome(docs, role, joined, issued, self._host.timers, figures))
         await self._carry_out(joined.after)
+        if self._gauges.ratings[role] is not None:
+            self.seats.send(role, self._gauges.message(role))
         if not self.record.open:
             await self._tell_end(only=role)
 
@@ -308,7 +312,7 @@ class Hosted:
             case wire.Continue():
                 await self._continue(role)
             case wire.Stats():
-                pass
+                self._gauges.told(role, message, self._host.now())
             case wire.Description() | wire.Rollback() | wire.Sas() | wire.Media():
                 await self._carry_out(self.room.receive(role, message, self._host.now()))
             case _:
@@ -352,6 +356,8 @@ class Hosted:
             await self._follow(outcome)
         self.facts.packets = sum(leg.packets_in for leg in report.legs)
         self.facts.bytes = sum(leg.bytes_in for leg in report.legs)
+        for role, quality in self._gauges.heard(report, self._host.now()):
+            self.seats.send(role, quality)
         await self._spend_tokens()
 
     async def _spend_tokens(self) -> None:

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.errors import CallerError
 from gateway.session import Role
+from gateway.signaling.rating import Rating
 
 SUBPROTOCOL: Final = "parley.v1"
 MAX_MESSAGE_BYTES: Final = 65536
@@ -364,10 +365,11 @@ class Restart(Message):
 
 
 class Quality(Message):
-    """Reserved."""
+    """How good both connections are by the gateway's judgement; null until it knows. Sent when either changes."""
 
     type: Literal["quality"] = "quality"
-    level: str
+    mine: Rating | None
+    peer: Rating | None
 
 
 class ContinueState(Message):

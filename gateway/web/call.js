@@ -108,7 +108,7 @@ async function watchPayment() {
 
 async function start() {
   view.sas(call.sas, call.peer.name);
-  view.quality(null);
+  view.quality({ mine: null, peer: null }, call.peer.name);
   view.meter({ elapsed: 0, billing: "waiting", remaining: Infinity, cost: 0, earnings: 0, currency: call.entry.pricing.currency }, call.role);
   $("money").classList.toggle("free-call", !view.costs(call.entry));
   $("stage").append($("tile"));
@@ -130,7 +130,7 @@ function wire(target) {
   on("media", drawMedia);
   on("devices", listDevices);
   on("meter", (detail) => view.meter(detail, call.role));
-  on("quality", view.quality);
+  on("quality", (detail) => view.quality(detail, call.peer.name));
   on("sas", (detail) => view.sas(detail, call.peer.name));
   on("warning", (detail) => view.warn(detail, call.entry));
   on("status", paymentInCall);

@@ -271,9 +271,14 @@ export function meter({ elapsed, billing, remaining, cost, earnings, currency },
   $("left").textContent = say("time_left", { time: clock(remaining) });
 }
 
-export function quality(value) {
-  $("quality").dataset.quality = value ?? "none";
-  label($("quality"), say(`quality_${value ?? "none"}`));
+/** One's own bars, with the peer's beside its name; the bars of a peer that is fine would only take room. */
+export function quality({ mine, peer }, name) {
+  const own = say(`quality_${mine ?? "none"}`);
+  const theirs = peer ? say(`quality_peer_${peer}`, { name }) : null;
+  $("quality").dataset.quality = mine ?? "none";
+  $("quality").dataset.peer = peer ?? "none";
+  label($("quality"), theirs ? `${own}. ${theirs}` : own);
+  $("peer-quality").textContent = ["poor", "lost"].includes(peer) ? theirs : "";
 }
 
 /** `sas`: {state, symbols}. The list is the accessible form, the chip the one at a glance. */

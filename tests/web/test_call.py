@@ -169,3 +169,15 @@ async def test_the_session_ended_while_nobody_could_say_so(visit: Visit, room: R
     await socket.close(code=4003)
     await expect(client.get_by_test_id("summary-total")).to_have_text("30.00 USD")
     await expect(client.get_by_test_id("receipt-link")).to_have_attribute("href", "/r/x")
+
+
+async def test_both_connections_are_shown_by_the_gateways_word(visit: Visit, room: Room) -> None:
+    client, _ = await call(visit)
+    shown = client.get_by_test_id("quality")
+    await expect(shown).to_have_attribute("data-quality", "excellent", timeout=8000)
+    await room.say("client", type="quality", mine="good", peer="poor")
+    await expect(shown).to_have_attribute("aria-label", "Connection: good. Expert’s connection: poor")
+    await expect(client.get_by_test_id("peer-quality")).to_have_text("Expert’s connection: poor")
+    await room.say("client", type="quality", mine="excellent", peer="excellent")
+    await expect(shown).to_have_attribute("aria-label", "Connection: excellent. Expert’s connection: excellent")
+    await expect(client.get_by_test_id("peer-quality")).to_be_empty()

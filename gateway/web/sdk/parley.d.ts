@@ -178,7 +178,8 @@ export interface CallEvents {
   meter: Meter;
   warning: Warning;
   status: { status: string; payment?: Payment };
-  quality: Quality;
+  /** Null: not known yet. `mine` is the worse of what this page measures and what the gateway says. */
+  quality: { mine: Quality | null; peer: Quality | null };
   sas: Sas;
   continue: Continuation;
   replaced: undefined;
@@ -226,6 +227,7 @@ export class Call extends EventTarget {
   readonly payment: Payment | null;
   readonly meter: Meter | null;
   readonly quality: Quality | null;
+  readonly peerQuality: Quality | null;
   readonly sas: Sas;
   readonly result: Result | null;
   readonly error: ParleyError | null;

@@ -815,6 +815,7 @@ class Media {
 /** Loss ratio and round trip up to which a call counts as excellent and as good; beyond, it is poor. */
 const EXCELLENT = { loss: 0.01, rtt: 0.2 };
 const GOOD = { loss: 0.05, rtt: 0.45 };
+const RATINGS = ["excellent", "good", "poor", "lost"];
 
 /** Reads getStats of one connection: what arrived, and how well. */
 class Gauge {
@@ -886,6 +887,7 @@ export class Call extends EventTarget {
   peer = { state: "absent", name: "", media: null };
   meter = null;
   quality = null;
+  peerQuality = null;
   sas = { state: "none", symbols: [] };
   result = null;
   error = null;
@@ -904,6 +906,8 @@ export class Call extends EventTarget {
   #stall = null;
   #arrival = { count: 0, at: 0, flowing: false };
   #statsAt = 0;
+  #seen = null;
+  #told = null;
   #leaving = false;
   #successor = null;
   #listeners = new AbortController();
@@ -917,6 +921,7 @@ export class Call extends EventTarget {
     restart: (message) => this.#restartOrdered(message),
     meter: (message) => this.#metered(message),
     warning: (message) => this.#warned(message),
+    quality: (message) => this.#qualityTold(message),
     status: (message) => this.#statusChanged(message),
     continue: (message) => this.#continued(message),
     ended: (message) => this.#ended(message),
@@ -1477,10 +1482,23 @@ export class Call extends EventTarget {
     this.#signaling.send({ type: "stats", ...Object.fromEntries(rounded) });
   }
 
-  #setQuality(quality) {
-    if (quality === this.quality) return;
-    this.quality = quality;
-    this.#emit("quality", quality);
+  /** What the gateway says of the own uplink and of the peer; the page's own eyes know the downlink sooner. */
+  #qualityTold({ mine, peer }) {
+    this.#told = mine;
+    this.#showQuality(peer);
+  }
+
+  #setQuality(seen) {
+    this.#seen = seen;
+    this.#showQuality(this.peerQuality);
+  }
+
+  #showQuality(peer) {
+    const mine = RATINGS.findLast((rating) => rating === this.#seen || rating === this.#told) ?? null;
+    if (mine === this.quality && peer === this.peerQuality) return;
+    this.quality = mine;
+    this.peerQuality = peer;
+    this.#emit("quality", { mine, peer });
   }
 
   #listen() {
