@@ -74,11 +74,11 @@ class _Waiter:
 
 
 class Pace:
-    """Shell over Redis. `per_second`, `per_endpoint`: 0 is no limit; `account` names whose limits they are."""
+    """Shell over Redis. `per_second`, `per_endpoint`: 0 is no limit; `name` tells buckets apart."""
 
-    def __init__(self, redis: aioredis.Redis, per_second: int, per_endpoint: int, account: str = "platform") -> None:
+    def __init__(self, redis: aioredis.Redis, per_second: int, per_endpoint: int, name: str = "send") -> None:
         self._take = redis.register_script(TAKE)
-        self._key = f"{{stripe:{account}}}:tokens"
+        self._key = f"{{stripe:{name}}}:tokens"
         self._limits = (per_second, per_endpoint)
         self._waiting: dict[str, list[_Waiter]] = {}
         self._numbers = itertools.count()

@@ -12,11 +12,11 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge.calls import call_of
+from gateway.billing_bridge.calls import Call, call_of
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.order import order_of
-from gateway.billing_bridge.outcome import Outcome, name_of
+from gateway.billing_bridge.outcome import Busy, Outcome, name_of
 from gateway.billing_bridge.pace import Pace, Rank
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, recovered
 from gateway.billing_bridge.pricing import FOREIGN_MARGIN_BPS, MINIMUM_MINOR, Terms
@@ -86,7 +86,11 @@ class Bridge:
         self._journal, self._stripe, self._settings, self._clock = journal, stripe, settings, clock
         self._terms = settings.terms
         self._debts, self._index = Debts(journal.redis), Index(journal.redis)
-        self._pace = Pace(journal.redis, settings.requests_per_second, settings.requests_per_endpoint)
+        each, all_ = settings.requests_per_endpoint, settings.requests_per_second
+        # Who may begin, in order of urgency; a little more than may go, so that the gate never stands idle.
+        self._pace = Pace(journal.redis, -(-all_ * 21 // 20), -(-each * 21 // 20), "begin")
+        # Who may go, once the step is on disk: fsyncs come once a second, and would let a second's worth go together.
+        self._gate = Pace(journal.redis, all_, each, "send")
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -108,6 +112,7 @@ class Bridge:
         finally:
             self._stopping = True
             self._pace.halt()
+            self._gate.halt()
             listener.cancel()
             await asyncio.gather(listener, *filter(None, (claiming,)), return_exceptions=True)
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -204,10 +209,20 @@ class Bridge:
                 assert call.key is not None
                 outcome = await self._debts.send(call.operation, call.params, call.key)
             else:
-                async with self._slots:
-                    outcome = await self._stripe.send(call.operation, call.params, call.key)
+                outcome = await self._send(call, rank_of(payment, step))
         STEPS.labels(step.step, name_of(outcome)).inc()
         return applied(payment, step, outcome, self._clock.wall_ms())
+
+    async def _send(self, call: Call, rank: Rank) -> Outcome:
+        """One request, within Stripe's limits; Busy if they had no room for long, or the bridge stops."""
+        try:
+            gone = await self._gate.at_once(call.operation, rank)
+            if not gone and not await self._gate.turn(call.operation, rank, PATIENCE_S):
+                return Busy("own_limit")
+        except RedisError:
+            return Busy("store_away")
+        async with self._slots:
+            return await self._stripe.send(call.operation, call.params, call.key)
 
     async def _commit(
         self,
