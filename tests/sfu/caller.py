@@ -104,6 +104,7 @@ class UdpCaller(asyncio.DatagramProtocol):
         self.bind = bind
         self.received = asyncio.Event()
         self.raw: list[bytes] = []
+        self.sources: set[tuple[str, int]] = set()
         self._transport: asyncio.DatagramTransport | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -138,6 +139,7 @@ class UdpCaller(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.raw.append(data)
+        self.sources.add(addr[:2])
         reply = self.caller.take(data)
         if reply is not None:
             self.send(reply)
