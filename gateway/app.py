@@ -22,6 +22,7 @@ from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
 from gateway.api.terms import Limits
 from gateway.billing_bridge import payment
+from gateway.billing_bridge.audit import Sweep
 from gateway.billing_bridge.endpoints import Endpoints, configured
 from gateway.billing_bridge.mailer import Mailer, MailSettings
 from gateway.billing_bridge.pricing import minimum_charge
@@ -164,7 +165,9 @@ class Gateway:
         webhooks = Webhooks(
             self.journal, endpoints(settings, self.redis, self.clock), webhook_settings(settings), self.clock
         )
-        for name, loop in (("bridge", bridge.run), ("mailer", mailer.run), ("webhooks", webhooks.run)):
+        sweep = Sweep(self.journal, stripe, self.clock, sole=settings.stripe.sole_gateway)
+        loops = {"bridge": bridge.run, "mailer": mailer.run, "webhooks": webhooks.run, "sweep": sweep.run}
+        for name, loop in loops.items():
             self._tasks.start(name, loop)
 
     async def _start_node(self, extra_routes: Sequence[web.AbstractRouteDef]) -> None:

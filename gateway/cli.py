@@ -27,6 +27,7 @@ from gateway.settings import BadConfiguration, Log, Settings
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from gateway.billing_bridge.reconcile import Difference
     from gateway.meter.replay import Replay
 
 OK, FAILED, USAGE, BAD_CONFIGURATION = 0, 1, 2, 78  # 78: EX_CONFIG of sysexits.h
@@ -81,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     _replay_arguments(
         add("replay", _replay, "rebuild a session's bill from its ledger, and compare it with the one kept")
     )
+    reconcile = add(
+        "reconcile", _reconcile, "compare bills, payment records and Stripe, and name every difference (exit code 1)"
+    )
+    reconcile.add_argument("--config", type=Path, metavar="FILE", help="the configuration of Redis and Stripe")
+    reconcile.add_argument(
+        "--days", type=int, default=30, help="sessions created in the last so many days (default %(default)s)"
+    )
+    reconcile.add_argument("--json", action="store_true", help="for programs")
     return parser
 
 
@@ -253,6 +262,31 @@ async def _rebuilt(redis: Redis, session: str, settings: Settings | None = None)
     currency = doc.body["currency"]
     minimum = session_rules(settings).minimum(currency) if settings else minimum_charge(currency, Terms())
     return await replay(journal, Ledger(redis, keys), session, minimum=minimum)
+
+
+def _reconcile(args: argparse.Namespace) -> int:
+    """0: all is alike; 1: there are differences, or it could not be found out."""
+    count, differences = _once(_compared(args))
+    if args.json:
+        rows = [{name: getattr(each, name) for name in each.__slots__} for each in differences]
+        print(json.dumps({"sessions": count, "differences": rows}, indent=2))
+    else:
+        print(*differences, f"{count} sessions, {len(differences)} differences", sep="\n")
+    return FAILED if differences else OK
+
+
+async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
+    from gateway.billing_bridge.audit import reconciled
+    from gateway.billing_bridge.stripe_client import StripeClient
+    from gateway.clock import SystemClock
+    from gateway.journal import Journal
+    from gateway.keys import Keys
+
+    settings = Settings.load(args.config)
+    since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400
+    async with _redis(settings.redis.url.get_secret_value()) as redis:
+        async with StripeClient(settings.stripe.api_key.get_secret_value(), settings.stripe.api_base) as stripe:
+            return await reconciled(Journal(redis, Keys(settings.redis.partitions)), stripe, since_s)
 
 
 def _as_json(replay: Replay) -> dict[str, Any]:

@@ -144,6 +144,7 @@ class Stripe(Group):
     minimum_minor: Mapping[Currency, Positive] = Field(default_factory=lambda: dict(MINIMUM_MINOR))
 
     foreign_margin_bps: BasisPoints = 6_000
+    sole_gateway: bool = False
     requests_per_second: Annotated[int, Field(ge=0)] = 100
     requests_per_endpoint: Annotated[int, Field(ge=0)] = 25
     descriptor_prefix_length: Annotated[int, Field(ge=0, le=20)] = 10

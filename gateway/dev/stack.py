@@ -214,6 +214,7 @@ def _overrides(
             "api_key": keys.stripe_api_key,
             "api_base": stripe_url,
             "webhook_secret": keys.stripe_webhook_secret,
+            "sole_gateway": True,
             "requests_per_second": 0,
             "requests_per_endpoint": 0,
         },

@@ -1,0 +1,157 @@
+"""Reads both sides for `gateway reconcile`, and sweeps what Stripe has and our records do not know.
+
+The sweep runs in every bridge; one at a time holds it. What it finds is adopted, by a look at its session, or, where
+no step of ours ever asked for it, canceled while it is still only a hold. Holds of sessions that have no record at all
+may be another gateway's on the same account: they are canceled only where the operator says that there is none. It
+looks back further than it must, and leaves alone what a bridge may be writing down at this moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final, cast
+
+import structlog
+from prometheus_client import Counter
+from redis.exceptions import RedisError
+
+from gateway.billing_bridge.outcome import Done
+from gateway.billing_bridge.reconcile import Difference, Theirs, compare
+from gateway.billing_bridge.record import Payment
+from gateway.billing_bridge.stripe_client import StripeClient
+from gateway.clock import Clock
+from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
+from gateway.journal import NOW, Journal
+
+log = structlog.get_logger(__name__)
+
+STRAYS = Counter("gateway_bridge_strays_total", "Objects at Stripe that no record knew, by what was done", ["action"])
+
+SWEEP_EVERY_MS: Final = 600_000
+# Objects this young may belong to a step that is being written down right now.
+YOUNG_S: Final = 900
+# Our clock and Stripe's may differ, and a bridge may have written its result late.
+OVERLAP_S: Final = 3_600
+FIRST_LOOK_BACK_S: Final = 7 * 86_400
+POINT: Final = "gateway:stripe:swept"
+HELD: Final = frozenset({"requires_capture", "requires_action", "requires_confirmation", "requires_payment_method"})
+
+
+async def listed(stripe: StripeClient, kind: str, since_s: int) -> AsyncIterator[dict[str, Any]]:
+    """Everything of a kind that Stripe made since then, newest first. Raises StripeUnavailable."""
+    params: dict[str, Any] = {"created": {"gte": since_s}, "limit": 100}
+    while True:
+        outcome = await stripe.send(f"{kind}s.list", params)
+        if not isinstance(outcome, Done):
+            raise StripeUnavailable(f"Stripe does not list {kind}s now: {outcome}")
+        page = outcome.object["data"]
+        for thing in page:
+            yield thing
+        if not outcome.object.get("has_more") or not page:
+            return
+        params["starting_after"] = page[-1]["id"]
+
+
+async def theirs(stripe: StripeClient, since_s: int) -> Theirs:
+    kinds = ("payment_intent", "transfer", "refund")
+    return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in kinds])
+
+
+async def ours(journal: Journal, since_ms: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(session, payment) of every session created since then, oldest first. Raises StoreUnavailable."""
+    found = []
+    try:
+        async for key in journal.redis.scan_iter(match="*:ses:*:payment", count=1000):
+            docs = await journal.read(key.decode().split(":")[2], "session", "payment")
+            session, payment = docs["session"], docs["payment"]
+            if session is not None and payment is not None and session.body.get("created", 0) >= since_ms:
+                found.append((session.body, payment.body))
+    except RedisError as error:
+        raise StoreUnavailable("The session store is away; try again.") from error
+    return sorted(found, key=lambda each: str(each[0]["id"]))
+
+
+async def reconciled(journal: Journal, stripe: StripeClient, since_s: int) -> tuple[int, list[Difference]]:
+    """How many sessions were compared, and every difference. Stripe is asked first: what it made after that is no
+    difference, and our records are then at least as new."""
+    listing = await theirs(stripe, since_s)
+    records = await ours(journal, since_s * 1000)
+    mine = {session["id"] for session, _ in records}
+    found = compare(records, listing)
+    return len(records), [each for each in found if each.session in mine or each.what.startswith("unknown")]
+
+
+class Sweep:
+    """Shell. `run` until cancelled; `once` for tests and after a restore. `sole`: no other gateway uses the account."""
+
+    def __init__(self, journal: Journal, stripe: StripeClient, clock: Clock, *, sole: bool = False) -> None:
+        self._journal, self._stripe, self._clock, self._sole = journal, stripe, clock, sole
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if await self._journal.redis.set(f"{POINT}:turn", 1, nx=True, px=SWEEP_EVERY_MS):
+                    await self.once()
+            except (StoreUnavailable, StripeUnavailable, RedisError) as error:
+                log.info("sweep.put_off", error=type(error).__name__)
+            await asyncio.sleep(SWEEP_EVERY_MS / 1000)
+
+    async def once(self) -> list[str]:
+        """Look at all that Stripe made since the last good point; gives the ids of the strays that were seen to."""
+        now_s = self._clock.wall_ms() // 1000
+        last = cast(bytes | None, await self._journal.redis.get(POINT))
+        since_s = int(last) - OVERLAP_S if last else now_s - FIRST_LOOK_BACK_S
+        seen: list[str] = []
+        for kind in ("payment_intent", "transfer", "refund"):
+            async for thing in listed(self._stripe, kind, since_s):
+                session = (thing.get("metadata") or {}).get("session")
+                if isinstance(session, str) and session.startswith("ses_") and thing["created"] <= now_s - YOUNG_S:
+                    seen += await self._see_to(session, thing)
+        await self._journal.redis.set(POINT, now_s)
+        return seen
+
+    async def _see_to(self, session: str, thing: dict[str, Any]) -> list[str]:
+        docs = await self._journal.read(session, "payment", "stripe")
+        payment = Payment.from_dict(docs["payment"].body) if docs["payment"] else None
+        if payment is not None and _known(payment, thing["id"]):
+            return []
+        wanted = payment is not None and _asked_for(payment, thing)
+        if thing["object"] == "payment_intent" and not wanted and (self._sole or payment is not None):
+            return await self._cancel(thing)
+        if payment is None:
+            return [] if thing.get("status") == "canceled" else self._note("orphan", session, thing)
+        doc = docs["stripe"]
+        body = {**(doc.body if doc else {"schema": 1}), "count": (doc.body["count"] if doc else 0) + 1}
+        try:
+            await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
+        except Conflict:
+            await self._journal.schedule("money", session, self._clock.wall_ms())
+        return self._note("adopted", session, thing)
+
+    async def _cancel(self, thing: dict[str, Any]) -> list[str]:
+        """A hold that nobody of ours asked for. Money already taken stays for people to look at."""
+        if thing["status"] not in HELD:
+            return [] if thing["status"] == "canceled" else self._note("orphan", thing["metadata"]["session"], thing)
+        params = {"payment_intent": thing["id"], "cancellation_reason": "abandoned"}
+        outcome = await self._stripe.send("payment_intents.cancel", params, f"sweep:{thing['id']}:cancel")
+        return self._note("canceled" if isinstance(outcome, Done) else "put_off", thing["metadata"]["session"], thing)
+
+    def _note(self, action: str, session: str, thing: dict[str, Any]) -> list[str]:
+        STRAYS.labels(action).inc()
+        log.warning("sweep.stray", action=action, session=session, object=thing["object"], id=thing["id"])
+        return [thing["id"]]
+
+
+def _known(payment: Payment, ident: str) -> bool:
+    ids = {(step.result or {}).get("id") for step in payment.steps}
+    return ident in ids | {transfer.stripe_id for transfer in payment.transfers} | {
+        r.stripe_id for r in payment.refunds
+    }
+
+
+def _asked_for(payment: Payment, thing: dict[str, Any]) -> bool:
+    """Whether a step of ours stands open that may have made it: then asking about that step adopts it."""
+    named = thing["metadata"]
+    step = payment.find(str(named.get("step")), int(named.get("attempt", 0)))
+    return step is not None and step.open

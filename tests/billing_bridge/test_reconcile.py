@@ -1,0 +1,160 @@
+"""Our records against Stripe's: alike after a whole life, and every kind of difference named; strays seen to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.billing_bridge.audit import YOUNG_S, Sweep, reconciled
+from gateway.billing_bridge.outcome import Done
+from gateway.billing_bridge.reconcile import Theirs, compare
+from gateway.billing_bridge.record import Payment
+from tests.billing_bridge.fixtures import AskStripe, Till
+from tests.billing_bridge.settling import Settling, finalize, live, order_refund, session_doc
+from tests.billing_bridge.test_worker import captured
+
+
+def lived() -> Settling:
+    settling = Settling(session_doc())
+    settling.run()
+    live(settling.session)
+    finalize(settling.session, 4500)
+    settling.run()
+    order_refund(settling.session, 1500)
+    assert settling.run().settled
+    return settling
+
+
+def at_stripe(settling: Settling) -> Theirs:
+    account = settling.account
+    return Theirs(
+        dict(account.intents), {t["id"]: t for t in account.transfers}, {r["id"]: r for r in account.refunds}
+    )  # fmt: skip
+
+
+def differences(settling: Settling, payment: Payment | None = None) -> list[str]:
+    body = (payment or settling.payment).to_dict()
+    return [each.what for each in compare([(settling.session, body)], at_stripe(settling))]
+
+
+def test_a_whole_life_is_alike_on_both_sides() -> None:
+    assert differences(lived()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "change", "what"),
+    [
+        ("intents", "pi_1", {"amount_received": 4400}, ["captured"]),
+        ("intents", "pi_1", {"status": "requires_capture"}, ["status"]),
+        ("transfers", 0, {"amount": 4049}, ["amount"]),
+        ("transfers", 0, {"amount_reversed": 0}, ["reversed"]),
+        ("transfers", 0, {"destination": "acct_other"}, ["destination"]),
+        ("transfers", 1, {"currency": "eur"}, ["currency"]),
+        ("refunds", 0, {"amount": 1}, ["amount"]),
+        ("refunds", 0, {"status": "failed"}, ["failed"]),
+        ("refunds", 0, {"id": "re_other"}, ["missing refund", "unknown refund"]),
+        ("transfers", 0, {"id": "tr_other"}, ["missing transfer", "unknown transfer"]),
+    ],
+)
+def test_every_change_at_stripe_is_named(kind: str, place: Any, change: dict[str, Any], what: list[str]) -> None:
+    settling = lived()
+    getattr(settling.account, kind)[place].update(change)
+    assert differences(settling) == what
+
+
+def test_every_change_of_our_own_records_is_named() -> None:
+    settling = lived()
+    payment = settling.payment
+    assert "captured is not the bill" in differences(settling, replace(payment, amount_captured=4499))
+    assert "refunded above captured" in differences(settling, replace(payment, amount_refunded=4501))
+    richer = payment.with_transfer(replace(payment.transfers[0], amount=4500))
+    assert "shares above the settled amount" in differences(settling, richer)
+    settling.session["bill"] |= {"amount_expert": 1}
+    assert differences(settling) == ["shares do not sum"]
+
+
+def test_what_others_made_on_the_same_account_is_none_of_ours() -> None:
+    settling = lived()
+    settling.account.intents["pi_x"] = {"id": "pi_x", "status": "succeeded", "amount": 1, "metadata": {}}
+    assert differences(settling) == []
+    settling.account.intents["pi_x"]["metadata"] = {"session": "ses_other"}
+    assert differences(settling) == ["unknown payment_intent"]
+
+
+async def test_records_and_sandbox_are_compared_as_the_command_does(till: Till, ask: AskStripe) -> None:
+    await captured(till)
+    await till.refund(1500)
+    payment = await till.settle()
+    assert await reconciled(till.journal, till.stripe, 0) == (1, [])
+    transfer = payment.transfers[0].stripe_id
+    await till.stripe.send("transfers.reversals.create", {"transfer": transfer, "amount": 10}, "by hand")
+    count, found = await reconciled(till.journal, till.stripe, 0)
+    assert (count, [(each.object, each.what, each.ours, each.theirs) for each in found]) == (
+        1, [(transfer, "reversed", 1350, 1360)],
+    )  # fmt: skip
+
+
+# The sweep
+
+
+async def a_hold(till: Till, session: str, attempt: int) -> str:
+    made = await till.stripe.send(
+        "payment_intents.create",
+        {
+            "amount": 7500, "currency": "usd", "capture_method": "manual", "confirm": True,
+            "payment_method": "pm_card_visa", "allowed_payment_method_types": ["card"],
+            "metadata": {"session": session, "step": "hold", "attempt": str(attempt)},
+        },
+        f"{session}:stray:{attempt}",
+    )  # fmt: skip
+    assert isinstance(made, Done)
+    return str(made.object["id"])
+
+
+async def status_of(ask: AskStripe, intent: str) -> str:
+    return str(next(i["status"] for i in (await ask.state())["payment_intents"] if i["id"] == intent))
+
+
+async def test_a_hold_that_no_step_asked_for_is_canceled_but_never_a_young_one(till: Till, ask: AskStripe) -> None:
+    await till.open()
+    payment = await till.settle()
+    stray = await a_hold(till, "ses_1", 7)
+    sweep = Sweep(till.journal, till.stripe, till.clock)
+    assert await sweep.once() == []
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    assert await sweep.once() == [stray]
+    assert await status_of(ask, stray) == "canceled"
+    assert await status_of(ask, str(payment.payment_intent)) == "requires_capture"
+    assert await sweep.once() == []
+
+
+@pytest.mark.parametrize("sole", [False, True])
+async def test_a_hold_without_any_record_is_left_to_another_gateway_unless_there_is_none(
+    till: Till, ask: AskStripe, sole: bool
+) -> None:
+    stray = await a_hold(till, "ses_elsewhere", 1)
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    assert await Sweep(till.journal, till.stripe, till.clock, sole=sole).once() == [stray]
+    assert await status_of(ask, stray) == ("canceled" if sole else "requires_capture")
+
+
+async def test_a_hold_whose_step_stands_open_is_adopted(till: Till, ask: AskStripe) -> None:
+    session = await till.open()
+    await till.settle()
+    doc = (await till.journal.read("ses_1", "payment"))["payment"]
+    assert doc is not None
+    payment = Payment.from_dict(doc.body)
+    hold = payment.find("hold", 1)
+    assert hold is not None
+    lost = replace(
+        payment.with_step(replace(hold, state="sent", result=None)), status="pending", payment_intent=None, charge=None
+    )  # fmt: skip
+    await till.journal.commit("ses_1", {"payment": (doc.version, lost.to_dict())}, due={"money": None})
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    assert await Sweep(till.journal, till.stripe, till.clock).once() == [payment.payment_intent]
+    assert await till.queued("money") is not None
+    adopted = await till.settle()
+    assert (adopted.status, adopted.payment_intent) == ("held", payment.payment_intent)
+    assert session["id"] == "ses_1"
