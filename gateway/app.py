@@ -56,6 +56,7 @@ REDIS_WAIT_S: Final = 30.0
 # steps of money can be written down in a second.
 CONNECTIONS: Final = 512
 STOP_S: Final = 5.0
+RESTART_S: Final = 1.0
 
 
 class Tasks:
@@ -74,7 +75,7 @@ class Tasks:
                 return
             except Exception:
                 log.exception("loop_failed", loop=name)
-                await asyncio.sleep(1)
+                await asyncio.sleep(RESTART_S)
 
     def alive(self, name: str) -> bool:
         task = self._tasks.get(name)
@@ -94,7 +95,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._parts = AsyncExitStack()
+        self._parts, self._connections = AsyncExitStack(), AsyncExitStack()
         self._tasks = Tasks()
         # Blocking: with all connections in use the next command waits for one instead of failing.
         pool = aioredis.BlockingConnectionPool.from_url(
@@ -121,8 +122,7 @@ class Gateway:
         """Raises StoreUnavailable when Redis does not answer within half a minute, RelayUnavailable or OSError when a
         port is taken."""
         gateway = cls(settings)
-        gateway._parts.push_async_callback(gateway.redis.aclose)
-        gateway._parts.push_async_callback(gateway._tasks.stop)
+        gateway._connections.push_async_callback(gateway.redis.aclose)
         try:
             await gateway._meet_redis()
             if with_bridge:
@@ -136,8 +136,12 @@ class Gateway:
         return gateway
 
     async def stop(self) -> None:
-        """Leave within seconds: sessions given up, loops ended, connections closed."""
-        await self._parts.aclose()
+        """Leave within seconds: sessions given up and doors closed, then loops ended, then what they all speak over."""
+        try:
+            await self._parts.aclose()
+        finally:
+            await self._tasks.stop()
+            await self._connections.aclose()
 
     async def _meet_redis(self) -> None:
         try:
@@ -150,7 +154,7 @@ class Gateway:
         except TimeoutError:
             raise StoreUnavailable("Redis does not answer; is redis.url right?") from None
         self._tasks.start("heartbeat", self.node.run)
-        self._parts.push_async_callback(self._say_goodbye)
+        self._connections.push_async_callback(self._say_goodbye)
 
     async def _say_goodbye(self) -> None:
         with suppress(RedisError):
@@ -159,7 +163,7 @@ class Gateway:
     async def _start_bridge(self) -> None:
         settings = self._settings
         stripe = StripeClient(settings.stripe.api_key.get_secret_value(), settings.stripe.api_base)
-        self._parts.push_async_callback(stripe.close)
+        self._connections.push_async_callback(stripe.close)
         bridge = Bridge(self.journal, stripe, bridge_settings(settings), self.clock)
         mailer = Mailer(self.journal, mail_settings(settings), self.clock)
         webhooks = Webhooks(

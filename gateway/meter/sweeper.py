@@ -6,7 +6,7 @@ It works the queue `watch`. Any node runs one; what it does is fenced by the ses
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -26,6 +26,7 @@ SWEPT = Counter("gateway_sweeper_sessions_total", "Sessions that the sweeper fin
 
 CLAIM_MS: Final = 15_000
 POLL_S: Final = 0.25
+AT_ONCE: Final = 1
 # How soon to look again at a session whose owner lives: longer, and a dead owner's session waits longer for its end;
 # shorter, and every live session costs a look for nothing.
 OWNED_MS: Final = 15_000
@@ -57,12 +58,21 @@ class Sweeper:
         """Sweep until cancelled; Redis being away is waited out."""
         while True:
             try:
-                for claim in await self._journal.due("watch", lease_ms=CLAIM_MS):
-                    await self._safely(claim)
+                await self._round(await self._journal.due("watch", lease_ms=CLAIM_MS))
             except (StoreUnavailable, RedisError) as error:
                 log.warning("sweep_failed", error=type(error).__name__)
                 await asyncio.sleep(1)
             await asyncio.sleep(POLL_S)
+
+    async def _round(self, claims: Sequence[Claim]) -> None:
+        for place, claim in enumerate(claims):
+            try:
+                await self._safely(claim)
+            except asyncio.CancelledError:
+                # A node that leaves must not keep from the others what it has claimed.
+                for left in claims[place:]:
+                    await self._journal.done(left, AT_ONCE)
+                raise
 
     async def _safely(self, claim: Claim) -> None:
         """One session that cannot be moved must not keep the others waiting; its claim comes back by itself."""

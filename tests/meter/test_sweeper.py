@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -208,3 +209,31 @@ async def test_a_store_that_is_away_stops_the_round(world: World) -> None:
     (claim,) = await world.journal.due("watch", lease_ms=1000, now=1)
     with pytest.raises(StoreUnavailable):
         await sweeper._safely(claim)
+
+
+class Hanging(Broken):
+    """Records that never come."""
+
+    def __init__(self) -> None:
+        super().__init__(AssertionError("never"))
+        self.asked = asyncio.Event()
+
+    async def apply_payment(self, session: str) -> SessionRecord:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise self.error
+
+
+async def test_a_node_that_leaves_gives_back_what_it_had_claimed(world: World) -> None:
+    records = Hanging()
+    sweeper = Sweeper(
+        world.journal, world.ledger, records, world.clock, owner="s", grace_ms=GRACE_MS, gone=world._gone
+    )
+    for session in ("ses_1", "ses_2", "ses_3"):
+        await world.journal.schedule("watch", session, 1)
+    running = asyncio.create_task(sweeper.run())
+    await records.asked.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert {claim.session for claim in await world.journal.due("watch", lease_ms=1)} == {"ses_1", "ses_2", "ses_3"}
