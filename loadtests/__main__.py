@@ -21,7 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loadtests import machine, packages, picture, relay, table
 from loadtests.bench import Bench
 from loadtests.figures import DISCARDED, FOREIGN_LIMIT, STEAL_LIMIT, Figure, document
-from loadtests.processes import FIRST
+from loadtests.peers.rig import CONTROL_CORE, MEASURED_CORE, OTHER_CORE
+from loadtests.processes import FIRST, take_precedence
 from loadtests.relay.measuring import LOSS_LIMIT, WINDOW
 
 ROOT: Final = Path(__file__).parents[1]
@@ -69,10 +70,8 @@ def prepare(console: Console, may_install: bool) -> None:
         console.print(f"[yellow]not installed: {', '.join(wanted)}[/]")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
-    os.sched_setaffinity(0, {machine.cores()[1]})
-    with contextlib.suppress(OSError):
-        os.nice(FIRST)
-        Path("/proc/self/autogroup").write_text(str(FIRST))
+    os.sched_setaffinity(0, {OTHER_CORE})
+    take_precedence(FIRST)
 
 
 @contextlib.contextmanager
@@ -89,10 +88,10 @@ def progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 def method(chosen: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """How it was measured, for the report."""
-    measured, other = machine.cores()
     return {
         "rounds": chosen.rounds, "discarded": DISCARDED, "seconds": chosen.seconds,
-        "took_s": round(time.monotonic() - bench.started), "relay_core": measured, "generator_core": other,
+        "took_s": round(time.monotonic() - bench.started), "relay_core": MEASURED_CORE,
+        "generator_core": OTHER_CORE, "control_core": CONTROL_CORE,
         "order": "in turn within each round, every other round backwards; ratios are of the same round",
         "cost": "time on the CPU of the relay's processes, less what they use idle, for each packet that arrived",
         "niceness": FIRST, "closed_loop_packets_under_way": WINDOW, "loss_limit": LOSS_LIMIT,

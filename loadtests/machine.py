@@ -14,10 +14,11 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PROC: Final = Path("/proc")
 
 
-def cores() -> tuple[int, int]:
-    """Core of the measured process, core of everything else; the same one when there is no second."""
+def cores() -> tuple[int, int, int]:
+    """Core of the measured process, of the generator, of control; the last ones are shared when there are fewer."""
     allowed = sorted(os.sched_getaffinity(0))
-    return allowed[0], allowed[min(1, len(allowed) - 1)]
+    last = len(allowed) - 1
+    return allowed[0], allowed[min(1, last)], allowed[min(2, last)]
 
 
 def describe() -> dict[str, Any]:

@@ -18,6 +18,14 @@ FIRST: Final = -19
 """Niceness of relays and generator, where we may set it: what else the machine does then takes little from either."""
 
 
+def take_precedence(nice: int) -> None:
+    """Give this process that niceness if we may."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        # A session of its own is an autogroup of its own, whose niceness is what counts between groups.
+        Path("/proc/self/autogroup").write_text(str(nice))
+
+
 class Child:
     """A process that is ended with the `with` block. With `talks`, lines go in and out by `ask`."""
 
@@ -29,10 +37,7 @@ class Child:
 
         def prepare() -> None:
             os.sched_setaffinity(0, {core})
-            with contextlib.suppress(OSError):
-                os.nice(nice)
-                # A session of its own is an autogroup of its own, whose niceness is what counts between groups.
-                Path("/proc/self/autogroup").write_text(str(nice))
+            take_precedence(nice)
 
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe if talks else self._log, stderr=self._log, text=talks,

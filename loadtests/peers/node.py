@@ -1,7 +1,8 @@
 """A gateway node's media side in a process of its own: control here, and the relay that is measured.
 
 `python -m loadtests.peers.node RELAY_CORE CONTROL_CORE` talks by JSON lines. All that depends on how the relay is run
-stands in `start`. Control does here what it does in production: each call is extended every second, reports are read.
+stands in `start` and in `worker`. Control does what it does in production: it extends each call every second and reads
+all reports.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import gc
 import json
 import os
 import secrets
+import signal
+import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +24,16 @@ from typing import Any, Final
 import uvloop
 
 from gateway.clock import SystemClock
-from gateway.sfu.local import LocalRelay
+from gateway.sfu import udp
+from gateway.sfu.memory import new_file
 from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig, RelayPort
+from gateway.sfu.remote import RemoteRelay
 from gateway.signaling import messages, sdp
+from gateway.signaling.hosted import UNTIL_MS
+from loadtests.processes import FIRST, Child, take_precedence
 
-UNTIL_MS: Final = 10_000
-"""As far ahead as the signaling host extends a call; it does so every second."""
 SLICES: Final = 50
+EVERY: Final = 1_000_000
 LIMIT_MS: Final = 3_600_000
 RECORDED: Final = Path(__file__).parents[2] / "tests" / "data" / "sdp"
 
@@ -34,15 +41,30 @@ RECORDED: Final = Path(__file__).parents[2] / "tests" / "data" / "sdp"
 @dataclass(frozen=True, slots=True)
 class Started:
     relay: RelayPort
-    pids: tuple[int, ...]
+    worker: Child
     about: str
 
 
-async def start(relay_core: int, control_core: int) -> Started:
-    """The relay as the gateway runs it, its process on `relay_core`."""
-    relay = await LocalRelay.open("127.0.0.1", 0)
-    os.sched_setaffinity(0, {relay_core})
-    return Started(relay, (os.getpid(),), "in one process with control")
+async def start(relay_core: int, control_core: int, folder: Path) -> Started:
+    """The relay as the gateway runs it: a worker on `relay_core`, and control here on the other."""
+    path = folder / "control"
+    worker = _start_worker(path, relay_core)
+    os.sched_setaffinity(0, {control_core})
+    return Started(await RemoteRelay.open([path]), worker, "one worker process")
+
+
+def _start_worker(path: Path, core: int) -> Child:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen()
+    media, memory = udp.bind("127.0.0.1", 0), new_file()
+    fds = [media.fileno(), listener.fileno(), memory]
+    command = [sys.executable, "-m", "loadtests.peers.worker", *(str(fd) for fd in fds)]
+    worker = Child(command, core, pass_fds=fds)
+    for sock in (listener, media):
+        sock.close()
+    os.close(memory)
+    return worker
 
 
 def credentials() -> Credentials:
@@ -56,6 +78,7 @@ class Node:
         self.relay = started.relay
         self.started = started
         self.calls: list[CallConfig] = []
+        self.extended = EVERY
         self.clock = SystemClock()
         self.signaled = 0
         self._signaling: asyncio.Task[None] | None = None
@@ -89,7 +112,7 @@ class Node:
             for place in range(SLICES):
                 await asyncio.sleep(1 / SLICES)
                 until = self.clock.boot_ms() + UNTIL_MS
-                for call in self.calls[place::SLICES]:
+                for call in self.calls[place : self.extended : SLICES]:
                     await self.relay.configure(replace(call, until=until))
 
     async def _read_reports(self) -> None:
@@ -97,9 +120,10 @@ class Node:
             pass
 
     async def signal(self, on: bool) -> None:
-        """Start or stop set-ups at full tilt."""
+        """Start or stop set-ups at full tilt; control then takes what the generator leaves of their core."""
         if self._signaling is not None:
             self._signaling.cancel()
+        take_precedence(0 if on else FIRST)
         self._signaling = asyncio.create_task(self._set_up_calls()) if on else None
 
     async def _set_up_calls(self) -> None:
@@ -135,12 +159,15 @@ def _recorded(kind: str) -> str:
 async def answer(node: Node, question: dict[str, Any]) -> dict[str, Any]:
     match question["do"]:
         case "about":
-            return {"pids": node.started.pids, "about": node.started.about}
+            return {"pids": [node.started.worker.pid], "about": node.started.about}
         case "calls":
             return {"calls": await node.add(question["count"])}
         case "settle":
             gc.collect()
             return {"calls": len(node.calls)}
+        case "extend":
+            node.extended = question["count"]
+            return {}
         case "signal":
             await node.signal(question["on"])
             return {}
@@ -156,13 +183,19 @@ async def answer(node: Node, question: dict[str, Any]) -> dict[str, Any]:
 
 
 async def main(arguments: Sequence[str]) -> None:
-    node = Node(await start(int(arguments[0]), int(arguments[1])))
-    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory(prefix="bench-node-") as folder:
+        started = await start(int(arguments[0]), int(arguments[1]), Path(folder))
+        with started.worker:
+            await _talk(Node(started))
+
+
+async def _talk(node: Node) -> None:
     reader = asyncio.StreamReader(limit=1 << 24)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         print(json.dumps(await answer(node, json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvloop.run(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway import __version__
 from loadtests.generator import Generator
-from loadtests.peers.rig import MEASURED_CORE, OTHER_CORE, Rig
+from loadtests.peers.rig import CONTROL_CORE, MEASURED_CORE, OTHER_CORE, Rig
 from loadtests.processes import Child
 
 NAME: Final = "Parley"
@@ -20,7 +20,7 @@ def open_ours(sessions: int) -> Ours:
     """Both directions of each session, gates open. Raises RuntimeError when a caller does not get in."""
     with contextlib.ExitStack() as stack:
         node = stack.enter_context(
-            Child.module("loadtests.peers.node", MEASURED_CORE, str(MEASURED_CORE), str(OTHER_CORE))
+            Child.module("loadtests.peers.node", CONTROL_CORE, str(MEASURED_CORE), str(CONTROL_CORE))
         )
         about = node.ask(do="about")
         generator = stack.enter_context(Generator(OTHER_CORE))
@@ -60,8 +60,9 @@ class Ours(Rig):
             raise RuntimeError(f"{arrived} of {2 * self.forward} flows pass")
 
     def quieten(self) -> None:
-        """Only the callers that have flows go on checking; to the relay the others are away after 7 s."""
+        """Only the calls that have flows go on: callers check, control extends. The others are away after 7 s."""
         self.generator.checks(CHECKS_MS, 2 * self.forward)
+        self.node.ask(do="extend", count=self.forward)
 
     @contextlib.contextmanager
     def signaling(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Protocol, Self
 from loadtests.generator import Generator, Group
 from loadtests.machine import cores
 
-MEASURED_CORE, OTHER_CORE = cores()
+MEASURED_CORE, OTHER_CORE, CONTROL_CORE = cores()
 
 
 class Missing(Exception):

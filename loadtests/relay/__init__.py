@@ -16,7 +16,7 @@ from loadtests.peers.reflector import open_reflector
 from loadtests.peers.rig import Opener, Rig
 from loadtests.peers.rtpengine import open_rtpengine
 from loadtests.relay import delay, growth, memory, saturated, steady, voice
-from loadtests.relay.measuring import opened, settle
+from loadtests.relay.measuring import idle_figures, opened, settle
 
 PANELS: Final = (
     (steady.BURSTS, "CPU per forwarded packet of 1100 bytes, 20,000 packets a second over 50 sessions"),
@@ -62,8 +62,8 @@ def _present(
 def _with_webrtc(bench: Bench, plain: list[Rig]) -> list[Figure]:
     with contextlib.ExitStack() as stack:
         webrtc = _present(bench, stack, WEBRTC, SESSIONS)
-        settle(bench, [*plain, *webrtc])
-        return steady.measure(bench, plain, webrtc)
+        idle = settle(bench, [*plain, *webrtc])
+        return steady.measure(bench, plain, webrtc) + idle_figures(f"CPU of {SESSIONS} sessions up, no media", idle)
 
 
 def _with_aiortc(bench: Bench, plain: list[Rig]) -> list[Figure]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -20,8 +18,6 @@ QUANTILES: Final = (("p50", None, None), ("p99", 1.0, 0.3), ("p99.9", None, None
 
 def measure(bench: Bench, rigs: Sequence[Rig]) -> list[Figure]:
     """From the write of a burst to the kernel's stamp on each packet at its receiver; each rig at its own 70 %."""
-    for rig in rigs:
-        _first_in_line(rig.generator.child.pid)
     samples = bench.alternate("delay", entries(rigs, _loaded))
     ours, peer = rigs[0].name, rigs[1].name if len(rigs) > 1 else None
     figures = []
@@ -49,9 +45,3 @@ def _loaded(rig: Rig) -> Callable[[float], Sample]:
             return sample
 
     return measure
-
-
-def _first_in_line(pid: int) -> None:
-    """The generator shares its core with control; if it waited there, its own waiting would look like the relay's."""
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))

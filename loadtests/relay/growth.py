@@ -33,8 +33,7 @@ def measure(bench: Bench) -> list[Figure]:
             rig.name = f"{legs} legs"
             rig.let_in(legs // 2 - TALKING)
             rigs.append(rig)
-        settle(bench, rigs)
-        checking = Sample(1000 * rigs[-1].idle)
+        checking = settle(bench, rigs)[rigs[-1].name]
         for rig in rigs:
             rig.quieten()
         time.sleep(QUIET_S)
@@ -42,8 +41,8 @@ def measure(bench: Bench) -> list[Figure]:
         samples = bench.alternate("growth", entries(rigs, lambda rig: packets(rig, PPS)))
     few = samples[f"{LEGS[0]} legs"]
     figures = [_against(legs, samples[f"{legs} legs"], few) for legs in LEGS[1:]]
-    title = f"{LEGS[-1]:,} idle legs, checking every 2.5 s"
-    return [*figures, Figure("relay", title, "ms of CPU a second", paired([checking]))]
+    title = f"CPU of {LEGS[-1]:,} idle legs, checking every 2.5 s"
+    return [*figures, Figure("relay", title, "ms/s", paired(checking))]
 
 
 def _against(legs: int, samples: list[Sample], few: list[Sample]) -> Figure:

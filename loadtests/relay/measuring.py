@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from loadtests.bench import Bench, Entry
-from loadtests.figures import Sample
+from loadtests.figures import Figure, Sample, paired
 from loadtests.generator import Load, Outcome
 from loadtests.machine import Core, cpu_ns
 from loadtests.peers.rig import MEASURED_CORE, Missing, Opener, Rig
@@ -22,7 +23,8 @@ WINDOW: Final = 256
 LOSS_LIMIT: Final = 0.005
 BEHIND: Final = 0.98
 """A paced run that sent less than this share of its packets says nothing about the rate it was meant to have."""
-IDLE_S: Final = 1.5
+IDLE_S: Final = 0.5
+IDLE_WINDOWS: Final = 4
 STEPS: Final = (0.98, 0.94, 0.90, 0.85, 0.80, 0.70, 0.60)
 _FIRST_PPS: Final = 100_000.0
 _SHARED_MEMORY: Final = Path("/dev/shm")
@@ -122,14 +124,25 @@ def opened(bench: Bench, stack: contextlib.ExitStack, name: str, opener: Opener,
     return rig
 
 
-def settle(bench: Bench, rigs: Sequence[Rig]) -> None:
-    """Learn what each uses with its sessions up and no media; all of them at once."""
-    bench.tell("idle use")
-    before, at = [cpu_ns(rig.pids) for rig in rigs], time.monotonic()
-    time.sleep(IDLE_S)
-    lasted = time.monotonic() - at
-    for rig, start in zip(rigs, before, strict=True):
-        rig.idle = (cpu_ns(rig.pids) - start) / 1e9 / lasted
+def settle(bench: Bench, rigs: Sequence[Rig]) -> dict[str, list[Sample]]:
+    """Learn what each uses with its sessions up and no media; all of them at once. In milliseconds a second."""
+    samples: dict[str, list[Sample]] = {rig.name: [] for rig in rigs}
+    for _ in range(IDLE_WINDOWS):
+        bench.tell("idle use")
+        before, at = [cpu_ns(rig.pids) for rig in rigs], time.monotonic()
+        time.sleep(IDLE_S)
+        lasted = time.monotonic() - at
+        for rig, start in zip(rigs, before, strict=True):
+            samples[rig.name].append(Sample((cpu_ns(rig.pids) - start) / 1e6 / lasted))
+    for rig in rigs:
+        rig.idle = median(sample.value for sample in samples[rig.name][1:]) / 1000
+    return samples
+
+
+def idle_figures(title: str, samples: dict[str, list[Sample]]) -> list[Figure]:
+    """What keeping the sessions costs; the first rig is ours."""
+    ours, *peers = samples
+    return [Figure("relay", title, "ms/s", paired(samples[ours], samples[peer]), peer) for peer in peers or ()]
 
 
 def entries(rigs: Sequence[Rig], measuring: Callable[[Rig], Callable[[float], Sample]]) -> list[Entry]:

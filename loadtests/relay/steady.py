@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from loadtests.bench import Bench, Entry
+from loadtests.bench import Bench
 from loadtests.figures import Figure, Sample, paired
 from loadtests.peers.media_relay import MediaRelayRun
 from loadtests.peers.rig import Rig
@@ -30,11 +27,9 @@ SINGLE_BOUNDS: Final[dict[str, tuple[float, float | None]]] = {"C reflector": (1
 
 def measure(bench: Bench, plain: Sequence[Rig], webrtc: Sequence[Rig]) -> list[Figure]:
     """Of every rig with bursts, of those without SRTP with single packets too; the first rig is ours."""
-    with contextlib.ExitStack() as stack:
-        relayed = stack.enter_context(MediaRelayRun())
-        in_bursts = entries([*plain, *webrtc], lambda rig: packets(rig, PPS))
-        single = [(f"{rig.name}, single", packets(rig, PPS, burst=1)) for rig in plain]
-        samples = bench.alternate("20,000/s", [*in_bursts, *single, _paused(relayed)])
+    in_bursts = entries([*plain, *webrtc], lambda rig: packets(rig, PPS))
+    single = [(f"{rig.name}, single", packets(rig, PPS, burst=1)) for rig in plain]
+    samples = bench.alternate("20,000/s", [*in_bursts, *single, (MEDIA_RELAY, _media_relay)])
     bench.notes[MEDIA_RELAY] = f"aiortc, decodes and encodes one 640x480 VP8 stream, measured for {MEDIA_RELAY_S:.0f} s"
     ours = plain[0].name
     figures = [_figure(BURSTS, name, samples, ours, name, BOUNDS) for name in samples if _is_peer(name, ours)]
@@ -55,19 +50,9 @@ def _figure(
     return Figure("relay", title, "µs", paired(samples[ours], samples[key]), peer, must=must, aim=aim)
 
 
-def _paused(relayed: MediaRelayRun) -> Entry:
-    """It works all the time, so it is stopped while others are measured."""
-    pids = (relayed.relay.pid, relayed.viewer.pid)
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-
-    def measure(seconds: float) -> Sample:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+def _media_relay(seconds: float) -> Sample:
+    """Afresh in every round: it works all the time, so it cannot be up while others are measured."""
+    with MediaRelayRun() as relayed:
         time.sleep(1.0)
-        cost, count, steal = relayed.measure(max(seconds, MEDIA_RELAY_S) if seconds > 1 else seconds)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        return Sample(cost, steal, about={"delivered": count})
-
-    return MEDIA_RELAY, measure
+        cost, count, steal = relayed.measure(MEDIA_RELAY_S if seconds > 1 else seconds)
+    return Sample(cost, steal, about={"delivered": count})

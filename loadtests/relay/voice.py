@@ -12,7 +12,7 @@ from loadtests.generator import Load
 from loadtests.peers.ours import open_ours
 from loadtests.peers.reflector import open_reflector
 from loadtests.peers.rig import Rig
-from loadtests.relay.measuring import entries, opened, run, saturated, settle, valued
+from loadtests.relay.measuring import entries, idle_figures, opened, run, saturated, settle, valued
 
 MIXES: Final = (50, 500, 2_000)
 RUNS: Final = 2 * len(MIXES) + 2
@@ -29,9 +29,10 @@ def measure(bench: Bench) -> list[Figure]:
         with contextlib.ExitStack() as stack:
             found = (opened(bench, stack, name, opener, sessions) for name, opener in _OPENERS)
             rigs = [rig for rig in found if rig is not None]
-            settle(bench, rigs)
+            idle = settle(bench, rigs)
             samples = bench.alternate(f"voice, {sessions} sessions", entries(rigs, _mix))
-            figures += _figures(f"voice, {sessions} sessions", [rig.name for rig in rigs], samples)
+            figures += _figures(f"voice, {sessions:,} sessions", [rig.name for rig in rigs], samples)
+            figures += idle_figures(f"CPU of {sessions:,} sessions up, no media", idle) if sessions > MIXES[0] else []
             if sessions == 500:
                 most = entries(rigs, lambda rig: saturated(rig, size=TALKING_OCTETS, burst=1))
                 figures += _highest([rig.name for rig in rigs], bench.alternate("voice, saturated", most))
