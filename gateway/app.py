@@ -29,6 +29,7 @@ from gateway.billing_bridge.pricing import minimum_charge
 from gateway.billing_bridge.receipt import Issuer
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.billing_bridge.stripe_events import StripeEvents
+from gateway.billing_bridge.webhook_desk import WebhookDesk
 from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
 from gateway.clock import Clock
@@ -216,12 +217,18 @@ class Gateway:
             ApiContext(
                 sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
                 public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
-                receipt_page=mailer.receipt_page, stripe_events=events.receive,
+                receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
             )
         )  # fmt: skip
         app.router.add_get("/v1/signal", signal_handler(host))
         app.router.add_routes(extra_routes)
         await self._serve("public", app, settings.server.host, settings.server.port)
+
+    def _desk(self) -> WebhookDesk:
+        known = endpoints(self._settings, self.redis, self.clock)
+        return WebhookDesk(
+            self.journal, known, Webhooks(self.journal, known, webhook_settings(self._settings), self.clock)
+        )
 
     async def _serve_private(self, *, with_node: bool, with_bridge: bool) -> None:
         checks: dict[str, Callable[[], Awaitable[object]]] = {"redis": self.redis.ping}

@@ -17,12 +17,14 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from gateway.errors import Conflict, StoreUnavailable
-from gateway.ids import new_id
+from gateway.ids import first_id, new_id
 from gateway.keys import Keys
 
 API_VERSION = "2026-11-01"
+# All events of a partition as ID|SESSION|SEQUENCE; ids sort by time, so it serves to find one and to list what is new.
+EVENT_INDEX = "events"
 
-# KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream
+# KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream, the index of events
 # ARGV: JSON of the command (below)
 COMMIT = """
 local cmd = cjson.decode(ARGV[1])
@@ -47,6 +49,10 @@ for _, event in ipairs(cmd.events) do
     '","sequence":' .. sequence .. ',"data":' .. event.data .. '}')
 end
 local base = 2 + #cmd.docs
+for i, event in ipairs(cmd.events) do
+  local sequence = redis.call('LLEN', KEYS[1]) - #cmd.events + i
+  redis.call('ZADD', KEYS[base + #cmd.queues + 2], 0, event.id .. '|' .. cmd.session .. '|' .. sequence)
+end
 for i, queue in ipairs(cmd.queues) do
   if queue.at == 'none' then redis.call('ZREM', KEYS[base + i], cmd.session)
   elseif queue.at == 'now' then redis.call('ZADD', KEYS[base + i], now, cmd.session)
@@ -209,6 +215,7 @@ class Journal:
             *(self.keys.of(session, name) for name in put),
             *(self.keys.beside(session, f"due:{queue}") for queue in queues),
             self.keys.beside(session, "finalized"),
+            self.keys.beside(session, EVENT_INDEX),
         ]
         await self._run(self._commit, keys, [json.dumps({k: v for k, v in command.items() if v is not None})], durable)
         return {name: version + 1 for name, (version, _) in put.items()}
@@ -248,6 +255,27 @@ class Journal:
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
         return [json.loads(row) for row in rows]
+
+    async def event_place(self, event_id: str) -> tuple[str, int] | None:
+        """Session and sequence of an event, by its id alone."""
+        found = await self._indexed(f"[{event_id}|", f"[{event_id}|~", 1)
+        return (found[0][1], found[0][2]) if found else None
+
+    async def events_since(self, at: int, after: str = "", limit: int = 100) -> list[tuple[str, str, int]]:
+        """Events of all sessions made at `at` (wall ms) or later, oldest first: id, session, sequence. `after`: the
+        last id of the page before."""
+        return await self._indexed(f"({after}|~" if after else f"[{first_id('evt', at)}", "+", limit)
+
+    async def _indexed(self, first: str, last: str, limit: int) -> list[tuple[str, str, int]]:
+        try:
+            pipe = self.redis.pipeline(transaction=False)
+            for partition in range(self.keys.partitions):
+                key = self.keys.shared(partition, EVENT_INDEX)
+                pipe.execute_command("ZRANGE", key, first, last, "BYLEX", "LIMIT", 0, limit)
+            rows = [row.decode().split("|") for part in await pipe.execute() for row in part]
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+        return [(id, session, int(sequence)) for id, session, sequence in sorted(rows)[:limit]]
 
     async def due(self, queue: str, *, lease_ms: int, limit: int = 100, now: int | None = None) -> list[Claim]:
         """Claim sessions whose time in `queue` has come; each stays hidden for `lease_ms`, then comes again unless

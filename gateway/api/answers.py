@@ -264,6 +264,32 @@ class EventList(Answer):
     has_more: bool
 
 
+class WebhookEndpoint(Answer):
+    id: str
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
+    url: str
+    types: list[str] = Field(description="Empty: all")
+    enabled: bool
+    disabled_reason: str | None = Field(description="`gone`: it answered 410")
+    configured: bool = Field(description="Set in the gateway's configuration; can only be changed there")
+    secret: str | None = Field(description="Signing secret; told when it is made and never again")
+
+
+class WebhookEndpointList(Answer):
+    object: Literal["list"] = "list"
+    data: list[WebhookEndpoint]
+    has_more: bool = False
+
+
+class Deleted(Answer):
+    id: str
+    deleted: Literal[True] = True
+
+
+class Resent(Answer):
+    deliveries: int = Field(description="How many deliveries were started")
+
+
 class Received(Answer):
     received: Literal[True] = True
 

@@ -107,6 +107,62 @@ class Sessions(Protocol):
     async def events(self, account: str, session: str, after: int) -> Sequence[Mapping[str, Any]]: ...
 
 
+class EndpointSecret(Protocol):
+    @property
+    def value(self) -> str: ...
+
+
+class WebhookEndpoint(Protocol):
+    """Where an account's events go; `account` None: it is set in the configuration."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def types(self) -> Sequence[str]: ...
+
+    @property
+    def enabled(self) -> bool: ...
+
+    @property
+    def disabled_reason(self) -> str | None: ...
+
+    @property
+    def account(self) -> str | None: ...
+
+    @property
+    def secrets(self) -> Sequence[EndpointSecret]: ...
+
+
+class WebhookDesk(Protocol):
+    """What an account may do with its webhooks. Each raises NotFound for what is not the account's."""
+
+    async def endpoints(self, account: str) -> Sequence[WebhookEndpoint]: ...
+
+    async def add(self, account: str, url: str, types: Sequence[str]) -> WebhookEndpoint: ...
+
+    async def remove(self, account: str, endpoint: str) -> WebhookEndpoint:
+        """Raises Conflict `endpoint_configured`; so does `rotate`."""
+        ...
+
+    async def rotate(self, account: str, endpoint: str) -> WebhookEndpoint: ...
+
+    async def events(
+        self, account: str, livemode: bool, *, since: int, after: str, limit: int
+    ) -> tuple[Sequence[Mapping[str, Any]], bool]:
+        """Oldest first, from `since` (wall ms) on and beyond the id `after`; and whether there are more."""
+        ...
+
+    async def resend(self, account: str, livemode: bool, event: str, endpoint: str | None) -> int:
+        """Returns to how many endpoints. Raises NotFound `event_not_found`."""
+        ...
+
+    async def resend_since(self, account: str, since: int, endpoint: str) -> int: ...
+
+
 # The printable page of a receipt's secret (HTML); raises NotFound `receipt_not_found`.
 ReceiptPage = Callable[[str], Awaitable[str]]
 # Takes Stripe's raw body and its Stripe-Signature header; raises Unauthorized `bad_signature`.
@@ -125,6 +181,7 @@ class ApiContext:
     clock: Clock = field(default_factory=SystemClock)
     receipt_page: ReceiptPage | None = None
     stripe_events: StripeEvents | None = None
+    webhooks: WebhookDesk | None = None
 
     @property
     def docs_url(self) -> str:

@@ -27,14 +27,14 @@ ACCOUNT = web.RequestKey("account", str)
 
 Result = Answer | web.StreamResponse
 Handler = Callable[["Call"], Awaitable[Result]]
-Tag = Literal["Sessions", "Money", "Events", "People", "Reference", "Callbacks"]
+Tag = Literal["Sessions", "Money", "Events", "Webhooks", "People", "Reference", "Callbacks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """What is served and documented. `scope` None: no API key. `problems`: codes beyond what the rest implies."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     name: str
     tag: Tag

@@ -150,6 +150,19 @@ def _event() -> dict[str, Any]:
     }
 
 
+def _endpoint(secret: str | None = None) -> dict[str, Any]:
+    return {
+        "id": "whe_01k9m0h3f9a8b7c6d5e4f3g2h1",
+        "object": "webhook_endpoint",
+        "url": "https://marketplace.example/parley",
+        "types": [],
+        "enabled": True,
+        "disabled_reason": None,
+        "configured": False,
+        "secret": secret,
+    }
+
+
 def _receipt(number: str) -> dict[str, Any]:
     issued = NOW + 1_890_000
     mail = {"status": "sent", "tries": 1, "sent_at": issued + 800, "error": None}
@@ -188,6 +201,10 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
     "payWithAnotherCard": {"payment_method": "pm_card_mastercard"},
     "createRefund": {"amount": 2500, "reason": "The connection was poor", "charge_to": "shares"},
     "waiveFee": {},
+    "resendEvent": {"endpoint": "whe_01k9m0h3f9a8b7c6d5e4f3g2h1"},
+    "resendEventsSince": {"since": "2026-11-21T20:00:00Z"},
+    "createWebhookEndpoint": {"url": "https://marketplace.example/parley", "types": []},
+    "rotateWebhookSecret": {},
     "enter": {"secret": "eyJhbGciOiJIUzI1NiJ9.entry.signature"},
 }
 
@@ -219,6 +236,12 @@ def answers() -> dict[str, Any]:
         "waiveFee": views.session(opened()).model_dump(mode="json") | {"waived": True, "limit_seconds": 900},
         "listSessionEvents": _page(_event()),
         "listEvents": _page(_event()),
+        "resendEvent": {"deliveries": 1},
+        "resendEventsSince": {"deliveries": 240},
+        "listWebhookEndpoints": _page(_endpoint()),
+        "createWebhookEndpoint": _endpoint("whsec_…"),
+        "rotateWebhookSecret": _endpoint("whsec_…"),
+        "deleteWebhookEndpoint": {"id": "whe_01k9m0h3f9a8b7c6d5e4f3g2h1", "deleted": True},
         "enter": _entrance(),
         "receiveStripeEvent": {"received": True},
     }

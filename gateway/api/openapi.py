@@ -27,11 +27,17 @@ TAGS: Final = {
     "Sessions": "A session is one call on agreed terms, from the hold on the card to the receipts.",
     "Money": "What was used, what it costs, and who pays.",
     "Events": "What happened, as the webhooks tell it; to catch up, or to do without webhooks.",
+    "Webhooks": "Where your events are sent to, and sending them again.",
     "People": "What the two callers' browsers open, without an API key.",
     "Callbacks": "What others call.",
     "Reference": "This document.",
 }
-_SESSION_PARAMETER: Final = {"id": "The session's id", "secret": "The secret of the link"}
+_PATH_PARAMETER: Final = {
+    "id": "The session's id",
+    "secret": "The secret of the link",
+    "endpoint": "The webhook endpoint's id",
+    "event": "The event's id",
+}
 
 
 def document(endpoints: Sequence[Endpoint], *, server_url: str) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             "in": "path",
             "required": True,
             "schema": {"type": "string"},
-            "description": _SESSION_PARAMETER[name],
+            "description": _PATH_PARAMETER[name],
         }
         for name in re.findall(r"{(\w+)}", endpoint.path)
     ]

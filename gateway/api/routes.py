@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api import answers, middleware, openapi, page, schemas, terms, views
-from gateway.api.context import CONTEXT, ApiContext, Docs
+from gateway.api.context import CONTEXT, ApiContext, Docs, WebhookDesk
 from gateway.api.endpoint import Call, Endpoint, register
 from gateway.errors import InvalidRequest, NotFound
 from gateway.refunds import NewRefund
@@ -93,6 +93,12 @@ async def events_of_session(call: Call) -> answers.EventList:
 
 async def events(call: Call) -> answers.EventList:
     query: schemas.EventFilter = call.query
+    if query.session is None:
+        since = 0 if query.since is None else int(query.since.timestamp() * 1000)
+        page, more = await _desk(call).events(
+            call.account, call.livemode, since=since, after=query.starting_after or "", limit=query.limit
+        )
+        return views.events(page, has_more=more)
     await _owned(call, query.session)
     return await _events(call, query.session, query.after, query.limit)
 
@@ -100,6 +106,40 @@ async def events(call: Call) -> answers.EventList:
 async def _events(call: Call, session: str, after: int, limit: int) -> answers.EventList:
     found = await call.context.sessions.events(call.account, session, after)
     return views.events(found[:limit], has_more=len(found) > limit)
+
+
+async def resend(call: Call) -> answers.Resent:
+    event = call.request.match_info["event"]
+    return answers.Resent(deliveries=await _desk(call).resend(call.account, call.livemode, event, call.body.endpoint))
+
+
+async def resend_since(call: Call) -> answers.Resent:
+    since, endpoint = int(call.body.since.timestamp() * 1000), call.request.match_info["endpoint"]
+    return answers.Resent(deliveries=await _desk(call).resend_since(call.account, since, endpoint))
+
+
+async def webhook_endpoints(call: Call) -> answers.WebhookEndpointList:
+    return answers.WebhookEndpointList(
+        data=[views.endpoint(found) for found in await _desk(call).endpoints(call.account)]
+    )
+
+
+async def add_webhook_endpoint(call: Call) -> answers.WebhookEndpoint:
+    return views.endpoint(await _desk(call).add(call.account, call.body.url, call.body.types), secret=True)
+
+
+async def remove_webhook_endpoint(call: Call) -> answers.Deleted:
+    return answers.Deleted(id=(await _desk(call).remove(call.account, call.request.match_info["endpoint"])).id)
+
+
+async def rotate_webhook_secret(call: Call) -> answers.WebhookEndpoint:
+    return views.endpoint(await _desk(call).rotate(call.account, call.request.match_info["endpoint"]), secret=True)
+
+
+def _desk(call: Call) -> WebhookDesk:
+    if call.context.webhooks is None:
+        raise NotFound("This gateway sends no webhooks.")
+    return call.context.webhooks
 
 
 async def enter(call: Call) -> answers.Entrance:
@@ -337,12 +377,91 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "listEvents",
         "Events",
         "List events",
-        "The same by query, for consumers that catch up after an outage.",
+        "For consumers that catch up after an outage: all events of the account, oldest first, from `since` on, in "
+        "pages by `starting_after`; or those of one `session`, in pages by `after`. Within a session `sequence` tells "
+        "the order; between sessions there is none but that of the ids.",
         events,
         answers.EventList,
         scope="read",
         query=schemas.EventFilter,
         problems=("session_not_found",),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/events/{event}/resend",
+        "resendEvent",
+        "Webhooks",
+        "Send an event again",
+        "To one endpoint, or to all that want its type; ten more attempts, also where it had arrived. The receiver "
+        "tells a repeated event by its id.",
+        resend,
+        answers.Resent,
+        scope="sessions",
+        body=schemas.Resend,
+        problems=("event_not_found", "endpoint_not_found"),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/webhook_endpoints",
+        "listWebhookEndpoints",
+        "Webhooks",
+        "List the webhook endpoints",
+        "The account's own, and those of the gateway's configuration. Secrets are not told.",
+        webhook_endpoints,
+        answers.WebhookEndpointList,
+        scope="read",
+    ),
+    Endpoint(
+        "POST",
+        "/v1/webhook_endpoints",
+        "createWebhookEndpoint",
+        "Webhooks",
+        "Add a webhook endpoint",
+        "It gets the account's events from now on, signed as Standard Webhooks says with the `secret` of this answer, "
+        "which is not told again.",
+        add_webhook_endpoint,
+        answers.WebhookEndpoint,
+        scope="sessions",
+        body=schemas.NewEndpoint,
+        status=201,
+    ),
+    Endpoint(
+        "DELETE",
+        "/v1/webhook_endpoints/{endpoint}",
+        "deleteWebhookEndpoint",
+        "Webhooks",
+        "Remove a webhook endpoint",
+        "It gets nothing more; what was still to be delivered becomes a dead letter.",
+        remove_webhook_endpoint,
+        answers.Deleted,
+        scope="sessions",
+        problems=("endpoint_not_found", "endpoint_configured"),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/webhook_endpoints/{endpoint}/rotate",
+        "rotateWebhookSecret",
+        "Webhooks",
+        "Rotate a signing secret",
+        "The new secret is in the answer. For 24 hours each event carries two signatures, one by either secret.",
+        rotate_webhook_secret,
+        answers.WebhookEndpoint,
+        scope="sessions",
+        body=schemas.Rotate,
+        problems=("endpoint_not_found", "endpoint_configured"),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/webhook_endpoints/{endpoint}/resend",
+        "resendEventsSince",
+        "Webhooks",
+        "Send all events since a time again",
+        "For a receiver that lost what it had: everything made at `since` or later, once more to this endpoint.",
+        resend_since,
+        answers.Resent,
+        scope="sessions",
+        body=schemas.ResendSince,
+        problems=("endpoint_not_found",),
     ),
     Endpoint(
         "POST",

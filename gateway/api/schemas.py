@@ -61,6 +61,7 @@ def _stripe_id(prefix: str) -> Any:
 Customer = Annotated[str, _stripe_id("cus")]
 PaymentMethod = Annotated[str, _stripe_id("pm")]
 Account = Annotated[str, _stripe_id("acct")]
+EndpointId = Annotated[str, Field(pattern=r"^whe_[a-z0-9]{1,40}$")]
 
 
 class Request(BaseModel):
@@ -170,6 +171,27 @@ class Enter(Request):
     secret: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[A-Za-z0-9._~-]+$")]
 
 
+class NewEndpoint(Request):
+    """Where events go. Without `types` it gets all."""
+
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")]
+    types: Annotated[
+        list[Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+\.[a-z_]+$")]], Field(max_length=64)
+    ] = Field(default_factory=list, description="Types of events, such as `session.finalized`; empty = all")
+
+
+class Rotate(Request):
+    """Nothing to say: the endpoint is the path's."""
+
+
+class Resend(Request):
+    endpoint: EndpointId | None = Field(default=None, description="This endpoint alone; left out: all that want it")
+
+
+class ResendSince(Request):
+    since: AwareDatetime = Field(description="All events made at this time or later")
+
+
 class Query(BaseModel):
     """Query parameters arrive as text, so these models convert; unknown names are refused all the same."""
 
@@ -196,7 +218,13 @@ class EventPage(Query):
 
 
 class EventFilter(EventPage):
-    session: Annotated[str, Field(pattern=r"^ses_[a-z0-9]{1,40}$")]
+    """With `session`: its events by `after`. Without: all of the account's by `since` and `starting_after`."""
+
+    session: Annotated[str, Field(pattern=r"^ses_[a-z0-9]{1,40}$")] | None = None
+    since: AwareDatetime | None = Field(default=None, description="Only events made at this time or later (RFC 3339)")
+    starting_after: Annotated[str, Field(pattern=r"^evt_[a-z0-9]{26}$")] | None = Field(
+        default=None, description="The last id of the page before"
+    )
 
 
 def read_json(body: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.api import answers
-from gateway.api.context import Created, Docs, Entry
+from gateway.api.context import Created, Docs, Entry, WebhookEndpoint
 from gateway.session import ROLES, Role
 
 Record = Mapping[str, Any]
@@ -203,6 +203,15 @@ def _bill(bill: Record) -> answers.BillView:
 
 def events(page: Sequence[Record], has_more: bool) -> answers.EventList:
     return answers.EventList(data=[answers.Event(**event) for event in page], has_more=has_more)
+
+
+def endpoint(found: WebhookEndpoint, *, secret: bool = False) -> answers.WebhookEndpoint:
+    """`secret`: it was made just now, and its owner gets to see it this once."""
+    return answers.WebhookEndpoint(
+        id=found.id, url=found.url, types=list(found.types), enabled=found.enabled,
+        disabled_reason=found.disabled_reason, configured=found.account is None,
+        secret=found.secrets[0].value if secret else None,
+    )  # fmt: skip
 
 
 def receipts(docs: Docs, public_url: str) -> answers.ReceiptList:

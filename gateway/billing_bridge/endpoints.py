@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 
 from gateway.clock import Clock
-from gateway.errors import InvalidRequest, NotFound, StoreUnavailable
+from gateway.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from gateway.ids import new_id
 
 KEY: Final = "webhooks:endpoints"
@@ -52,7 +52,11 @@ class Endpoint:
     account: str | None = None
 
     def wants(self, event: dict[str, Any]) -> bool:
-        return event["created"] >= self.since and (not self.types or event["type"] in self.types)
+        return bool(event["created"] >= self.since) and self.takes(event)
+
+    def takes(self, event: dict[str, Any]) -> bool:
+        """Whether its type is wanted, however old it is: for sending again by hand."""
+        return not self.types or event["type"] in self.types
 
     def signature(self, event_id: str, at_ms: int, body: str) -> str:
         """The `webhook-signature` header (Standard Webhooks 1.0): one signature for each secret in force."""
@@ -113,7 +117,9 @@ class Endpoints:
         """A new endpoint with a fresh secret. It gets events from now on. Raises InvalidRequest."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-            raise InvalidRequest("The URL must be http(s) with a host and no user name.", param="url")
+            raise InvalidRequest(
+                "The URL must be http(s) with a host and no user name.", code="invalid_field", param="url"
+            )
         now = self._clock.wall_ms()
         secret = Secret(new_webhook_secret())
         return await self._save(
@@ -121,14 +127,14 @@ class Endpoints:
         )
 
     async def remove(self, endpoint_id: str) -> None:
-        """It gets nothing more; what was open for it becomes a dead letter. Raises NotFound, InvalidRequest."""
+        """It gets nothing more; what was open for it becomes a dead letter. Raises NotFound, Conflict."""
         self._refuse_configured(endpoint_id)
         await self.get(endpoint_id)
         await self._redis.hdel(KEY, endpoint_id)
         await self._refresh()
 
     async def rotate(self, endpoint_id: str) -> Endpoint:
-        """A new secret first; the old ones sign beside it for ROTATION_MS. Raises NotFound, InvalidRequest."""
+        """A new secret first; the old ones sign beside it for ROTATION_MS. Raises NotFound, Conflict."""
         self._refuse_configured(endpoint_id)
         endpoint, now = await self.get(endpoint_id), self._clock.wall_ms()
         old = [replace(s, until=s.until or now + ROTATION_MS) for s in endpoint.secrets if not s.until or s.until > now]
@@ -144,7 +150,7 @@ class Endpoints:
 
     def _refuse_configured(self, endpoint_id: str) -> None:
         if endpoint_id in self._fixed:
-            raise InvalidRequest("This endpoint is set in the configuration.", code="endpoint_configured")
+            raise Conflict("This endpoint is set in the configuration.", code="endpoint_configured")
 
     async def _save(self, endpoint: Endpoint) -> Endpoint:
         await self._redis.hset(KEY, endpoint.id, endpoint.to_json())

@@ -11,6 +11,7 @@ import json
 import random
 from collections import Counter as Tally
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
@@ -36,6 +37,7 @@ SLOT_S: Final = 2.0  # a lane that got no place at its endpoint by then makes ro
 BUSY_MS: Final = 500  # when to look again at a session whose lane another pass holds
 BODY_BYTES: Final = 20_000  # Standard Webhooks: keep payloads small
 
+PAGE: Final = 100  # events read at a time when many are sent again
 STORE_AT_ONCE: Final = 32  # the client's pool refuses beyond 100 connections, and others use it too
 T = TypeVar("T")
 
@@ -263,10 +265,12 @@ class Webhooks:
             )
         return found
 
-    async def resend(self, event_id: str, session: str | None = None) -> int:
+    async def resend(self, event_id: str, session: str | None = None, endpoint: str | None = None) -> int:
         """Start the attempts of one event anew: for the endpoints where it is dead, or, with `session`, for all that
-        want it, also where it had arrived. Returns to how many. Raises NotFound (code `event_not_found`)."""
+        want it (or for `endpoint` alone), also where it had arrived. Returns to how many. Raises NotFound (code
+        `event_not_found`)."""
         places = await self._dead_places(event_id) if session is None else await self._all_places(event_id, session)
+        places = [place for place in places if endpoint in (None, place[2])]
         if not places:
             raise NotFound("No such event to send again.", code="event_not_found")
         now = self._clock.wall_ms()
@@ -277,6 +281,23 @@ class Webhooks:
             await self._journal.schedule(QUEUE, owner, now)
         return len(places)
 
+    async def resend_since(self, at: int, endpoint: str | None = None, account: str | None = None) -> int:
+        """All events made at `at` (wall ms) or later once more, to one endpoint or to all that want them (of an
+        account, if given); a receiver tells those it had by their ids. Returns how many deliveries were started."""
+        started, after = 0, ""
+        while page := await self._journal.events_since(at, after, PAGE):
+            for event, session, _ in page:
+                if account is None or await self.owner(session) == account:
+                    with suppress(NotFound):
+                        started += await self.resend(event, session, endpoint)
+            after = page[-1][0]
+        return started
+
+    async def owner(self, session: str) -> str | None:
+        """The account of a session; None when there is no such session."""
+        doc = (await self._journal.read(session, "session"))["session"]
+        return None if doc is None else str(doc.body["account"])
+
     async def _dead_places(self, event_id: str) -> list[tuple[str, int, str]]:
         places = []
         async for member, _ in self._journal.redis.zscan_iter(DEAD, match=f"{event_id}|*", count=1000):
@@ -285,9 +306,10 @@ class Webhooks:
         return places
 
     async def _all_places(self, event_id: str, session: str) -> list[tuple[str, int, str]]:
-        known = (await self._endpoints.cached()).values()
+        owner = await self.owner(session)
+        known = [e for e in (await self._endpoints.list()) if e.enabled and e.account in (None, owner)]
         events = [event for event in await self._journal.events(session) if event["id"] == event_id]
-        return [(session, event["sequence"], e.id) for event in events for e in known if e.enabled and e.wants(event)]
+        return [(session, event["sequence"], e.id) for event in events for e in known if e.takes(event)]
 
     async def _measure(self) -> None:
         while True:

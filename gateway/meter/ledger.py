@@ -25,6 +25,9 @@ from gateway.meter.intervals import Interval
 # Longer: an orphaned session waits longer for its next owner. Shorter: a stall of Redis costs the lease.
 LEASE_MS: Final = 5_000
 
+# Sessions in one round trip: more, and a flush waits long for its first answer; fewer, and it waits often.
+TOGETHER: Final = 2_000
+
 _NOW = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -240,25 +243,38 @@ class Ledger:
         return written.ahead_ms
 
     async def write(self, writes: Sequence[Write]) -> list[Written]:
-        """Many sessions' rows: one script call for each partition, sent together. Never raises for Redis: what it did
-        not do is answered `away`, and may be written again as it is."""
+        """Many sessions' rows: one script call for each partition, some of them sent together. Never raises for Redis:
+        what it did not do is answered `away`, and may be written again as it is."""
         parts: dict[int, list[int]] = {}
         for index, write in enumerate(writes):
             parts.setdefault(self._keys.partition(write.lease.session), []).append(index)
-        pipe = self._redis.pipeline(transaction=False)
+        written = [Written("away")] * len(writes)
+        together: list[list[int]] = []
         for members in parts.values():
+            together.append(members)
+            if sum(map(len, together)) >= TOGETHER:
+                await self._write_some(writes, together, written)
+                together = []
+        if together:
+            await self._write_some(writes, together, written)
+        return written
+
+    async def _write_some(
+        self, writes: Sequence[Write], parts: Sequence[Sequence[int]], written: list[Written]
+    ) -> None:
+        pipe = self._redis.pipeline(transaction=False)
+        for members in parts:
             await self._flush(*self._command([writes[index] for index in members]), client=pipe)
         try:
             answers = await pipe.execute(raise_on_error=False)
         except (RedisError, OSError):
-            return [Written("away")] * len(writes)
-        written = [Written("away")] * len(writes)
-        for members, answer in zip(parts.values(), answers, strict=True):
-            if not isinstance(answer, Exception):
-                for place, index in enumerate(members):
-                    code, ahead, usage = answer[3 * place : 3 * place + 3]
-                    written[index] = Written(code.decode().lower(), int(ahead), int(usage))
-        return written
+            return
+        for members, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, Exception):
+                continue
+            for place, index in enumerate(members):
+                code, ahead, usage = answer[3 * place : 3 * place + 3]
+                written[index] = Written(code.decode().lower(), int(ahead), int(usage))
 
     def _command(self, writes: Sequence[Write]) -> tuple[list[str], list[str | int]]:
         keys: list[str] = []

@@ -201,11 +201,6 @@ async def test_law8_events_come_in_order_from_where_the_reader_left(
     assert (body["data"], body["has_more"]) == ([event(5, session)], False)
 
 
-async def test_events_need_their_session(api: Api) -> None:
-    body = await documented(await api.get("/v1/events", headers=BEARER), "/v1/events")
-    assert (body["code"], body["param"]) == ("missing_parameter", "session")
-
-
 async def test_enter_needs_no_key_and_is_open_to_every_origin(api: Api) -> None:
     answer = await api.post("/v1/enter", json={"secret": "s"}, headers={"Origin": "https://elsewhere.example"})
     assert (await documented(answer, "/v1/enter"))["pricing"] == {"currency": "usd"}

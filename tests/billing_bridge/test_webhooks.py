@@ -22,7 +22,7 @@ from gateway.billing_bridge.endpoints import Endpoint, Endpoints, configured, ne
 from gateway.billing_bridge.outbound import Outbound, PublicResolver, public
 from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings, body_of
 from gateway.clock import SystemClock
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.journal import Event, Journal
 from tests.billing_bridge.clocks import look
 
@@ -386,7 +386,7 @@ async def test_endpoints_are_listed_removed_and_refused(bench: Bench, receiver: 
     with pytest.raises(NotFound):
         await bench.endpoints.get(made.id)
     for refused in (bench.endpoints.remove, bench.endpoints.rotate):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(Conflict):
             await refused(configured(receiver.url, "").id)
     for url in ("ftp://example.com", "https://", "https://user:pass@example.com", "javascript:alert(1)"):
         with pytest.raises(InvalidRequest):
