@@ -212,7 +212,8 @@ class Gateway:
     async def _serve_public(self, sessions: Sessions, host: Host, extra_routes: Sequence[web.AbstractRouteDef]) -> None:
         settings = self._settings
         mailer = Mailer(self.journal, mail_settings(settings), self.clock)
-        events = StripeEvents(self.journal, [settings.stripe.webhook_secret.get_secret_value()], self.clock)
+        secrets = [settings.stripe.webhook_secret, settings.stripe.connect_webhook_secret]
+        events = StripeEvents(self.journal, [each.get_secret_value() for each in secrets if each], self.clock)
         app = public_app(
             ApiContext(
                 sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),

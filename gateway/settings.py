@@ -140,6 +140,7 @@ class Stripe(Group):
     api_key: SecretStr
     api_base: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$")
     webhook_secret: SecretStr
+    connect_webhook_secret: SecretStr | None = None
     settlement_currency: Currency = "usd"
     minimum_minor: Mapping[Currency, Positive] = Field(default_factory=lambda: dict(MINIMUM_MINOR))
 

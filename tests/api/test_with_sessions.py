@@ -114,3 +114,59 @@ async def test_a_free_session_takes_no_card(market: Api) -> None:
     changes = {"kind": "free", "max_minutes": 15, "rate": ..., "client__payment_method": ..., "ambassador": ...}
     made = await created(market, **changes)
     assert (made["status"], made["payment"]["status"], made["limit_seconds"]) == ("ready", "none", 900)
+
+
+async def put_payment(journal: Journal, session: str, **changes: Any) -> None:
+    doc = (await journal.read(session, "payment"))["payment"]
+    assert doc is not None
+    await journal.commit(session, {"payment": (doc.version, doc.body | changes)})
+
+
+async def test_refunds_are_orders_bounded_by_what_is_left(
+    market: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.sessions.HOLD_WAIT_S", 0.01)
+    made = await created(market)
+    path, shape = f"/v1/sessions/{made['id']}/refunds", "/v1/sessions/{id}/refunds"
+
+    async def refund(key: str, **body: Any) -> Any:
+        answer = await market.post(path, json={"reason": "r", **body}, headers={"Idempotency-Key": key})
+        return await documented(answer, shape)
+
+    assert (await refund("early"))["code"] == "payment_state"
+    await put_payment(journal, made["id"], status="captured", amount_captured=7500)
+    first = await refund("a", amount=5000)
+    assert (first["status"], first["amount"], first["charge_to"]) == ("ordered", 5000, "shares")
+    assert (await refund("a", amount=5000)) == first
+    refused = await refund("b", amount=2501)
+    assert (refused["code"], refused["left"]) == ("refund_too_large", 2500)
+    assert (await refund("b2"))["amount"] == 2500
+    assert (await refund("c"))["code"] == "refund_too_large"
+    doc = (await journal.read(made["id"], "refunds"))["refunds"]
+    assert doc is not None
+    assert [(order["number"], order["amount"]) for order in doc.body["orders"]] == [(1, 5000), (2, 2500)]
+
+
+async def test_law5_a_due_bill_takes_another_card_and_a_paid_one_none(
+    market: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.sessions.HOLD_WAIT_S", 0.01)
+    made = await created(market)
+    doc = (await journal.read(made["id"], "session"))["session"]
+    assert doc is not None
+    final = doc.body | {"status": "finalized", "ended_at": doc.body["created"], "bill": {"amount_total": 4500}}
+    await journal.commit(made["id"], {"session": (doc.version, final)})
+    card, path = {"payment_method": "pm_other"}, f"/v1/sessions/{made['id']}/payment"
+    await put_payment(journal, made["id"], status="captured")
+    refused = await market.post(path, json=card, headers={"Idempotency-Key": "p"})
+    assert (await documented(refused, "/v1/sessions/{id}/payment"))["code"] == "payment_state"
+    await put_payment(journal, made["id"], status="due")
+    answer = await market.post(path, json=card, headers={"Idempotency-Key": "q"})
+    assert answer.status == 200
+    docs = await journal.read(made["id"], "session", "payment")
+    session, payment = docs["session"], docs["payment"]
+    assert session is not None
+    assert payment is not None
+    funding = session.body["funding"]
+    assert (funding["attempt"], funding["amount"], funding["recharge"]) == (2, 4500, True)
+    assert payment.body["status"] == "pending"

@@ -14,7 +14,7 @@ from gateway.billing_bridge.worker import rank_of
 from gateway.dev.sandbox.limits import Limits
 from gateway.dev.sandbox.refusals import Refusal
 from tests.billing_bridge.fixtures import AskStripe, Till, running
-from tests.billing_bridge.test_worker import is_settled, until
+from tests.billing_bridge.test_worker import is_settled, status_is, until
 
 
 async def test_without_limits_nobody_waits(redis: aioredis.Redis) -> None:
@@ -117,3 +117,28 @@ async def test_many_sessions_settle_within_the_limits_and_without_a_429(till: Ti
 
 def _fields(settings: object) -> dict[str, object]:
     return {name: getattr(settings, name) for name in settings.__slots__}  # type: ignore[attr-defined]
+
+
+async def test_captures_go_in_the_order_in_which_their_holds_are_lost(till: Till, ask: AskStripe) -> None:
+    idents = [f"ses_{n}" for n in range(10)]
+    sessions = [await till.open(ident) for ident in idents]
+    for place, ident in enumerate(idents):
+        await till.settle(ident)
+        doc = (await till.journal.read(ident, "payment"))["payment"]
+        assert doc is not None
+        sooner = doc.body | {"hold_until": doc.body["hold_until"] - (place * 7 % 10) * 3_600_000}
+        await till.journal.commit(ident, {"payment": (doc.version, sooner)}, due={"money": None})
+    till.settings = type(till.settings)(**{**_fields(till.settings), "requests_per_endpoint": 2})
+    for session in sessions:
+        await till.finish(session, 4500)
+    async with running(till.bridge):
+        for ident in idents:
+            await until(status_is(till, "captured", ident), 30)
+    done = []
+    for ident in idents:
+        payment, events = await till.payment(ident), await till.journal.events(ident)
+        at = next(event["created"] for event in events if event["type"] == "payment.captured")
+        done.append((at, payment.hold_until))
+    holds = [hold_until for _, hold_until in sorted(done)]
+    late = holds[2:]  # a bucket's worth goes before the others are there
+    assert late == sorted(late)
