@@ -26,11 +26,12 @@ from gateway.sessions import Sessions
 from gateway.sfu.port import Credentials, RelayPort
 from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers
-from gateway.signaling.hosted import Hosted, Surroundings
+from gateway.signaling.hosted import Hosted
 from gateway.signaling.messages import Close, SignalError
 from gateway.signaling.orphans import Orphans
 from gateway.signaling.resume import ResumeSecrets
 from gateway.signaling.room import Room
+from gateway.signaling.surroundings import Surroundings
 from gateway.signaling.websocket import Socket
 from gateway.tokens import Tokens
 
@@ -83,7 +84,7 @@ class Host:
                 hosted = self._hosted.get(report.call)
                 if hosted is not None:
                     hosted.metered(report)
-                    hosted.post(partial(hosted.heard, report))
+                    hosted.turns.post(partial(hosted.heard, report))
                 else:
                     self._orphans.heard(report)
             flushing.cancel()
@@ -96,7 +97,7 @@ class Host:
         with _in_words_of_the_protocol():
             session, role, key, token = await self._admit(hello)
             hosted = await self._open(session)
-            await hosted.ask(partial(hosted.enter, role, hello, socket, key, token))
+            await hosted.turns.ask(partial(hosted.enter, role, hello, socket, key, token))
         return Guest(hosted, role, socket)
 
     async def _admit(self, hello: wire.Hello) -> tuple[str, Role, dict[str, Any] | None, str | None]:
@@ -152,7 +153,7 @@ class Host:
         """Give every session up: flushed and released, so that another owner may claim them at once."""
         self._draining = True
         for hosted in list(self._hosted.values()):
-            hosted.post(hosted.give_up)
+            hosted.turns.post(hosted.give_up)
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=5)
             for task in late:
@@ -171,10 +172,10 @@ class Guest:
     async def receive(self, message: wire.ClientMessage) -> None:
         """Raises SignalError."""
         with _in_words_of_the_protocol():
-            await self.hosted.ask(partial(self.hosted.receive, self.role, self.socket, message))
+            await self.hosted.turns.ask(partial(self.hosted.receive, self.role, self.socket, message))
 
     async def closed(self) -> None:
-        self.hosted.post(partial(self.hosted.left, self.role, self.socket))
+        self.hosted.turns.post(partial(self.hosted.left, self.role, self.socket))
 
 
 @contextmanager

@@ -7,44 +7,35 @@ record, time), asks the cores what follows, and does it. It owns the session by 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
-from prometheus_client import Counter, Histogram
 from redis.exceptions import RedisError
 
 from gateway import session as core
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
-from gateway.meter.flusher import Flusher
 from gateway.meter.intervals import Interval
-from gateway.meter.ledger import Lease, Ledger, refusal
-from gateway.nodes import Node
+from gateway.meter.ledger import Lease, refusal
 from gateway.session import ROLES, Role, SessionRecord
-from gateway.sessions import Docs, Sessions
-from gateway.sfu.port import CallConfig, RelayPort, Report
+from gateway.sessions import Docs
+from gateway.sfu.port import CallConfig, Report
 from gateway.signaling import messages as wire
 from gateway.signaling import telling
-from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Timers, Together, Warned
+from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Together, Warned
+from gateway.signaling.facts import Facts
 from gateway.signaling.gauges import Gauges
 from gateway.signaling.messages import Close, SignalError
 from gateway.signaling.orphans import Tag
-from gateway.signaling.resume import ResumeSecrets
 from gateway.signaling.room import CloseSeat, LegsChanged, Output, Room, Send
 from gateway.signaling.seats import Seated, Seats
+from gateway.signaling.surroundings import Surroundings
+from gateway.signaling.turns import Turns
 from gateway.signaling.websocket import Socket
 
 log = structlog.get_logger(__name__)
-
-ENDED = Counter("gateway_sessions_ended_total", "Sessions that ended, by reason.", ["reason"])
-SETUP = Histogram(
-    "gateway_session_setup_seconds", "From both being seated to both being heard.",
-    buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10),
-)  # fmt: skip
-BILLED = Counter("gateway_billed_seconds_total", "Seconds billed by finalized sessions.")
 
 TICK_S: Final = 0.25
 # The relay forwards on its own for this long after our last word; longer, and an orphan costs more (6-media).
@@ -54,56 +45,10 @@ OUTAGE_MAX_MS: Final = 300_000
 EMPTY_MS: Final = 30_000
 # After the end: time to rate, to go on, and to be told of the receipt.
 LINGER_MS: Final = 600_000
-# Longer than any session may be interrupted.
-ROOM_KEPT_S: Final = 86_400
 # Longer: an end by the API whose announcement was lost cuts the call that much later. Shorter: reads for nothing.
 REREAD_MS: Final = 5_000
 # The hold was there and is gone: the card's bank let it go, or someone released it (5-money, end reasons).
 LOST_FUNDS: Final = frozenset({"failed", "due", "released"})
-
-
-@dataclass(slots=True)
-class Facts:
-    """What the canonical line of a session tells."""
-
-    both_seated_at: int | None = None
-    setup_ms: int | None = None
-    joins: int = 0
-    packets: int = 0
-    bytes: int = 0
-
-    def seated(self, count: int, now: int) -> None:
-        self.joins += 1
-        if count == len(ROLES) and self.both_seated_at is None:
-            self.both_seated_at = now
-
-    def together(self, at: int) -> None:
-        if self.setup_ms is None and self.both_seated_at is not None:
-            self.setup_ms = max(0, at - self.both_seated_at)
-            SETUP.observe(self.setup_ms / 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every hosted session works with."""
-
-    sessions: Sessions
-    ledger: Ledger
-    relay: RelayPort
-    node: Node
-    timers: Timers
-    resume: ResumeSecrets
-    flusher: Flusher
-
-    def now(self) -> int:
-        """Wall ms on Redis's clock."""
-        return self.node.clock.wall_ms()
-
-    async def keep_room(self, session: str, room: Room) -> None:
-        """So that another owner can go on with the same connections; lost, the pages would make new ones."""
-        key = self.sessions.journal.keys.of(session, "room")
-        with suppress(RedisError):
-            await self.sessions.journal.redis.set(key, json.dumps(room.snapshot()), ex=ROOM_KEPT_S)
 
 
 class Hosted:
@@ -117,18 +62,14 @@ class Hosted:
         self.session = docs.record.id
         self._tab = None if lease is None else host.flusher.open(lease)
         self.call = Call(docs.record, host.timers, offset_ms=clock.offset_ms, now=clock.wall_ms(), earlier=earlier)
-        self.room = room
-        self.seats = Seats()
-        self.facts = Facts()
+        self.room, self.turns, self.seats, self.facts = room, Turns(), Seats(), Facts()
         self._gauges = Gauges()
         self._go_on: set[Role] = set()
         self._unspent: set[tuple[Role, str]] = set()
-        self._asked: set[asyncio.Future[Any]] = set()
-        self._inbox: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._empty_since: int | None = clock.wall_ms()
         self._second = -1
         self._over: End | None = None
-        self._lost = self._going = self._shut = False
+        self._lost = self._going = False
         self._losses_seen = 0
         self._configured_at = 0
         self._read_at = clock.boot_ms()
@@ -137,48 +78,16 @@ class Hosted:
     def record(self) -> SessionRecord:
         return self.call.record
 
-    def post(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have the session's task do something, in its turn."""
-        self._inbox.put_nowait(work)
-
-    async def ask(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The same, and wait for its answer or its error; Conflict `held` if the session is leaving this node."""
-        if self._shut:
-            raise _elsewhere()
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asked.add(answer)
-        answer.add_done_callback(self._asked.discard)
-
-        async def answered() -> None:
-            try:
-                result = await work()
-            except Exception as error:
-                if not answer.done():
-                    answer.set_exception(error)
-            else:
-                if not answer.done():
-                    answer.set_result(result)
-
-        self.post(answered)
-        return await answer
-
     def shut(self) -> None:
-        """Nothing is taken any more: who still waits for an answer is sent away, and comes back to the next owner."""
-        self._shut = True
-        for answer in list(self._asked):
-            if not answer.done():
-                answer.set_exception(_elsewhere())
-        for role in ROLES:
-            self.seats.close(role, Close.TRY_AGAIN)
+        """The task is over, for whatever reason: who still waits is sent away, and comes back to the next owner."""
+        self.turns.shut()
+        self.seats.close_both(Close.TRY_AGAIN)
 
     async def run(self) -> None:
         """Until the session is over and everyone has gone, or nobody came, or another node owns it."""
         async with self._host.sessions.changes.of(self.session) as changed:
             while not (self._lost or self._going or self._deserted()):
-                work: Callable[[], Awaitable[None]] | None = None
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S):
-                        work = await self._inbox.get()
+                work = await self.turns.next(TICK_S)
                 try:
                     # First, since all that follows may wait for Redis, and the call must go on meanwhile.
                     await self._keep_relay()
@@ -237,14 +146,9 @@ class Hosted:
         await self._host.relay.release(self.session)
         if self._tab is not None:
             self._host.flusher.close(self._tab)
-        code = Close.GOING_AWAY if self.record.open else Close.ENDED
-        for role in ROLES:
-            self.seats.close(role, code)
+        self.seats.close_both(Close.GOING_AWAY if self.record.open else Close.ENDED)
         if self.lease is not None and not self._lost and self.record.open:
-            with suppress(GatewayError, RedisError):
-                await self._host.ledger.release(self.lease)
-                # Whoever looks after sessions without an owner need not wait for its next round.
-                await self._host.sessions.journal.schedule("watch", self.session, self._host.now())
+            await self._host.give_back(self.lease)
 
     async def give_up(self) -> None:
         """This node goes away: write what was used, cut, and let go of the session without ending it."""
@@ -354,8 +258,7 @@ class Hosted:
         """A report of the relay."""
         for outcome in self.call.heard(report, self._host.now()):
             await self._follow(outcome)
-        self.facts.packets = sum(leg.packets_in for leg in report.legs)
-        self.facts.bytes = sum(leg.bytes_in for leg in report.legs)
+        self.facts.heard(report)
         for role, quality in self._gauges.heard(report, self._host.now()):
             self.seats.send(role, quality)
         await self._spend_tokens()
@@ -459,8 +362,7 @@ class Hosted:
         elif self.record.status == "ended":
             await self._finalize()
         elif self.seats and now - (self.record.ended_at or now) > LINGER_MS:
-            for role in ROLES:
-                self.seats.close(role, Close.ENDED)
+            self.seats.close_both(Close.ENDED)
 
     def _show(self, now: int) -> None:
         """The live figures, when the second of the call turns."""
@@ -546,25 +448,13 @@ class Hosted:
             await self._change(core.restated)
         self.call.record = await self._host.sessions.finalize(self.session, lease.fence())
         self.docs = await self._host.sessions.read(self.session)
-        ENDED.labels(self.record.end_reason).inc()
-        BILLED.inc((self.record.bill or {}).get("billable_seconds", 0))
-        self._canonical_line()
+        self.facts.finalized(self.record, lease.epoch)
         await self._tell_end()
 
     async def _tell_end(self, only: Role | None = None) -> None:
         self.docs = await self._host.sessions.read(self.session)
         for role in [only] if only else ROLES:
             self.seats.send(role, telling.ended(self.docs, role, self.record.end_reason or ""))
-
-    def _canonical_line(self) -> None:
-        record, final = self.record, self.record.bill or {}
-        log.info(
-            "session", session=record.id, kind=record.kind, end_reason=record.end_reason, currency=record.currency,
-            billable_seconds=final.get("billable_seconds"), amount_total=final.get("amount_total"),
-            union_ms=final.get("union_ms"), intervals=len(final.get("intervals", ())), setup_ms=self.facts.setup_ms,
-            joins=self.facts.joins, packets=self.facts.packets, bytes=self.facts.bytes,
-            epoch=self.lease.epoch if self.lease else None,
-        )  # fmt: skip
 
     # Sending
 
@@ -579,7 +469,3 @@ class Hosted:
                 case LegsChanged():
                     await self._configure()
                     await self._host.keep_room(self.session, self.room)
-
-
-def _elsewhere() -> Conflict:
-    return Conflict("This gateway has let go of the call.", code="held")

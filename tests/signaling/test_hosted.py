@@ -171,7 +171,7 @@ class Stage:
         (hosted,) = self.host._hosted.values()
         while not self.relay.idle:
             await asyncio.sleep(0.01)
-        await hosted.ask(lambda: asyncio.sleep(0))
+        await hosted.turns.ask(lambda: asyncio.sleep(0))
 
     async def record(self) -> SessionRecord:
         doc = (await self.journal.read(self.session, "session"))["session"]
@@ -380,7 +380,7 @@ async def test_who_asks_a_session_that_leaves_is_sent_away_and_does_not_wait_for
     await stage.start()
     (client, _), _ = await stage.call()
     hung = asyncio.Event()
-    client.hosted.post(hung.wait)  # type: ignore[arg-type]
+    client.hosted.turns.post(hung.wait)  # type: ignore[arg-type]
     asking = asyncio.create_task(client.receive(Rate(type="rate", stars=5)))
     await asyncio.sleep(0.05)
     client.hosted.shut()
@@ -401,7 +401,7 @@ async def test_a_bug_in_one_session_sends_its_callers_back_and_leaves_the_others
     async def fail() -> None:
         raise ZeroDivisionError
 
-    client.hosted.post(fail)
+    client.hosted.turns.post(fail)
     await stage.until(lambda: socket.code is not None)
     assert socket.code == Close.TRY_AGAIN
     assert stage.session in stage.relay.released

@@ -40,7 +40,8 @@ from gateway.signaling import host as hosting
 from gateway.signaling import hosted as hosted_module
 from gateway.signaling import telling
 from gateway.signaling.call import Timers
-from gateway.signaling.hosted import Hosted, Surroundings
+from gateway.signaling.hosted import Hosted
+from gateway.signaling.surroundings import Surroundings
 from tests.simulation.people import Market, Page, deliver
 from tests.simulation.relay import RelayModel, Truth
 from tests.simulation.script import RATES, Script
