@@ -5,7 +5,8 @@
  *   adopt FD                          an inherited one          -> ok SOCKET PORT
  *   to SOCKET ADDRESS PORT            connects it
  *   ice SOCKET UFRAG PASSWORD RELAY_UFRAG RELAY_PASSWORD        checks are made and answered on it from now on
- *   checks MS COUNT                   each of the first COUNT ICE sockets checks that often, the others never
+ *   checks MS COUNT                   each of the first COUNT ICE sockets checks that often; the others do not, and
+ *                                     do not answer any more either
  *   join MS                           checks until every ICE socket had an answer and a challenge   -> ok JOINED
  *   flow FROM TO [HEX]                packets from socket FROM arrive at TO; HEX precedes each      -> ok FLOW
  *   pool FILE COUNT LENGTH            ready-made packets for the next run: COUNT for each flow, in flow order
@@ -52,7 +53,7 @@
 #define BUFFER_OCTETS (4 * 1024 * 1024)
 
 struct sock {
-    int fd, flow; /* flow: which arrives here, or -1 */
+    int fd, flow, place; /* flow: which arrives here, or -1; place among the ICE sockets */
     bool ice, confirmed, challenged;
     struct credentials own, relay;
 };
@@ -71,8 +72,8 @@ struct group {
 static struct sock sockets[SOCKETS];
 static struct flow flows[FLOWS];
 static struct group groups[GROUPS];
-static int socket_count, flow_count, group_count, epoll_fd, ice_cursor, ice_count, check_count;
-static int ice_sockets[SOCKETS];
+static int socket_count, flow_count, group_count, epoll_fd, ice_cursor, ice_count;
+static int ice_sockets[SOCKETS], check_count = SOCKETS;
 static int64_t check_interval, next_check;
 static uint8_t *pool;
 static size_t pool_octets, pool_count, pool_length;
@@ -139,7 +140,7 @@ static void take_stun(struct sock *sock, const uint8_t *data, size_t size, const
     uint8_t message[STUN_MAX], transaction[12];
     enum stun_kind kind = stun_read(data, size, transaction);
     if (kind == STUN_SUCCESS) sock->confirmed = true;
-    if (kind != STUN_REQUEST || !sock->ice) return;
+    if (kind != STUN_REQUEST || !sock->ice || sock->place >= check_count) return;
     sock->challenged = true;
     size = stun_answer(message, transaction, &sock->own, source);
     if (send(sock->fd, message, size, MSG_DONTWAIT) < 0) refused++;
@@ -473,6 +474,7 @@ static void command_ice(const char *line)
     if (sscanf(line, "ice %d %79s %79s %79s %79s", &number, own.ufrag, own.password, relay.ufrag, relay.password) != 5 ||
         !known(number) || sockets[number].ice) { puts("error ice"); return; }
     sockets[number].own = own, sockets[number].relay = relay, sockets[number].ice = true;
+    sockets[number].place = ice_count;
     ice_sockets[ice_count++] = number;
     puts("ok");
 }

@@ -124,7 +124,7 @@ class Generator:
         self.many(f"ice {' '.join(str(word) for word in caller)}" for caller in callers)
 
     def checks(self, every_ms: int, count: int = 1_000_000) -> None:
-        """The first `count` ICE sockets check from now on; all answer."""
+        """The first `count` ICE sockets check from now on; the others fall silent, also when they are challenged."""
         self.many([f"checks {every_ms} {count}"])
 
     def join(self, limit_ms: int = 20_000) -> int:

@@ -60,7 +60,7 @@ class Ours(Rig):
             raise RuntimeError(f"{arrived} of {2 * self.forward} flows pass")
 
     def quieten(self) -> None:
-        """Only the calls that have flows go on: callers check, control extends. The others are away after 7 s."""
+        """Only the calls that have flows go on: callers check, control extends. The others fall silent."""
         self.generator.checks(CHECKS_MS, 2 * self.forward)
         self.node.ask(do="extend", count=self.forward)
 

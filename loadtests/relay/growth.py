@@ -19,8 +19,8 @@ from loadtests.relay.measuring import entries, packets, settle
 LEGS: Final = (10, 1_000, 5_000)
 TALKING: Final = 5
 PPS: Final = 20_000.0
-QUIET_S: Final = 8.0
-"""A caller that does not check is away after 7 s, and then the relay does not challenge it any more."""
+QUIET_S: Final = 16.0
+"""A caller that falls silent is away after 7 s, and no longer challenged once the round under way has ended."""
 RUNS: Final = len(LEGS)
 
 
