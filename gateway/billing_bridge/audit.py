@@ -58,14 +58,14 @@ async def theirs(stripe: StripeClient, since_s: int) -> Theirs:
     return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in kinds])
 
 
-async def ours(journal: Journal, since_ms: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(session, payment) of every session created since then, oldest first. Raises StoreUnavailable."""
+async def ours(journal: Journal) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(session, payment) of every session, oldest first. Raises StoreUnavailable."""
     found = []
     try:
         async for key in journal.redis.scan_iter(match="*:ses:*:payment", count=1000):
             docs = await journal.read(key.decode().split(":")[2], "session", "payment")
             session, payment = docs["session"], docs["payment"]
-            if session is not None and payment is not None and session.body.get("created", 0) >= since_ms:
+            if session is not None and payment is not None:
                 found.append((session.body, payment.body))
     except RedisError as error:
         raise StoreUnavailable("The session store is away; try again.") from error
@@ -74,12 +74,13 @@ async def ours(journal: Journal, since_ms: int) -> list[tuple[dict[str, Any], di
 
 async def reconciled(journal: Journal, stripe: StripeClient, since_s: int) -> tuple[int, list[Difference]]:
     """How many sessions were compared, and every difference. Stripe is asked first: what it made after that is no
-    difference, and our records are then at least as new."""
+    difference, and our records are then at least as new. Older sessions only say what is known: a refund of today may
+    belong to one of last year."""
     listing = await theirs(stripe, since_s)
-    records = await ours(journal, since_s * 1000)
-    mine = {session["id"] for session, _ in records}
+    records = await ours(journal)
+    mine = {session["id"] for session, _ in records if session.get("created", 0) >= since_s * 1000}
     found = compare(records, listing)
-    return len(records), [each for each in found if each.session in mine or each.what.startswith("unknown")]
+    return len(mine), [each for each in found if each.session in mine or each.what.startswith("unknown")]
 
 
 class Sweep:

@@ -96,6 +96,15 @@ async def test_records_and_sandbox_are_compared_as_the_command_does(till: Till, 
     )  # fmt: skip
 
 
+async def test_a_refund_of_an_old_session_is_no_stray(till: Till) -> None:
+    await captured(till, created=1_000)
+    await till.refund(1500)
+    await till.settle()
+    since_s = 2
+    count, found = await reconciled(till.journal, till.stripe, since_s)
+    assert (count, found) == (0, [])
+
+
 # The sweep
 
 
