@@ -35,8 +35,9 @@ test: $(READY) system
 test-stripe: $(READY)
 	STRIPE_API_KEY=$(STRIPE_API_KEY) $(BIN)/python -m pytest tests/stripe_contract $(ARGS)
 
+# ONLY=relay measures one part; ARGS=--publish renews docs/bench.svg and docs/benchmarks.md.
 bench: $(READY)
-	$(BIN)/python -m loadtests $(ARGS)
+	$(BIN)/python -m loadtests $(foreach part,$(ONLY),--only $(part)) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check gateway tests loadtests
