@@ -117,7 +117,7 @@ CATALOGUE: Final = (
     EventType(
         "session.finalized",
         "Usage and bill are frozen. Exactly one for each session.",
-        {**_session("finalized", "client_left"), **_BILL},
+        {**_session("finalized", "client_left"), **_BILL, "ledger_head": "3f1c…64 hexadecimal digits"},
     ),
     EventType(
         "session.settled",
