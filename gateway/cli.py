@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 import uvloop
 
-from gateway import __version__, supervisor
+from gateway import __version__, records_cli, supervisor
 from gateway.errors import GatewayError
 from gateway.plans import node_plan
 from gateway.settings import BadConfiguration, Log, Settings
@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         "--days", type=int, default=30, help="sessions created in the last so many days (default %(default)s)"
     )
     reconcile.add_argument("--json", action="store_true", help="for programs")
+    records_cli.evidence_arguments(
+        add("evidence", _evidence, "write all that tells of a session into one file, for a dispute")
+    )
+    records_cli.deliveries_arguments(
+        add("deliveries", _deliveries, "list the events that could not be delivered, and send events again")
+    )
     return parser
 
 
@@ -221,8 +227,23 @@ async def _signed(args: argparse.Namespace) -> dict[str, str]:
 
 def _replay(args: argparse.Namespace) -> int:
     replay = _once(_replay_in_data(args) if args.data else _replay_in_redis(args))
-    print(json.dumps(_as_json(replay), indent=2) if args.json else _as_text(replay))
+    print(json.dumps(records_cli.replay_json(replay), indent=2) if args.json else records_cli.replay_text(replay))
     return FAILED if replay.differences or replay.broken else OK
+
+
+def _evidence(args: argparse.Namespace) -> int:
+    text = _once(records_cli.evidence(args))
+    if args.out is None:
+        print(text, end="")
+    else:
+        args.out.write_text(text, encoding="utf-8")
+    return OK
+
+
+def _deliveries(args: argparse.Namespace) -> int:
+    for row in _once(records_cli.deliveries(args)):
+        print(json.dumps(row, ensure_ascii=False))
+    return OK
 
 
 async def _replay_in_redis(args: argparse.Namespace) -> Replay:
@@ -287,58 +308,6 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
     async with _redis(settings.redis.url.get_secret_value()) as redis:
         async with StripeClient(settings.stripe.api_key.get_secret_value(), settings.stripe.api_base) as stripe:
             return await reconciled(Journal(redis, Keys(settings.redis.partitions)), stripe, since_s)
-
-
-def _as_json(replay: Replay) -> dict[str, Any]:
-    return {
-        "session": replay.record.id,
-        "rows": [{"epoch": row.epoch, "start": row.start, "end": row.end} for row in replay.usage.rows],
-        "bill": replay.bill.to_dict(),
-        "frozen": replay.frozen,
-        "chain": {"head": (replay.record.chain or {}).get("head"), "broken": replay.broken},
-        "differences": {name: {"frozen": was, "replayed": now} for name, (was, now) in replay.differences.items()},
-    }
-
-
-def _as_text(replay: Replay) -> str:
-    bill, record = replay.bill, replay.record
-    currency = bill.currency.upper()
-
-    def money(amount: int) -> str:
-        return f"{amount / 100:>12,.2f} {currency}"
-
-    spans = [f"  {start} – {end}  {(end - start) / 1000:>10.3f} s" for start, end in bill.intervals]
-    lines = [
-        f"{record.id}  {record.status}{f', {record.end_reason}' if record.end_reason else ''}",
-        f"{len(replay.usage.rows)} rows in the ledger, {len(bill.intervals)} spans together (wall ms):",
-        *spans,
-        f"together   {bill.union_ms / 1000:>12.3f} s",
-        f"free       {bill.free_seconds_used:>12} s",
-        f"billable   {bill.billable_seconds:>12} s  × {record.unit_amount / 100:.2f} {currency} a minute",
-        f"metered    {money(bill.amount_metered)}",
-        f"waived     {money(bill.amount_waived)}" + (f"  ({bill.waived_reason})" if bill.waived_reason else ""),
-        f"total      {money(bill.amount_total)}",
-        f"expert     {money(bill.shares.expert)}",
-        f"platform   {money(bill.shares.platform)}",
-        f"ambassador {money(bill.shares.ambassador)}",
-    ]
-    return "\n".join([*lines, *_verdict(replay)])
-
-
-def _verdict(replay: Replay) -> list[str]:
-    if replay.frozen is None:
-        return ["not final yet: this is what it would cost now"]
-    chain = (replay.record.chain or {}).get("head")
-    seal = ["THE LEDGER IS NOT AS IT WAS SEALED:", *(f"  {fault}" for fault in replay.broken)]
-    if not replay.broken:
-        seal = [f"the ledger is as it was sealed: {chain}" if chain else "the ledger was never sealed"]
-    if not replay.differences:
-        return ["the frozen bill is the same", *seal]
-    return [
-        *seal,
-        "THE FROZEN BILL DIFFERS:",
-        *(f"  {name}: frozen {was}, replayed {now}" for name, (was, now) in replay.differences.items()),
-    ]
 
 
 @asynccontextmanager

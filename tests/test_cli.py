@@ -30,7 +30,7 @@ webhook_secret = "whsec_file"
 [secrets]
 signing_key = "{SIGNING_KEY}"
 """
-COMMANDS = ["serve", "bridge", "dev", "check-config", "token", "replay", "reconcile"]
+COMMANDS = ["serve", "bridge", "dev", "check-config", "token", "replay", "reconcile", "evidence", "deliveries"]
 
 
 @pytest.fixture(autouse=True)

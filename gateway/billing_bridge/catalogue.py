@@ -47,6 +47,7 @@ def _session(status: str, end_reason: str | None = None) -> dict[str, Any]:
     }
 
 
+_HEAD: Final = "50d858e0985ecc7f60418aaf0cc5ab587f42c2570a884095a9e8ccacd0f6545c"
 _BILL: Final = {
     "intervals": [[CREATED, CREATED + 1_800_000]],
     "union_ms": 1_800_000,
@@ -116,8 +117,8 @@ CATALOGUE: Final = (
     EventType("session.ended", "The call is over; why is `end_reason` alone.", _session("ended", "client_left")),
     EventType(
         "session.finalized",
-        "Usage and bill are frozen. Exactly one for each session.",
-        {**_session("finalized", "client_left"), **_BILL},
+        "Usage and bill are frozen. Exactly one for each session. Keep `ledger_head`: it seals the ledger.",
+        {**_session("finalized", "client_left"), **_BILL, "ledger_head": _HEAD},
     ),
     EventType(
         "session.settled",

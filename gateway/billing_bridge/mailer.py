@@ -231,26 +231,8 @@ class Mailer:
         return rendering.page(self._compose(docs, receipts, cast(Role, role)))
 
     async def undeliverable(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The receipts that no mail server took, latest first: session, role, number, error, tries, failed_at."""
-        newest = await self._journal.redis.zrevrange(UNDELIVERABLE, 0, limit - 1, withscores=True)
-        rows = cast(list[tuple[bytes, float]], newest)
-        found = []
-        for member, failed_at in rows:
-            session, _, role = member.decode().partition("|")
-            receipts = _body((await self._journal.read(session, "receipts"))["receipts"])
-            if receipts:
-                mail = receipts[role]["mail"]
-                found.append(
-                    {
-                        "session": session,
-                        "role": role,
-                        "number": receipts[role]["number"],
-                        "error": mail["error"],
-                        "tries": mail["tries"],
-                        "failed_at": int(failed_at),
-                    }
-                )
-        return found
+        """The receipts that no mail server took, latest first."""
+        return await undeliverable(self._journal, limit)
 
     async def resend(self, session: str, role: Role) -> None:
         """Start the attempts of one mail anew (a corrected address, say). Raises NotFound, Conflict."""
@@ -261,6 +243,28 @@ class Mailer:
         body = {**receipts.body, role: {**receipts.body[role], "mail": mail}}
         await self._journal.commit(session, {"receipts": (receipts.version, body)}, due={QUEUE: NOW})
         await self._journal.redis.zrem(UNDELIVERABLE, f"{session}|{role}")
+
+
+async def undeliverable(journal: Journal, limit: int = 100) -> list[dict[str, Any]]:
+    """The receipts that no mail server took, latest first: session, role, number, error, tries, failed_at."""
+    newest = await journal.redis.zrevrange(UNDELIVERABLE, 0, limit - 1, withscores=True)
+    found = []
+    for member, failed_at in cast(list[tuple[bytes, float]], newest):
+        session, _, role = member.decode().partition("|")
+        receipts = _body((await journal.read(session, "receipts"))["receipts"])
+        if receipts:
+            mail = receipts[role]["mail"]
+            found.append(
+                {
+                    "session": session,
+                    "role": role,
+                    "number": receipts[role]["number"],
+                    "error": mail["error"],
+                    "tries": mail["tries"],
+                    "failed_at": int(failed_at),
+                }
+            )
+    return found
 
 
 _OUTCOMES: Final = {"sent": "sent", "pending": "retried", "failed": "failed"}

@@ -1,0 +1,165 @@
+"""What an operator asks of the records: `gateway evidence`, `gateway deliveries`, and how `gateway replay` reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import GatewayError, NotFound
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.journal import Journal
+    from gateway.meter.replay import Replay
+
+DOCS = ("session", "payment", "people", "receipts")
+
+
+def where(parser: argparse.ArgumentParser) -> None:
+    """Which gateway's records."""
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--config", type=Path, metavar="FILE", help="the configuration whose Redis holds the records")
+    place.add_argument("--data", type=Path, metavar="DIR", help="the data directory of a `gateway dev`, running or not")
+
+
+def evidence_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", metavar="SESSION")
+    where(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".html to print, .json for programs (default: JSON)")
+
+
+def deliveries_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", metavar="SESSION", nargs="?", help="how its events stand with each endpoint")
+    where(parser)
+    parser.add_argument("--resend", metavar="EVENT", help="send this event again, by its id")
+    parser.add_argument("--since", metavar="SECONDS", type=int, help="send all events of the last SECONDS again")
+
+
+async def evidence(args: argparse.Namespace) -> str:
+    """The file's text. Raises NotFound."""
+    from gateway import evidence as core
+    from gateway.meter.ledger import Ledger
+    from gateway.meter.replay import replay
+
+    async with _journal(args) as journal:
+        found = await replay(journal, Ledger(journal.redis, journal.keys), args.session)
+        docs = {name: doc.body if doc else None for name, doc in (await journal.read(args.session, *DOCS)).items()}
+        events = await journal.events(args.session)
+    rows = [{"epoch": r.epoch, "number": r.number, "start": r.start, "end": r.end} for r in found.usage.rows]
+    made = core.evidence(docs, events, rows, found.broken, made_at=int(time.time() * 1000))
+    if args.out is not None and args.out.suffix == ".html":
+        return core.page(made)
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Dead letters and undeliverable mails; or a session's deliveries; or what sending again started."""
+    from gateway.app import endpoints, webhook_settings
+    from gateway.billing_bridge.endpoints import Endpoints
+    from gateway.billing_bridge.mailer import undeliverable
+    from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
+    from gateway.clock import SystemClock
+
+    settings, clock = Settings.load(args.config) if args.config else None, SystemClock()
+    async with _journal(args) as journal:
+        known = endpoints(settings, journal.redis, clock) if settings else Endpoints(journal.redis, clock)
+        chosen = webhook_settings(settings) if settings else WebhookSettings()
+        webhooks = Webhooks(journal, known, chosen, clock)
+        if args.resend:
+            place = await journal.event_place(args.resend)
+            if place is None:
+                raise NotFound(f"There is no event {args.resend}.", code="event_not_found")
+            return [{"event": args.resend, "deliveries": await webhooks.resend(args.resend, place[0])}]
+        if args.since is not None:
+            return [{"deliveries": await webhooks.resend_since(int((time.time() - args.since) * 1000))}]
+        if args.session:
+            return await webhooks.deliveries(args.session)
+        letters = [{"kind": "webhook", **letter} for letter in await webhooks.dead_letters()]
+        return letters + [{"kind": "mail", **mail} for mail in await undeliverable(journal)]
+
+
+def replay_json(replay: Replay) -> dict[str, Any]:
+    """A replayed bill for programs."""
+    return {
+        "session": replay.record.id,
+        "rows": [{"epoch": row.epoch, "start": row.start, "end": row.end} for row in replay.usage.rows],
+        "bill": replay.bill.to_dict(),
+        "frozen": replay.frozen,
+        "chain": {"head": (replay.record.chain or {}).get("head"), "broken": replay.broken},
+        "differences": {name: {"frozen": was, "replayed": now} for name, (was, now) in replay.differences.items()},
+    }
+
+
+def replay_text(replay: Replay) -> str:
+    """A replayed bill to read, with the verdict last."""
+    bill, record = replay.bill, replay.record
+    currency = bill.currency.upper()
+
+    def money(amount: int) -> str:
+        return f"{amount / 100:>12,.2f} {currency}"
+
+    spans = [f"  {start} – {end}  {(end - start) / 1000:>10.3f} s" for start, end in bill.intervals]
+    lines = [
+        f"{record.id}  {record.status}{f', {record.end_reason}' if record.end_reason else ''}",
+        f"{len(replay.usage.rows)} rows in the ledger, {len(bill.intervals)} spans together (wall ms):",
+        *spans,
+        f"together   {bill.union_ms / 1000:>12.3f} s",
+        f"free       {bill.free_seconds_used:>12} s",
+        f"billable   {bill.billable_seconds:>12} s  × {record.unit_amount / 100:.2f} {currency} a minute",
+        f"metered    {money(bill.amount_metered)}",
+        f"waived     {money(bill.amount_waived)}" + (f"  ({bill.waived_reason})" if bill.waived_reason else ""),
+        f"total      {money(bill.amount_total)}",
+        f"expert     {money(bill.shares.expert)}",
+        f"platform   {money(bill.shares.platform)}",
+        f"ambassador {money(bill.shares.ambassador)}",
+    ]
+    return "\n".join([*lines, *_verdict(replay)])
+
+
+def _verdict(replay: Replay) -> list[str]:
+    if replay.frozen is None:
+        return ["not final yet: this is what it would cost now"]
+    chain = (replay.record.chain or {}).get("head")
+    seal = ["THE LEDGER IS NOT AS IT WAS SEALED:", *(f"  {fault}" for fault in replay.broken)]
+    if not replay.broken:
+        seal = [f"the ledger is as it was sealed: {chain}" if chain else "the ledger was never sealed"]
+    if not replay.differences:
+        return ["the frozen bill is the same", *seal]
+    return [
+        *seal,
+        "THE FROZEN BILL DIFFERS:",
+        *(f"  {name}: frozen {was}, replayed {now}" for name, (was, now) in replay.differences.items()),
+    ]
+
+
+@asynccontextmanager
+async def _journal(args: argparse.Namespace) -> AsyncIterator[Journal]:
+    """The records of a configuration's Redis, or of a data directory; its Valkey is started if nobody runs it."""
+    from redis.asyncio import Redis
+
+    from gateway.dev.valkey import EmbeddedValkey
+    from gateway.journal import Journal
+    from gateway.keys import Keys
+
+    if args.config:
+        settings = Settings.load(args.config)
+        async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
+            yield Journal(redis, Keys(settings.redis.partitions))
+        return
+    if not (args.data / "valkey").is_dir():
+        raise GatewayError(f"{args.data} is not the data directory of a gateway dev")
+    valkey = EmbeddedValkey(args.data / "valkey")
+    running = await valkey.answers()
+    if not running:
+        await valkey.start()
+    try:
+        async with Redis.from_url(valkey.url) as redis:
+            yield Journal(redis, Keys())
+    finally:
+        if not running:
+            await valkey.stop()
