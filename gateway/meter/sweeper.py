@@ -58,21 +58,33 @@ class Sweeper:
         """Sweep until cancelled; Redis being away is waited out."""
         while True:
             try:
-                await self._round(await self._journal.due("watch", lease_ms=CLAIM_MS))
+                await self._round(await self._claimed())
             except (StoreUnavailable, RedisError) as error:
                 log.warning("sweep_failed", error=type(error).__name__)
                 await asyncio.sleep(1)
             await asyncio.sleep(POLL_S)
+
+    async def _claimed(self) -> Sequence[Claim]:
+        """What is due now. A claim that is under way when this node leaves is given back when it is there."""
+        claiming = asyncio.ensure_future(self._journal.due("watch", lease_ms=CLAIM_MS))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await self._give_back(await claiming)
+            raise
 
     async def _round(self, claims: Sequence[Claim]) -> None:
         for place, claim in enumerate(claims):
             try:
                 await self._safely(claim)
             except asyncio.CancelledError:
-                # A node that leaves must not keep from the others what it has claimed.
-                for left in claims[place:]:
-                    await self._journal.done(left, AT_ONCE)
+                await self._give_back(claims[place:])
                 raise
+
+    async def _give_back(self, claims: Sequence[Claim]) -> None:
+        """A node that leaves must not keep from the others what it has claimed."""
+        for claim in claims:
+            await self._journal.done(claim, AT_ONCE)
 
     async def _safely(self, claim: Claim) -> None:
         """One session that cannot be moved must not keep the others waiting; its claim comes back by itself."""

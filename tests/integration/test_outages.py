@@ -24,7 +24,7 @@ async def redis_is_back(stand: Stand) -> None:
 async def check_settled_once(stand: Stand, session: str) -> dict[str, Any]:
     """One bill, over exactly the ledger's union, charged once (law 3, law 5, law 8)."""
     await redis_is_back(stand)
-    final = await stand.settled(session)
+    final = await stand.settled(session, 40)
     usage = await stand.get(f"/v1/sessions/{session}/usage")
     assert usage["union_ms"] == sum(interval["ms"] for interval in usage["intervals"])
     assert final["billable_seconds"] == usage["union_ms"] // 1000

@@ -226,9 +226,7 @@ class Hanging(Broken):
 
 async def test_a_node_that_leaves_gives_back_what_it_had_claimed(world: World) -> None:
     records = Hanging()
-    sweeper = Sweeper(
-        world.journal, world.ledger, records, world.clock, owner="s", grace_ms=GRACE_MS, gone=world._gone
-    )
+    sweeper = Sweeper(world.journal, world.ledger, records, world.clock, owner="s", grace_ms=GRACE_MS, gone=world._gone)
     for session in ("ses_1", "ses_2", "ses_3"):
         await world.journal.schedule("watch", session, 1)
     running = asyncio.create_task(sweeper.run())
@@ -237,3 +235,26 @@ async def test_a_node_that_leaves_gives_back_what_it_had_claimed(world: World) -
     with pytest.raises(asyncio.CancelledError):
         await running
     assert {claim.session for claim in await world.journal.due("watch", lease_ms=1)} == {"ses_1", "ses_2", "ses_3"}
+
+
+async def test_a_node_that_leaves_while_it_claims_gives_that_back_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed, answer, due = asyncio.Event(), asyncio.Event(), world.journal.due
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        claims = await due(*args, **kwargs)
+        claimed.set()
+        await answer.wait()
+        return claims
+
+    monkeypatch.setattr(world.journal, "due", slow)
+    await world.journal.schedule("watch", "ses_1", 1)
+    running = asyncio.create_task(world.sweeper.run())
+    await claimed.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    answer.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [claim.session for claim in await due("watch", lease_ms=1)] == ["ses_1"]
