@@ -12,7 +12,7 @@ from gateway.supervisor import Plan
 def relay_plan(settings: Settings) -> Plan:
     """The relay workers of a node."""
     media = settings.media
-    return Plan(list(media.host), media.port, list(media.addresses), media.workers)
+    return Plan(list(media.host), media.port, list(media.addresses), media.processes)
 
 
 def node_plan(settings: Settings, command: Sequence[str]) -> Plan:

@@ -65,7 +65,7 @@ class Media(Group):
     host: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - callers come from everywhere
     port: Port = 3478
     advertise: tuple[str, ...] = ()
-    workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
 
     @field_validator("host", mode="before")
     @classmethod
@@ -81,7 +81,7 @@ class Media(Group):
 
     @model_validator(mode="after")
     def _ports(self) -> Self:
-        if self.port and self.port + self.workers > 65_536:
+        if self.port and self.port + self.processes > 65_536:
             raise ValueError("each worker takes a port, counted up from port: there are not so many")
         return self
 
@@ -91,6 +91,11 @@ class Media(Group):
         if any(ipaddress.ip_address(host).is_unspecified for host in self.host) and not self.advertise:
             raise ValueError("advertise must name the addresses that callers reach when host is 0.0.0.0 or ::")
         return self
+
+    @property
+    def processes(self) -> int:
+        """How many relay workers there are: `workers`, or as many as this process has cores."""
+        return self.workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
     @property
     def addresses(self) -> tuple[str, ...]:

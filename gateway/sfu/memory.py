@@ -1,8 +1,9 @@
 """A worker's memory that outlives it: one slot a call in a shared file, from which its successor goes on.
 
 The file belongs to the supervisor, has no name in any directory (where the platform allows, none on disk either: it
-holds ICE passwords), and is handed to each start of the worker. A slot holds a snapshot's length, checksum and bytes;
-one that was torn by the worker's death does not match its checksum and is as good as empty.
+holds ICE passwords), and is handed to each start of the worker. A slot holds a snapshot's length and checksum, the
+instant up to which it holds, and its bytes; one that the worker's death tore does not match its checksum and is as
+good as empty.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any, Final
 SLOT_OCTETS: Final = 2_048
 """A call takes about 1 KiB, with what `snapshot` takes of it at most 2."""
 GROWTH: Final = 256
-_HEAD: Final = struct.Struct("=II")
+_HEAD: Final = struct.Struct("=IIq")
+_UNTIL: Final = struct.Struct("=q")
+_UNTIL_AT: Final = 8
 
 
 def new_file() -> int:
@@ -43,20 +46,20 @@ class Memory:
             self._map = mmap.mmap(descriptor, size)
         self._free = list(range(size // SLOT_OCTETS - 1, -1, -1))
 
-    def load(self) -> Iterator[tuple[Any, ...]]:
-        """What was kept, each once; before the first `keep`. What cannot be read is left out."""
+    def load(self) -> Iterator[tuple[tuple[Any, ...], int]]:
+        """What was kept, and until when each held; before the first `keep`. What cannot be read is left out."""
         if self._map is None:
             return
         for slot in sorted(self._free):
-            length, checksum = _HEAD.unpack_from(self._map, slot * SLOT_OCTETS)
+            length, checksum, until = _HEAD.unpack_from(self._map, slot * SLOT_OCTETS)
             start = slot * SLOT_OCTETS + _HEAD.size
             body = self._map[start : start + length] if 0 < length <= SLOT_OCTETS - _HEAD.size else b""
             if body and crc32(body) == checksum:
                 kept: tuple[Any, ...] = marshal.loads(body)  # noqa: S302  our own, checked, of this very interpreter
-                yield kept
+                yield kept, until
         self._map[:] = bytes(len(self._map))
 
-    def keep(self, call: str, kept: tuple[Any, ...]) -> bool:
+    def keep(self, call: str, kept: tuple[Any, ...], now: int) -> bool:
         """Write a call's slot anew; False if it is too long, and then the call is not kept at all."""
         body = marshal.dumps(kept)
         if len(body) > SLOT_OCTETS - _HEAD.size:
@@ -67,8 +70,14 @@ class Memory:
             slot = self._slots[call] = self._take()
         assert self._map is not None
         start = slot * SLOT_OCTETS
-        self._map[start : start + _HEAD.size + len(body)] = _HEAD.pack(len(body), crc32(body)) + body
+        self._map[start : start + _HEAD.size + len(body)] = _HEAD.pack(len(body), crc32(body), now) + body
         return True
+
+    def touch(self, call: str, now: int) -> None:
+        """What was kept of the call still holds."""
+        slot = self._slots.get(call)
+        if slot is not None and self._map is not None:
+            _UNTIL.pack_into(self._map, slot * SLOT_OCTETS + _UNTIL_AT, now)
 
     def drop(self, call: str) -> None:
         slot = self._slots.pop(call, None)

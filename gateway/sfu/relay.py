@@ -46,6 +46,7 @@ class Relay:
         self._dirty: dict[Call, None] = {}
         self._drop = self._table.drop
         self._checks = self._answers = 0
+        self._forgotten: list[str] = []
         self._other_packets = self._other_octets = 0
         self._gone = [0, 0, 0, 0]
         """Of released calls: packets and octets received, packets and octets forwarded."""
@@ -84,16 +85,21 @@ class Relay:
         known = self._calls.get(call)
         return None if known is None else snapshot.take(known, now)
 
-    def restore(self, kept: Snapshot, now: int) -> None:
-        """Go on with a call that another instance had. Raises Conflict as `configure` does."""
+    def restore(self, kept: Snapshot, until: int, now: int) -> None:
+        """Go on with a call that another instance had, last at `until`. Raises Conflict as `configure` does."""
         config = snapshot.config_of(kept)
         self._check_ufrags(config)
         call = self._add(config, now)
-        snapshot.restore(call, kept)
+        snapshot.restore(call, kept, until)
         self._index(call)
         call.changed = True
         call.advance(now)
         self._after(call, now)
+
+    def forgotten(self) -> list[str]:
+        """Calls that were given up since this was asked last, because nobody extended them."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -354,6 +360,7 @@ class Relay:
             call.wake = FAR
             if call.until + ORPHAN_MS <= now:
                 self._remove(call, now)
+                self._forgotten.append(call.id)
             else:
                 call.advance(now)
                 self._settle(call, now, out)

@@ -165,13 +165,15 @@ class Link:
         self._released: set[str] = set()
         """Calls whose release the worker has not confirmed; said again with everything else."""
         self._writer: asyncio.StreamWriter | None = None
+        self._met = False
+        """Whether the worker has answered on this connection."""
         self._answers: dict[int, asyncio.Future[control.Frame]] = {}
         self._ids = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
 
     @property
     def up(self) -> bool:
-        return self._writer is not None and self.greeted.is_set()
+        return self._met
 
     @property
     def load(self) -> int:
@@ -286,6 +288,7 @@ class Link:
             self._writer.write(control.encode({"id": 0, "configure": control.pack_config(config)}))
         for call in self._released:
             self._writer.write(control.encode({"id": 0, "release": call}))
+        self._met = True
         self.greeted.set()
         self._on_found(self, known)
 
@@ -297,7 +300,7 @@ class Link:
         self._on_report(report)
 
     def _lost(self) -> None:
-        self._writer = None
+        self._writer, self._met = None, False
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError())

@@ -24,10 +24,10 @@ ADDRESSES: Final = 3
 
 def take(call: Call, now: int) -> Snapshot:
     """The call as of `now`. Holds passwords: it may go to memory that others cannot read, and nowhere else."""
+    call.advance(now)
     spans = [_span(span) for span in list(call.spans)[-SPANS:]]
     if call.span_at is not None:
-        heard = (call.legs[0].arrived, call.legs[1].arrived)
-        spans.append((call.number, call.span_at, now, heard, "lost"))
+        spans.append((call.number, call.span_at, None, (call.legs[0].arrived, call.legs[1].arrived), "lost"))
     budgets = tuple((d.datagrams, d.octets, d.level, d.level_at) for d in call.directions)
     return (
         _config(call.config),
@@ -44,11 +44,12 @@ def config_of(snapshot: Snapshot) -> CallConfig:
     return CallConfig(call, incarnation, (_leg(legs[0]), _leg(legs[1])), funded, limit_ms, until, deadline, tag)
 
 
-def restore(call: Call, snapshot: Snapshot) -> None:
-    """Give a call that was just made with `config_of(snapshot)` its past."""
+def restore(call: Call, snapshot: Snapshot, until: int) -> None:
+    """Give a call that was just made with `config_of(snapshot)` its past, as it was known at `until`."""
     _, state, spans, budgets, agents = snapshot
     call.until, call.deadline, call.started_at, call.number, call.handshake_at = state
-    call.spans.extend(Span(*span) for span in spans)
+    for number, start, end, heard, why in spans:
+        call.spans.append(Span(number, start, max(start, until) if end is None else end, heard, why))
     for direction, budget in zip(call.directions, budgets, strict=True):
         _restore_budget(direction, budget)
     for agent, kept in zip(call.legs, agents, strict=True):

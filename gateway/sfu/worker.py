@@ -24,7 +24,7 @@ from gateway.errors import GatewayError
 from gateway.sfu import control
 from gateway.sfu.memory import Memory
 from gateway.sfu.pace import Pace
-from gateway.sfu.port import Candidate
+from gateway.sfu.port import Candidate, Report
 from gateway.sfu.relay import Relay
 from gateway.sfu.shell import Shell
 
@@ -32,6 +32,9 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_TIMERSLACK: Final = 29
 BACKLOG_OCTETS: Final = 1_048_576
 """A control that does not read is told nothing more until it has; then it gets every call as it is."""
+KEEP_MS: Final = 2_000
+"""Arrivals in the memory are at most this old: a leg that was present is so again after a restart."""
+READ_OCTETS: Final = 65_536
 STATISTICS_MS: Final = 1_000
 """Least time between two reports of statistics; none are made while nothing happens."""
 COLLECT_AFTER: Final = (50_000, 20, 50)
@@ -80,6 +83,8 @@ class Worker:
             at = relay.get_timer()
             if at is not None and at <= now:
                 shell.send_all(relay.handle_timer(now))
+                for call in relay.forgotten():
+                    desk.forget(call)
             if relay.has_reports:
                 desk.publish(now)
             wait = pace.wait_ns(messages, time.monotonic_ns()) if messages else 0
@@ -93,9 +98,9 @@ class Worker:
     def _restore(self) -> None:
         """Go on with the calls of the instance before this one."""
         now = self._now()
-        for kept in list(self._memory.load()):
+        for kept, until in list(self._memory.load()):
             with contextlib.suppress(GatewayError):
-                self._relay.restore(kept, now)
+                self._relay.restore(kept, until, now)
         for call in self._relay.calls:
             self._desk.keep(call, now)
 
@@ -109,6 +114,8 @@ class Desk:
         self._relay, self._shell, self._memory, self._given, self._now = relay, shell, memory, given, now
         self._visitors: dict[int, Visitor] = {}
         self._control: Visitor | None = None
+        self._kept: dict[str, tuple[object, int]] = {}
+        """What each call was like when it was kept last, and when that was."""
         self._newest = 0
         self._told_at = 0
         self._poll = select.poll()
@@ -137,7 +144,7 @@ class Desk:
         """Reports of what changed: into the memory, and to control if it listens."""
         reports = self._relay.reports(now)
         for report in reports:
-            self.keep(report.call, now)
+            self._remember(report, now)
         visitor = self._control
         if visitor is None:
             return
@@ -150,12 +157,27 @@ class Desk:
             frame["statistics"] = control.pack_statistics(self._shell.statistics())
         self._send(visitor, frame)
 
+    def _remember(self, report: Report, now: int) -> None:
+        """Anew when something is different, or what has been kept is old; else only that it still holds."""
+        legs = tuple((leg.selected, leg.present) for leg in report.legs)
+        state = (report.gate, legs, len(report.spans), report.deadline)
+        before, kept_at = self._kept.get(report.call, (None, 0))
+        if state == before and now - kept_at < KEEP_MS:
+            self._memory.touch(report.call, now)
+        else:
+            self.keep(report.call, now)
+            self._kept[report.call] = (state, now)
+
     def keep(self, call: str, now: int) -> None:
         kept = self._relay.snapshot(call, now)
         if kept is None:
-            self._memory.drop(call)
+            self.forget(call)
         else:
-            self._memory.keep(call, kept)
+            self._memory.keep(call, kept, now)
+
+    def forget(self, call: str) -> None:
+        self._memory.drop(call)
+        self._kept.pop(call, None)
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -169,7 +191,7 @@ class Desk:
 
     def _read(self, visitor: Visitor) -> None:
         try:
-            data = visitor.socket.recv(262_144)
+            data = visitor.socket.recv(READ_OCTETS)
         except BlockingIOError:
             return
         if not data:
@@ -177,6 +199,7 @@ class Desk:
             return
         for frame in visitor.decoder.feed(data):
             self._obey(visitor, frame)
+        self._heed(visitor)
 
     def _obey(self, visitor: Visitor, frame: control.Frame) -> None:
         if "hello" in frame:
@@ -223,7 +246,7 @@ class Desk:
             return {}
         if "release" in frame:
             report = self._relay.release(frame["release"], now)
-            self._memory.drop(frame["release"])
+            self.forget(frame["release"])
             return {"report": None if report is None else control.pack_report(report)}
         return {"statistics": control.pack_statistics(self._shell.statistics())}
 
@@ -234,13 +257,25 @@ class Desk:
             self._drained(visitor)
 
     def _drained(self, visitor: Visitor) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             while visitor.out:
                 del visitor.out[: visitor.socket.send(visitor.out)]
-        self._poll.modify(visitor.socket, select.POLLIN | (select.POLLOUT if visitor.out else 0))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._dismiss(visitor)
+            return
+        self._heed(visitor)
         if visitor.missed and not visitor.out:
             visitor.missed = False
             self._survey()
+
+    def _heed(self, visitor: Visitor) -> None:
+        """Who does not take his answers may not ask on."""
+        if visitor.socket.fileno() not in self._visitors:
+            return
+        wants = select.POLLOUT if visitor.out else 0
+        self._poll.modify(visitor.socket, wants | (select.POLLIN if len(visitor.out) <= BACKLOG_OCTETS else 0))
 
     def _dismiss(self, visitor: Visitor) -> None:
         if self._visitors.pop(visitor.socket.fileno(), None) is not None:

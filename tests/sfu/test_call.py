@@ -268,6 +268,8 @@ def test_an_orphaned_call_is_forgotten_in_the_end() -> None:
     assert net.report().spans
     net.run(1)
     assert net.relay.statistics().calls == 0
+    assert net.relay.forgotten() == ["call"]
+    assert net.relay.forgotten() == []
     assert net.relay.get_timer() is None
     assert net.send(net.callers[ONE].check(), ONE) == []
 

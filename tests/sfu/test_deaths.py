@@ -25,7 +25,8 @@ async def running() -> AsyncIterator[Node]:
 
 @contextlib.asynccontextmanager
 async def controlled(started: Node, limit_ms: int = 600_000) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A control process of its own, newer than the one of this test."""
+    """A control process of its own, newer than the one of this test, which from then on only knows the way."""
+    started.relay.candidates("call")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.sfu.controlling", str(started.paths[0]), str(limit_ms),
         stdout=asyncio.subprocess.PIPE,

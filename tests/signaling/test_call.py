@@ -145,3 +145,16 @@ def test_a_stretch_that_fits_between_two_reports_still_was_the_start() -> None:
     call = Call(ready(), Timers(), offset_ms=OFFSET, now=NOW)
     outcomes = call.heard(report(300, span(100, 200, "reset")), NOW + 300)
     assert [type(o) for o in outcomes] == [Presence, Presence, Together, Apart]
+
+
+def test_law3_a_span_that_its_relay_lost_ends_where_it_was_last_known_to_run() -> None:
+    call = Call(ready(), Timers(), offset_ms=OFFSET, now=NOW)
+    live(call)
+    call.heard(report(5_000, span(0, 5_000)), NOW + 5_000)
+    outcomes = call.heard(report(5_400), NOW + 5_400)
+    assert any(isinstance(outcome, Apart) for outcome in outcomes)
+    assert not call.running
+    assert dict(call.rows()) == {1: (NOW, NOW + 5_000)}
+    call.heard(report(9_000, span(6_000, 9_000, number=1 << 20)), NOW + 9_000)
+    assert call.running
+    assert dict(call.rows()) == {1: (NOW, NOW + 5_000), 1 << 20: (NOW + 6_000, NOW + 9_000)}
