@@ -109,7 +109,7 @@ def _described(parser: argparse.ArgumentParser, description: str) -> argparse.Ar
 def _dev_arguments(dev: argparse.ArgumentParser) -> None:
     dev.add_argument("--host", default="127.0.0.1", type=_address, help="address to listen on (default %(default)s)")
     dev.add_argument("--port", default=8080, type=_port, help="pages, REST, signaling (default %(default)s)")
-    dev.add_argument("--media-port", default=3478, type=_port, help="UDP, media (default %(default)s)")
+    dev.add_argument("--media-port", default=3478, type=_port, help="UDP and TCP, media (default %(default)s)")
     dev.add_argument("--private-port", default=9090, type=_port, help="health and metrics (default %(default)s)")
     dev.add_argument(
         "--data", type=Path, metavar="DIR", help="keeps everything over restarts (default: a temporary folder)"

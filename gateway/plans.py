@@ -12,7 +12,9 @@ from gateway.supervisor import Plan
 def relay_plan(settings: Settings) -> Plan:
     """The relay workers of a node."""
     media = settings.media
-    return Plan(list(media.host), media.port, list(media.addresses), media.processes)
+    return Plan(
+        list(media.host), media.port, list(media.addresses), media.processes, tcp_port=media.tcp_port,
+    )  # fmt: skip
 
 
 def node_plan(settings: Settings, command: Sequence[str]) -> Plan:

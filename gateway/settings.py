@@ -64,6 +64,7 @@ class Server(Group):
 class Media(Group):
     host: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 - callers come from everywhere
     port: Port = 3478
+    tcp_port: Port | None = None
     advertise: tuple[str, ...] = ()
     workers: Annotated[int, Field(ge=0, le=256)] = 0
 

@@ -57,6 +57,8 @@ class Plan:
     workers: int
     control: Sequence[str] | None = None
     listen: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    tcp_port: int | None = None
+    """For media by TCP, if not the number of UDP; both count up from worker to worker."""
 
 
 class Child:
@@ -98,7 +100,8 @@ class Supervisor:
         plan = self._plan
         for number in range(plan.workers):
             port = plan.media_port + number if plan.media_port else 0
-            self._media.append(open_media(plan.media_hosts, port, plan.advertise))
+            tcp_port = plan.tcp_port + number if plan.tcp_port else None
+            self._media.append(open_media(plan.media_hosts, port, plan.advertise, tcp_port))
             self._listeners.append(_control_socket(self.paths[number]))
         for name, (host, port) in plan.listen.items():
             self._public[name] = _listening(host, port)
@@ -187,8 +190,9 @@ class Supervisor:
     def _inheritance(self, number: int, instance: int) -> worker.Inheritance:
         media = self._media[number]
         return worker.Inheritance(
-            number, instance, media.sockets, self._listeners[number], self._memories[number], media.candidates
-        )
+            number, instance, media.sockets, media.listeners, self._listeners[number], self._memories[number],
+            media.candidates,
+        )  # fmt: skip
 
     def _start_control(self, command: Sequence[str]) -> int:
         sockets = {name: sock.fileno() for name, sock in self._public.items()}

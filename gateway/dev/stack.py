@@ -246,6 +246,7 @@ def _ports_are_free(options: DevOptions) -> None:
         ("--port", socket.SOCK_STREAM, options.port),
         ("--private-port", socket.SOCK_STREAM, options.private_port),
         ("--media-port", socket.SOCK_DGRAM, options.media_port),
+        ("--media-port", socket.SOCK_STREAM, options.media_port),
     )
     for option, kind, port in wanted:
         if not _free(options.host, port, kind):

@@ -161,6 +161,8 @@ class Agent:
                 return None
             self.forget(min(idle, key=lambda path: path.checked), now)
         path = self.paths[source] = self.table.asked[source] = Path(self, source, local)
+        if path.stream:
+            self.table.streams[source] = path
         return path
 
     def _remember(self, transaction: bytes, source: Address) -> None:
@@ -217,12 +219,14 @@ class Agent:
     def forget(self, path: Path, now: int) -> None:
         """The address is no longer this leg's; what it counted stays counted."""
         del self.paths[path.address]
+        self.table.streams.pop(path.address, None)
         self.retired_packets += path.packets
         self.retired_octets += path.octets
         path.settle(self.table)
         self.table.drop("held_freed", len(path.early.take()))
         self._unask(path)
         self._invalidate(path, now)
+        self.table.index.forget(path)
 
     def _unask(self, path: Path) -> None:
         if self.table.asked.get(path.address) is path:

@@ -37,17 +37,55 @@ cannot segment (EIO: it does no checksums)."""
 _MEDIA_BYTES: Final = bytes(first for first in range(256) if CLASSES[first] == MEDIA)
 
 
-class Outbox:
+class Staging:
+    """Messages that wait to leave: what a Ring writes into, `staged` many."""
+
+    def __init__(self) -> None:
+        self.staged = 0
+        self._headers = mmsg.Words(SLOTS * mmsg.WORDS)
+        self.octets = self._headers.octets
+
+    def flush(self) -> None:
+        """Send what is staged."""
+        raise NotImplementedError
+
+    def _words(self, at: int) -> memoryview:
+        return self._headers.words[at * mmsg.WORDS : (at + 1) * mmsg.WORDS]
+
+    def _datagrams(self, at: int) -> list[bytes]:
+        """What a staged message consists of."""
+        words = self._words(at)
+        pieces = mmsg.pieces(words[mmsg.PIECES], words[mmsg.PIECE_COUNT])
+        if not words[mmsg.CONTROL_SIZE]:
+            return pieces
+        size, data = mmsg.segment_size(words[mmsg.CONTROL]), b"".join(pieces)
+        return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+class StreamOutbox(Staging):
+    """What leaves by TCP connections. In place of a name's address stands the number of the connection."""
+
+    def __init__(self, send: Callable[[bytes, int], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def flush(self) -> None:
+        staged, self.staged = self.staged, 0
+        for at in range(staged):
+            serial = self._words(at)[mmsg.NAME]
+            for datagram in self._datagrams(at):
+                self._send(datagram, serial)
+
+
+class Outbox(Staging):
     """Messages that wait to leave by one socket. `segments`: whether trains may; ends for good if the device cannot."""
 
     def __init__(self, sock: socket.socket, figures: Figures, *, segments: bool) -> None:
+        super().__init__()
         self.socket, self.segments, self.figures = sock, segments, figures
         self.family = family(sock)
-        self.staged = 0
         self.rows: dict[int, Path] = {}
         """Rows by the address of their name, to tell which destination failed."""
-        self._headers = mmsg.Words(SLOTS * mmsg.WORDS)
-        self.octets = self._headers.octets
         self._send = mmsg.sender(sock.fileno(), self._headers.address)
 
     def flush(self) -> None:
@@ -81,18 +119,6 @@ class Outbox:
         for row in list(self.rows.values()) if not self.segments else [failed] if failed is not None else []:
             row.wire = (*row.wire[:2], False)
 
-    def _words(self, at: int) -> memoryview:
-        return self._headers.words[at * mmsg.WORDS : (at + 1) * mmsg.WORDS]
-
-    def _datagrams(self, at: int) -> list[bytes]:
-        """What a staged message consists of."""
-        words = self._words(at)
-        pieces = mmsg.pieces(words[mmsg.PIECES], words[mmsg.PIECE_COUNT])
-        if not words[mmsg.CONTROL_SIZE]:
-            return pieces
-        size, data = mmsg.segment_size(words[mmsg.CONTROL]), b"".join(pieces)
-        return [data[start : start + size] for start in range(0, len(data), size)]
-
 
 class Names:
     """Room for the names of destinations, at addresses that stay while their rows live."""
@@ -125,12 +151,13 @@ class Ring:
     def __init__(
         self, place: int, outboxes: Sequence[Outbox], relay: Relay, now: Callable[[], int],
         answer: Callable[[list[Datagram]], None], listener: Listener, *, trains: bool,
+        others: Sequence[Staging] = (),
     ) -> None:  # fmt: skip
         self.rows: dict[Hashable, Path] = {}
         """Rows of addresses that are valid by this socket, by their names' keys."""
         self._listener = listener
         self._ears: dict[Hashable, Ear] = {}
-        self._outboxes, self._outbox, self._place = outboxes, outboxes[place], place
+        self._outboxes, self._outbox, self._place = (*outboxes, *others), outboxes[place], place
         self._relay, self._now, self._answer = relay, now, answer
         self._family, self._figures = self._outbox.family, self._outbox.figures
         self.trains = trains and self._outbox.segments and mmsg.set_trains(self._outbox.socket, on=True)

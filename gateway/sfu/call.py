@@ -16,7 +16,7 @@ from typing import Final
 from gateway.sfu.agent import Agent
 from gateway.sfu.hold import Hold, Pool
 from gateway.sfu.path import Path, Table
-from gateway.sfu.port import CallConfig, Gate, LegReport, Report, Span, SpanEnd
+from gateway.sfu.port import CallConfig, Gate, LegReport, Report, Span, SpanEnd, Transport
 from gateway.sfu.stun import NEVER
 
 HANDSHAKE_OCTETS: Final = 65_536
@@ -37,6 +37,8 @@ ORPHAN_MS: Final = 900_000
 REPORT_MS: Final = 250
 SPAN_LIMIT: Final = 64
 FAR: Final = 1 << 60
+_CUTS: Final = frozenset({"deadline", "until", "unfunded", "released"})
+"""After these not even what is on its way may arrive; absence is no such end, there the receiver is gone."""
 
 
 class Direction:
@@ -217,6 +219,10 @@ class Call:
             self.spans.append(self._span(at, why))
         if self.gate != "shut":
             self.changed = True
+        if self.gate == "open" and why in _CUTS:
+            for leg in self.legs:
+                if leg.selected is not None:
+                    self.table.index.cut(leg.selected)
         self.gate, self.span_at = "shut", None
         for direction in self.directions:
             self.table.drop("held_freed", len(direction.hold.take()))
@@ -298,7 +304,7 @@ class Call:
         return LegReport(
             selected=selected is not None,
             present=self.present[number],
-            transport="udp" if selected is not None else None,
+            transport=_transport(selected),
             last_check=_seen(selected, selected.checked if selected else NEVER),
             last_packet=_seen(selected, selected.heard if selected else NEVER),
             rtt_ms=selected.rtt_ms if selected is not None else None,
@@ -310,6 +316,12 @@ class Call:
             jitter_ms=leg.ear.uplink.jitter_ms,
             kbps=leg.ear.uplink.kbps,
         )
+
+
+def _transport(path: Path | None) -> Transport | None:
+    if path is None:
+        return None
+    return "tcp" if path.stream else "udp"
 
 
 def _seen(path: Path | None, at: int) -> int | None:

@@ -58,6 +58,10 @@ class _Metrics(Collector):
             "gateway_relay_bytes", "Payload of datagrams.", "direction", {"in": one.bytes_in, "out": one.bytes_out}
         )
         yield _by("gateway_relay_drops", "Datagrams not passed on, by reason.", "reason", one.drops)
+        yield _gauge("gateway_relay_connections", "TCP connections of callers.", one.connections)
+        yield _counter(
+            "gateway_relay_connections_refused", "TCP connections that never showed a check.", one.connections_refused
+        )
         yield _counter("gateway_relay_queue_drops", "Datagrams that full receive queues cost.", one.queue_drops)
         yield _by(
             "gateway_relay_trains", "Trains of datagrams, each handled as one.", "direction",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from gateway.sfu import stun
 from gateway.sfu.hold import Hold, Pool
 from gateway.sfu.port import Credentials
-from gateway.sfu.stun import NEVER, Address
+from gateway.sfu.stun import CONNECTIONS, NEVER, Address
 
 if TYPE_CHECKING:
     from gateway.sfu.agent import Agent
@@ -61,6 +61,12 @@ class Rows(Protocol):
     def leave(self, path: Path) -> None:
         """It is no longer."""
 
+    def cut(self, path: Path) -> None:
+        """Law 4: what still waits to be sent there must not be."""
+
+    def forget(self, path: Path) -> None:
+        """The address is nobody's any more, whether or not it ever was a row."""
+
 
 class NoRows:
     """Of a relay whose shell asks for each datagram by its `Address`."""
@@ -69,12 +75,17 @@ class NoRows:
 
     def leave(self, path: Path) -> None: ...
 
+    def cut(self, path: Path) -> None: ...
+
+    def forget(self, path: Path) -> None: ...
+
 
 class Table:
     """What all legs of one relay share: rows by source address, challenges by transaction id, held octets, counters."""
 
     __slots__ = (
-        "asked", "challenges", "drops", "index", "moves", "pool", "rows", "sent_octets", "sent_packets", "switches",
+        "asked", "challenges", "drops", "index", "moves", "pool", "rows", "sent_octets", "sent_packets", "streams",
+        "switches",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -85,6 +96,8 @@ class Table:
         self.rows: dict[Address, Path] = {}
         self.asked: dict[Address, Path] = {}
         """Addresses that have not answered yet, newest claim of each."""
+        self.streams: dict[Address, Path] = {}
+        """Connections whose checks were authentic: each is of one leg, for good."""
         self.pool = Pool()
         self.challenges: dict[bytes, Challenge] = {}
 
@@ -148,6 +161,11 @@ class Path:
         self.tries = self.interval = self.replies = 0
         # Datagrams in a row from here, none from the selected address between: `mark` is that one's count.
         self.streak = self.mark = 0
+
+    @property
+    def stream(self) -> bool:
+        """Whether it is a TCP connection."""
+        return len(self.address) > 2 and self.address[2] >= CONNECTIONS
 
     @property
     def arrived(self) -> int:

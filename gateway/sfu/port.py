@@ -166,6 +166,9 @@ class Statistics:
     """Open gates with one leg from which neither RTP nor RTCP has come for 6 s, now."""
     silent_legs: int = 0
     """Such legs, of calls with one or two of them."""
+    connections: int = 0
+    """TCP connections, now; and those ended without ever an authentic check."""
+    connections_refused: int = 0
 
 
 class RelayPort(Protocol):

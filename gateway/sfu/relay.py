@@ -195,6 +195,20 @@ class Relay:
         else:
             self._drop("junk" if kind == JUNK else "unknown_source")
 
+    def knows(self, source: Address) -> bool:
+        """Whether an authentic check came by this connection."""
+        return source in self._table.streams
+
+    def hang_up(self, source: Address, now: int) -> list[Datagram]:
+        """A connection ended, whoever ended it; what is to be sent because of it."""
+        path = self._table.streams.get(source)
+        out: list[Datagram] = []
+        if path is not None:
+            path.agent.call.advance(now)
+            path.agent.forget(path, now)
+            self._settle(path.agent.call, now, out)
+        return out
+
     def _stun(self, data: Buffer, source: Address, now: int, out: list[Datagram]) -> None:
         try:
             message = stun.parse(data)
@@ -216,6 +230,10 @@ class Relay:
         call, agent, local = known
         if not stun.authentic(message, data, local.password):
             self._drop("bad_integrity")
+            return
+        holder = self._table.streams.get(source)
+        if holder is not None and holder.agent is not agent:
+            self._drop("connection_of_another_leg")
             return
         call.advance(now)
         answer: list[Datagram] = []

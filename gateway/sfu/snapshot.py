@@ -78,11 +78,13 @@ def _leg(kept: Snapshot) -> LegConfig:
 
 
 def _agent(agent: Agent) -> Snapshot:
-    valid = sorted((path for path in agent.paths.values() if path.valid), key=lambda path: path.checked)
+    # A connection dies with its worker, and its address with it.
+    lasting = (path for path in agent.paths.values() if path.valid and not path.stream)
+    valid = sorted(lasting, key=lambda path: path.checked)
     last = [path for path in valid if path is not agent.selected][-ADDRESSES + 1 :]
     paths = tuple(
         _path(path, selected=path is agent.selected)
-        for path in ([*last, agent.selected] if agent.selected is not None else last)
+        for path in ([*last, agent.selected] if agent.selected in valid else last)
     )
     return (
         tuple((local.ufrag, local.password, local.generation) for local in agent.locals.values()),

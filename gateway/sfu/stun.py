@@ -18,8 +18,10 @@ Address = tuple[str, int] | tuple[str, int, int]
 """Host and port of a caller; third, when the relay has several sockets, the place of the one it is reached by.
 
 A caller that reaches two of our addresses from one of its own thus has two addresses here, and each is answered from
-where it was spoken to: browsers drop what comes from an address that they did not send to.
+where it was spoken to: browsers drop what comes from an address that they did not send to. From CONNECTIONS on the
+third is the number of a TCP connection: none of them ever has the address of another, whatever its ends.
 """
+CONNECTIONS: Final = 1 << 16
 
 Buffer = bytes | bytearray | memoryview
 

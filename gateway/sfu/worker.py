@@ -48,6 +48,8 @@ class Inheritance:
     number: int
     instance: int
     sockets: Sequence[socket.socket]
+    streams: Sequence[socket.socket]
+    """Listening, for callers by TCP."""
     listener: socket.socket
     memory: int
     candidates: Sequence[Candidate]
@@ -60,7 +62,7 @@ class Worker:
         self._given = given
         self._now = SystemClock().boot_ms
         self._relay = Relay(os.urandom, given.instance)
-        self._shell = Shell(self._relay, given.sockets, self._now, batched=batched)
+        self._shell = Shell(self._relay, given.sockets, self._now, listeners=given.streams, batched=batched)
         self._memory = Memory(given.memory)
         self._desk = Desk(self._relay, self._shell, self._memory, given, self._now)
 
@@ -80,9 +82,9 @@ class Worker:
                 else:
                     desk.serve(descriptor, events)
             now = self._now()
-            at = relay.get_timer()
+            at = shell.get_timer()
             if at is not None and at <= now:
-                shell.send_all(relay.handle_timer(now))
+                shell.handle_timer(now)
                 for call in relay.forgotten():
                     desk.forget(call)
             if relay.has_reports:
@@ -92,7 +94,7 @@ class Worker:
                 time.sleep(wait / 1e9)
 
     def _timeout(self) -> int | None:
-        at = self._relay.get_timer()
+        at = self._shell.get_timer()
         return None if at is None else max(0, at - self._now())
 
     def _restore(self) -> None:

@@ -1,7 +1,7 @@
 """A scripted ICE caller on aioice.stun: checks, answers, DTLS- and RTP-like datagrams, roaming, restarts.
 
-`Caller` is bytes in, bytes out, for tests without sockets. `UdpCaller` puts one on real sockets. Its transaction ids
-come from a counter, so that runs repeat exactly.
+`Caller` is bytes in, bytes out, for tests without sockets. `UdpCaller` and `TcpCaller` put one on real sockets. Its
+transaction ids come from a counter, so that runs repeat exactly.
 """
 
 from __future__ import annotations
@@ -147,6 +147,78 @@ class UdpCaller(asyncio.DatagramProtocol):
 
     async def _keep_checking(self, interval: float, nominate: bool) -> None:
         while True:
+            self.send(self.caller.check(nominate))
+            await asyncio.sleep(interval)
+
+
+class TcpCaller:
+    """A `Caller` on a TCP connection of the running loop (RFC 6544, active), answering challenges by itself."""
+
+    def __init__(self, caller: Caller, relay: tuple[str, int]) -> None:
+        self.caller = caller
+        self.relay = relay
+        self.received = asyncio.Event()
+        self.raw: list[bytes] = []
+        self.reset = False
+        """Whether the connection ended by a reset."""
+        self._writer: asyncio.StreamWriter | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self, interval: float | None = 0.05, nominate: bool = True) -> None:
+        reader, self._writer = await asyncio.open_connection(*self.relay)
+        self._tasks = [asyncio.create_task(self._read(reader))]
+        if interval is not None:
+            self._tasks.append(asyncio.create_task(self._keep_checking(interval, nominate)))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await task
+        self._tasks = []
+        if self._writer is not None:
+            self._writer.close()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
+            self._writer = None
+
+    @property
+    def ended(self) -> bool:
+        return self._tasks[0].done()
+
+    def send(self, data: bytes) -> None:
+        self.send_raw(len(data).to_bytes(2, "big") + data)
+
+    def send_raw(self, octets: bytes) -> None:
+        assert self._writer is not None
+        self._writer.write(octets)
+
+    async def until(self, condition: Any, seconds: float = 5.0) -> None:
+        """Wait for incoming datagrams, or the end, until `condition()` holds."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self.received.clear()
+                await self.received.wait()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await reader.readexactly(2), "big")
+                data = await reader.readexactly(size)
+                self.raw.append(data)
+                reply = self.caller.take(data)
+                if reply is not None:
+                    self.send(reply)
+                self.received.set()
+        except asyncio.IncompleteReadError:
+            pass
+        except ConnectionError:
+            self.reset = True
+        finally:
+            asyncio.get_running_loop().call_soon(self.received.set)
+
+    async def _keep_checking(self, interval: float, nominate: bool) -> None:
+        while not self.ended:
             self.send(self.caller.check(nominate))
             await asyncio.sleep(interval)
 
