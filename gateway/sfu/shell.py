@@ -48,12 +48,9 @@ class Shell:
     def _open_rings(self, trains: bool) -> None:
         outboxes = [Outbox(sock, self.figures, segments=trains and mmsg.can_segment(sock)) for sock in self._sockets]
         stream_outbox = StreamOutbox(self._streams.send)
+        given = self._relay, self._now, self.send_all, self._listener
         rings = [
-            Ring(
-                place, outboxes, self._relay, self._now, self.send_all, self._listener, trains=trains,
-                others=(stream_outbox,),
-            )  # fmt: skip
-            for place in range(len(self._sockets))
+            Ring(place, outboxes, *given, trains=trains, others=(stream_outbox,)) for place in range(len(self._sockets))
         ]
         self._relay.index_by(WireRows(outboxes, rings, self._streams, stream_outbox))
         self._rings += rings

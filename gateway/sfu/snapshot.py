@@ -81,11 +81,9 @@ def _agent(agent: Agent) -> Snapshot:
     # A connection dies with its worker, and its address with it.
     lasting = (path for path in agent.paths.values() if path.valid and not path.stream)
     valid = sorted(lasting, key=lambda path: path.checked)
-    last = [path for path in valid if path is not agent.selected][-ADDRESSES + 1 :]
-    paths = tuple(
-        _path(path, selected=path is agent.selected)
-        for path in ([*last, agent.selected] if agent.selected in valid else last)
-    )
+    chosen = agent.selected if agent.selected in valid or not valid else valid[-1]
+    last = [path for path in valid if path is not chosen][-ADDRESSES + 1 :]
+    paths = tuple(_path(path, selected=path is chosen) for path in valid if path is chosen or path in last)
     return (
         tuple((local.ufrag, local.password, local.generation) for local in agent.locals.values()),
         _pairs(tuple(agent.remotes.values())),

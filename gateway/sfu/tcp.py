@@ -113,8 +113,8 @@ class Streams:
         self._word = bytearray(4)
         self._spare = os.open(os.devnull, os.O_RDONLY)
         self._listeners = tuple(listeners)
-        for listener in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ)
+        for sock in self._listeners:
+            self._selector.register(sock, selectors.EVENT_READ)
         self.refused = 0
         """Connections closed without ever having shown an authentic check."""
 
