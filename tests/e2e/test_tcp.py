@@ -52,7 +52,7 @@ async def test_pages_without_udp_have_their_call_by_tcp(
     await asyncio.sleep(3)
     for caller in callers.values():
         await caller.hears()
-    await callers["client"].click("leave")
+    await callers["client"].click("hangup")
     await callers["client"].summary()
     await callers["expert"].summary()
     for caller in callers.values():
