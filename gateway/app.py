@@ -47,6 +47,7 @@ from gateway.settings import Settings
 from gateway.sfu.remote import RemoteRelay
 from gateway.signaling.call import Timers
 from gateway.signaling.host import Host
+from gateway.signaling.turn import Turn
 from gateway.signaling.websocket import signal_handler
 from gateway.tokens import Tokens
 
@@ -187,7 +188,7 @@ class Gateway:
         self._relay = await self._reach_relay()
         host = Host(
             sessions, self.ledger, self._relay, self.node, tokens, timers, flush_ms=settings.session.flush_ms,
-            file=UsageFile(settings.meter.journal) if settings.meter.journal else None,
+            file=UsageFile(settings.meter.journal) if settings.meter.journal else None, turn=turn(settings),
         )  # fmt: skip
         self._tasks.start("host", host.run)
         sweeper = Sweeper(
@@ -289,6 +290,11 @@ def session_rules(settings: Settings) -> Rules:
         expires_ms=settings.session.expires_hours * 3_600_000,
         minimums={currency: minimum_charge(currency, terms) for currency in CURRENCIES},
     )
+
+
+def turn(settings: Settings) -> Turn:
+    found = settings.turn
+    return Turn(found.urls, found.secret.get_secret_value(), found.ttl_seconds)
 
 
 def limits(settings: Settings) -> Limits:

@@ -27,6 +27,8 @@ PLAIN_NAMES = {"REDIS_URL": ("redis", "url"), "STRIPE_API_KEY": ("stripe", "api_
 URL_PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
 # HMAC-SHA256 keys shorter than the hash weaken it (RFC 7518, section 3.2).
 SIGNING_KEY_BYTES = 32
+# One password of a leg that leaks lets its holder try secrets at home; these are out of reach.
+TURN_SECRET_CHARS = 24
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
@@ -102,6 +104,18 @@ class Media(Group):
     def addresses(self) -> tuple[str, ...]:
         """The addresses to offer as ICE candidates, in order of preference."""
         return self.advertise or self.host
+
+
+class TurnServers(Group):
+    urls: tuple[Annotated[str, Field(pattern=r"^turns?:[^/?#@]+(\?transport=(udp|tcp))?$")], ...] = ()
+    secret: SecretStr = SecretStr("")
+    ttl_seconds: Annotated[int, Field(ge=600, le=86_400)] = 7_200
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.urls and len(self.secret.get_secret_value()) < TURN_SECRET_CHARS:
+            raise ValueError(f"secret must have at least {TURN_SECRET_CHARS} characters when there are urls")
+        return self
 
 
 class Redis(Group):
@@ -233,6 +247,7 @@ class Settings(BaseSettings):
 
     server: Server = Field(default_factory=Server)
     media: Media
+    turn: TurnServers = Field(default_factory=TurnServers)
     redis: Redis = Field(default_factory=Redis)
     session: Session = Field(default_factory=Session)
     meter: Meter = Field(default_factory=Meter)

@@ -32,6 +32,7 @@ from gateway.signaling.orphans import Orphans
 from gateway.signaling.resume import ResumeSecrets
 from gateway.signaling.room import Room
 from gateway.signaling.surroundings import Surroundings
+from gateway.signaling.turn import Turn
 from gateway.signaling.websocket import Socket
 from gateway.tokens import Tokens
 
@@ -48,12 +49,12 @@ class Host:
 
     def __init__(
         self, sessions: Sessions, ledger: Ledger, relay: RelayPort, node: Node, tokens: Tokens, timers: Timers,
-        *, flush_ms: int = 500, file: UsageFile | None = None,
+        *, flush_ms: int = 500, file: UsageFile | None = None, turn: Turn | None = None,
     ) -> None:  # fmt: skip
         resume = ResumeSecrets(sessions.journal, node.clock)
         self._tokens = tokens
         self._flusher = Flusher(ledger, node.clock, flush_ms=flush_ms, file=file)
-        self._with = Surroundings(sessions, ledger, relay, node, timers, resume, self._flusher)
+        self._with = Surroundings(sessions, ledger, relay, node, timers, resume, self._flusher, turn or Turn())
         self._orphans = Orphans(ledger)
         self._hosted: dict[str, Hosted] = {}
         self._opening: dict[str, asyncio.Lock] = {}

@@ -181,7 +181,8 @@ class Hosted:
         self.facts.seated(len(self.seats), now)
         docs = replace(self.docs, session=self.record.to_dict())
         figures = self.call.figures(role, now)
-        socket.send(telling.welcome(docs, role, joined, issued, self._host.timers, figures))
+        servers = self._host.turn.servers(self.session, role, now)
+        socket.send(telling.welcome(docs, role, joined, issued, self._host.timers, figures, servers))
         await self._carry_out(joined.after)
         if self._gauges.ratings[role] is not None:
             self.seats.send(role, self._gauges.message(role))

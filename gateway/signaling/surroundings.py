@@ -18,6 +18,7 @@ from gateway.sfu.port import RelayPort
 from gateway.signaling.call import Timers
 from gateway.signaling.resume import ResumeSecrets
 from gateway.signaling.room import Room
+from gateway.signaling.turn import Turn
 
 # Longer than any session may be interrupted.
 ROOM_KEPT_S: Final = 86_400
@@ -34,6 +35,7 @@ class Surroundings:
     timers: Timers
     resume: ResumeSecrets
     flusher: Flusher
+    turn: Turn
 
     def now(self) -> int:
         """Wall ms on Redis's clock."""

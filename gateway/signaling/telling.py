@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.session import Role, other
@@ -14,7 +14,13 @@ from gateway.signaling.room import Joined
 
 
 def welcome(
-    docs: Docs, role: Role, joined: Joined, issued: Issued, timers: Timers, figures: Mapping[str, Any]
+    docs: Docs,
+    role: Role,
+    joined: Joined,
+    issued: Issued,
+    timers: Timers,
+    figures: Mapping[str, Any],
+    servers: Sequence[wire.IceServer] = (),
 ) -> wire.Welcome:
     """`figures` as `Call.figures` gives them for this side."""
     record = docs.record
@@ -24,7 +30,8 @@ def welcome(
         nonce=issued.nonce, cap=record.cap_ms // 1000, limit=record.limit_ms // 1000,
         warnings=list(timers.warnings_s),
         timers=wire.Timers(lone=timers.lone_ms // 1000, grace=timers.grace_ms // 1000),
-        pricing=wire.Pricing(**pricing(record, role)), peer=peer, generation=joined.generation,
+        pricing=wire.Pricing(**pricing(record, role)), peer=peer,
+        generation=joined.generation, ice_servers=list(servers),
         status=record.status, elapsed=figures["elapsed"], billable=figures["billable"], media=record.media,
     )  # fmt: skip
 
