@@ -190,8 +190,8 @@ class Supervisor:
     def _inheritance(self, number: int, instance: int) -> worker.Inheritance:
         media = self._media[number]
         return worker.Inheritance(
-            number, instance, media.sockets, media.listeners, self._listeners[number], self._memories[number],
-            media.candidates,
+            number, instance, media.sockets, self._listeners[number], self._memories[number], media.candidates,
+            media.listeners,
         )  # fmt: skip
 
     def _start_control(self, command: Sequence[str]) -> int:

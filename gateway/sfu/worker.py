@@ -48,11 +48,11 @@ class Inheritance:
     number: int
     instance: int
     sockets: Sequence[socket.socket]
-    streams: Sequence[socket.socket]
-    """Listening, for callers by TCP."""
     listener: socket.socket
     memory: int
     candidates: Sequence[Candidate]
+    streams: Sequence[socket.socket] = ()
+    """Listening, for callers by TCP."""
 
 
 class Worker:
