@@ -182,8 +182,9 @@ def test_a_restarted_worker_keeps_addresses_but_no_connection() -> None:
     net.media(BY_TCP)
     assert net.selected(0) == BY_TCP
     kept = net.relay.snapshot("call", net.now)
+    assert kept is not None
     net.relay = Relay(os.urandom, 2)
-    net.relay.restore(kept, net.now)
+    net.relay.restore(kept, net.now, net.now)
     assert set(net.call().legs[0].paths) == {ONE}
     assert net.selected(0) == ONE
 
