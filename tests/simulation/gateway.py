@@ -37,9 +37,9 @@ from gateway.session import SessionRecord
 from gateway.sessions import Rules as SessionRules
 from gateway.sessions import Sessions
 from gateway.sfu.port import LegConfig
+from gateway.signaling import facts, telling
 from gateway.signaling import host as hosting
 from gateway.signaling import hosted as hosted_module
-from gateway.signaling import telling
 from gateway.signaling.call import Timers
 from gateway.signaling.hosted import Hosted
 from gateway.signaling.orphans import Orphans
@@ -133,7 +133,8 @@ def simulated() -> Iterator[None]:
     clockwork = types.SimpleNamespace(Queue=asyncio.Queue, sleep=_sleep)
     greeting = types.SimpleNamespace(type="welcome")  # its words are not about money
     with mock.patch.multiple(hosted_module, log=quiet, asyncio=clockwork), \
-         mock.patch.multiple(flushing, log=quiet, asyncio=clockwork), \
+         mock.patch.object(facts, "log", quiet), \
+        mock.patch.multiple(flushing, log=quiet, asyncio=clockwork), \
          mock.patch.object(telling, "welcome", return_value=greeting), \
          mock.patch.multiple(hosting, log=quiet, Hosted=QuietHosted), \
          mock.patch.multiple(worker, log=quiet, Debts=DebtsModel, Index=IndexModel), \

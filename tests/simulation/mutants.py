@@ -21,8 +21,8 @@ from gateway.billing_bridge.calls import Call as Request
 from gateway.billing_bridge.outcome import Done, Unknown
 from gateway.meter import record as bills
 from gateway.meter import schedule
+from gateway.meter.flusher import Flusher
 from gateway.meter.sweeper import Sweeper
-from gateway.meter.tab import Tab
 from gateway.money import Shares
 from gateway.signaling import call as course
 from gateway.signaling import hosted
@@ -486,13 +486,10 @@ def intent_persisted_after_the_call(swap: Callable[..., None]) -> None:
 
 
 @mutant
-def usage_refused_by_redis_counts_as_written(swap: Callable[..., None]) -> None:
-    real = Tab.written
+def freeze_without_the_last_usage(swap: Callable[..., None]) -> None:
+    async def impatient(*_: Any) -> None: ...
 
-    def careless(self: Any, write: Any, result: Any, now: int) -> None:
-        real(self, write, replace(result, code="ok") if result.code == "away" else result, now)
-
-    swap(Tab, "written", careless)
+    swap(Flusher, "settle", impatient)
 
 
 @mutant
