@@ -17,6 +17,7 @@ from unittest import mock
 
 from redis.exceptions import RedisError
 
+from gateway import refunds
 from gateway import session as core
 from gateway import sessions as use_cases
 from gateway.billing_bridge import payment as payments
@@ -26,7 +27,7 @@ from gateway.billing_bridge.pricing import Terms, minimum_charge
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
-from gateway.journal import Claim
+from gateway.journal import NOW, Claim
 from gateway.meter import flusher as flushing
 from gateway.meter import sweeper
 from gateway.meter.flusher import Flusher
@@ -36,11 +37,12 @@ from gateway.session import SessionRecord
 from gateway.sessions import Rules as SessionRules
 from gateway.sessions import Sessions
 from gateway.sfu.port import LegConfig
+from gateway.signaling import facts, telling
 from gateway.signaling import host as hosting
 from gateway.signaling import hosted as hosted_module
-from gateway.signaling import telling
 from gateway.signaling.call import Timers
 from gateway.signaling.hosted import Hosted
+from gateway.signaling.orphans import Orphans
 from gateway.signaling.surroundings import Surroundings
 from tests.simulation.people import Market, Page, deliver
 from tests.simulation.relay import RelayModel, Truth
@@ -113,6 +115,7 @@ class Host(hosting.Host):
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._with = surroundings
+        self._orphans = Orphans(surroundings.ledger)  # none: here the relay dies with its node
 
     async def _room(self, session: str) -> Any:
         return NoRoom()
@@ -130,8 +133,9 @@ def simulated() -> Iterator[None]:
     clockwork = types.SimpleNamespace(Queue=asyncio.Queue, sleep=_sleep)
     greeting = types.SimpleNamespace(type="welcome")  # its words are not about money
     with mock.patch.multiple(hosted_module, log=quiet, asyncio=clockwork), \
-         mock.patch.multiple(flushing, log=quiet, asyncio=clockwork), \
-         mock.patch.object(telling, "welcome", lambda *_: greeting), \
+         mock.patch.object(facts, "log", quiet), \
+        mock.patch.multiple(flushing, log=quiet, asyncio=clockwork), \
+         mock.patch.object(telling, "welcome", return_value=greeting), \
          mock.patch.multiple(hosting, log=quiet, Hosted=QuietHosted), \
          mock.patch.multiple(worker, log=quiet, Debts=DebtsModel, Index=IndexModel), \
          mock.patch.object(sweeper, "log", quiet), \
@@ -387,6 +391,8 @@ class Processes:
         stripe.rate_milli = RATES[s.terms.currency]
         stripe.hold_ms, stripe.balance_late_ms = s.hold_ms, s.balance_late_ms
         stripe.short_of_balance = s.short_of_balance
+        if s.empty:
+            stripe.empty |= {"acct_exp", "acct_amb"}
         if s.restricted:
             stripe.restricted.add("acct_exp")
         self.events_in = StripeEvents(self.journal, (), NodeClock(self.world, 1))  # type: ignore[arg-type]
@@ -458,7 +464,7 @@ class Processes:
 
     def _bridge(self, process: Process) -> None:
         clock = NodeClock(self.world, self.script.skews[0])
-        settings = BridgeSettings(return_url=TERMS.return_url)
+        settings = BridgeSettings(return_url=TERMS.return_url, requests_per_second=0, requests_per_endpoint=0)
         bridge = Bridge(self.journal, StripeWire(self.stripe), settings, clock)  # type: ignore[arg-type]
         self.worker(process, "money", settings.lease_ms, bridge._work)
 
@@ -567,6 +573,21 @@ class Processes:
 
     async def waive(self) -> None:
         await self.api_sessions.waive("acc_sim", SESSION)
+
+    async def refund(self, number: int, percent: int | None, bearer: Any) -> None:
+        """`Sessions.refund` without the wait."""
+        docs = await self.journal.read(SESSION, "payment", "refunds")
+        paid, orders = docs["payment"], docs["refunds"]
+        assert paid is not None
+        if paid.body["status"] in ("held", "capturing") and self.world.now < START + 86_400_000:
+            raise StoreUnavailable("The marketplace asks again once the money is there.")
+        had = orders.body if orders else None
+        amount = None if percent is None else max(1, paid.body["amount_captured"] * percent // 100)
+        new = refunds.NewRefund(f"ref_{number}", amount, "requested_by_customer", bearer)
+        body = refunds.ordered(paid.body, had, new, self.world.redis_ms())
+        if body is not had:
+            put = {"refunds": (orders.version if orders else 0, body)}
+            await self.journal.commit(SESSION, put, due={"money": NOW}, durable=True)
 
     async def end(self) -> None:
         reason = "canceled" if self.script.story == "canceled" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from tests.simulation import faults as plan
@@ -64,6 +65,8 @@ class Simulation:
         for at, action in ((s.other_card_at, p.other_card), (s.waive_at, p.waive), (s.end_at, p.end)):
             if at is not None:
                 world.at(START + 50 + at, p.market.order, action)
+        for number, (at, percent, bearer) in enumerate(s.refunds):
+            world.at(START + at, p.market.order, partial(p.refund, number, percent, bearer))
         if s.lose_hold_at is not None:
             world.at(START + s.lose_hold_at, p.stripe.meddle, s.meddle or "cancel")
         length = (s.talk_ms or min(s.terms.max_minutes * 60_000, s.cap_ms)) + 15_000
@@ -73,6 +76,9 @@ class Simulation:
             world.at(START + world.rng.randrange(length), self._strike, kind)
 
     def _together(self) -> None:
+        record = self.processes.record
+        if record is None or not record.funded:
+            self.world.bugs.append("law 2: forwarded before the money was held")
         if self._talked:
             return
         self._talked = True

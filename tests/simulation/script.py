@@ -42,6 +42,8 @@ class Script:
     restricted: bool = False
     short_of_balance: int = 0
     receiver_down_ms: int = 0
+    refunds: list[tuple[int, int | None, str]] = field(default_factory=list)  # when, how many percent, who bears it
+    empty: bool = False
     skews: tuple[int, int, int] = (0, 0, 0)
     drops: list[tuple[str, int, int]] = field(default_factory=list)
     long: bool = False
@@ -130,6 +132,11 @@ def _money(rng: Random, script: Script) -> None:
         script.meddle = rng.choice(("capture", "capture", "cancel"))
     if rng.random() < 0.2:
         script.balance_late_ms = rng.choice((800, 20_000, 3_600_000))
+    if story in ("call", "limit") and rng.random() < 0.09:
+        parts = rng.choice(((None,), (None,), (40,), (30, 20), (50, None)))
+        bearer = rng.choice(("shares", "shares", "platform"))
+        script.refunds = [(150_000 + n * rng.choice((10, 90_000)), part, bearer) for n, part in enumerate(parts)]
+        script.empty = rng.random() < 0.2
     script.restricted = rng.random() < 0.04
     script.short_of_balance = rng.choice((0,) * 60 + (1,))
     script.receiver_down_ms = rng.choice((0,) * 30 + (60_000, 86_400_000, 4 * 86_400_000))

@@ -33,6 +33,9 @@ class StripeAccount:
         self.balance_late_ms = 0
         self.intents: dict[str, Doc] = {}
         self.transfers: list[Doc] = []
+        self.refunds: list[Doc] = []
+        self.reversals: list[Doc] = []
+        self.empty: set[str] = set()
         self.keys: dict[str, tuple[str, Mapping[str, Any], Outcome, int]] = {}
         self.first_seen: dict[str, int] = {}
         self.unknown: dict[str, str] = {}
@@ -79,12 +82,12 @@ class StripeAccount:
             return
         if key in self.unknown:
             self.breaches.append(f"law 5: {operation} tried again without asking what became of it")
-        self.unknown[key] = str(params.get("payment_intent") or params.get("transfer_group"))
+        self.unknown[key] = str(params.get("payment_intent") or params.get("transfer") or params.get("transfer_group"))
 
     def _asked(self, operation: str, params: Mapping[str, Any]) -> None:
         if not self.unknown:
             return
-        about = params.get("payment_intent") or params.get("transfer_group")
+        about = params.get("payment_intent") or params.get("transfer") or params.get("transfer_group")
         self.unknown = {key: thing for key, thing in self.unknown.items() if thing != about}
 
     def keep_failure(self, operation: str, params: Mapping[str, Any], key: str | None) -> None:
@@ -248,13 +251,43 @@ class StripeAccount:
         if balance is None or p["currency"] != balance["currency"] or used + p["amount"] > balance["amount"]:
             self.breaches.append("law 6: a transfer beyond its charge, or in another currency")
             return Refused("transfer_invalid")
-        transfer = {"id": f"tr_{len(self.transfers) + 1}", "object": "transfer", "at": self.world.now, **p}
+        transfer = {"id": f"tr_{len(self.transfers) + 1}", "object": "transfer", "amount_reversed": 0, **p}
         self.transfers.append(transfer)
         return Done(dict(transfer))
 
     def _transfers_list(self, p: Mapping[str, Any]) -> Outcome:
         found = [dict(t) for t in self.transfers if t["transfer_group"] == p["transfer_group"]]
         return Done({"object": "list", "data": found})
+
+    def _refunds_create(self, p: Mapping[str, Any]) -> Outcome:
+        intent = self.intents[p["payment_intent"]]
+        if sum(r["amount"] for r in self.refunds) + p["amount"] > intent["amount_received"]:
+            self.breaches.append("law 5: a refund above what was captured was asked for")
+            return Refused("charge_already_refunded")
+        refund = {"id": f"re_{len(self.refunds) + 1}", "object": "refund", "status": "succeeded", **p}
+        self.refunds.append(refund)
+        return Done(dict(refund))
+
+    def _refunds_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done({"object": "list", "data": [dict(r) for r in self.refunds]})
+
+    def _transfers_reversals_create(self, p: Mapping[str, Any]) -> Outcome:
+        transfer = next(t for t in self.transfers if t["id"] == p["transfer"])
+        if transfer["amount_reversed"] + p["amount"] > transfer["amount"]:
+            self.breaches.append("law 6: a reversal beyond its transfer was asked for")
+            return Refused("invalid_request")
+        if transfer["destination"] in self.empty:
+            return Refused("balance_insufficient")
+        transfer["amount_reversed"] += p["amount"]
+        reversal = {"id": f"trr_{len(self.reversals) + 1}", "object": "transfer_reversal", **p}
+        self.reversals.append(reversal)
+        return Done(dict(reversal))
+
+    def _transfers_reversals_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done({"object": "list", "data": [dict(r) for r in self.reversals if r["transfer"] == p["transfer"]]})
+
+    def _disputes_list(self, p: Mapping[str, Any]) -> Outcome:
+        return Done({"object": "list", "data": []})
 
     def _tell(self, kind: str, intent: Doc) -> None:
         event = {"id": f"evt_s{len(self.events) + 1}", "type": kind, "data": {"object": dict(intent)}}

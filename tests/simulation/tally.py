@@ -76,9 +76,10 @@ class Tally:
         """What this run did not cover, so that its silence proves less than it seems."""
         share = min(1.0, self.sessions / FULL)
         found = []
-        captured = self.statuses["captured"] / max(1, self.sessions)
-        if captured < 0.6:
-            found.append(f"only {captured:.1%} of sessions were captured")
+        for name, least, counted in (("captured", 0.6, PAID), ("refunded", 0.05, PAID - {"captured"})):
+            part = sum(self.statuses[status] for status in counted) / max(1, self.sessions)
+            if part < least:
+                found.append(f"only {part:.1%} of sessions were {name}")
         if sum(self.faults.values()) < self.sessions:
             found.append("less than one fault a session")
         tables = (
@@ -117,12 +118,13 @@ def _arrows(table: Any) -> list[tuple[str, str]]:
     return [(one, two) for one, targets in table.items() for two in targets]
 
 
-# Refunds and disputes do not exist yet; a payment that is due is paid by the client's own doing, which is not built.
+# Disputes, refunds that the bank returns and bills paid later with another card are not driven yet.
 NOT_YET_PAYMENT = frozenset(
     {
-        ("captured", "refunded"), ("captured", "partially_refunded"), ("captured", "disputed"),
-        ("partially_refunded", "refunded"), ("partially_refunded", "disputed"), ("refunded", "disputed"),
+        ("captured", "disputed"), ("partially_refunded", "disputed"), ("refunded", "disputed"),
         ("disputed", "captured"), ("disputed", "partially_refunded"), ("disputed", "refunded"),
+        ("partially_refunded", "captured"), ("refunded", "captured"), ("refunded", "partially_refunded"),
         ("due", "pending"), ("due", "captured"), ("due", "released"),
     }
 )  # fmt: skip
+PAID = frozenset({"captured", "refunded", "partially_refunded", "disputed"})

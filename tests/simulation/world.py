@@ -181,7 +181,9 @@ class World:
                 asked = work.throw(error) if error is not None else work.send(value)
             except StopIteration as stop:
                 return self._finished(task, stop.value, None)
-            except GatewayError as failed:
+            except (Livelock, AssertionError):
+                raise
+            except Exception as failed:
                 return self._finished(task, None, failed)
             value = error = None
             kind = asked[0]
