@@ -33,10 +33,12 @@ class Dev(Market):
 
 
 @contextlib.asynccontextmanager
-async def dev(data: Path, config: str = "", ports: tuple[int, int, int] | None = None) -> AsyncIterator[Dev]:
-    """Start on free ports and wait for `ready`."""
+async def dev(
+    data: Path, config: str = "", ports: tuple[int, int, int] | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Dev]:
+    """Start on free ports of `host` and wait for `ready`."""
     port, private, media = ports or (free_port(), free_port(), free_port())
-    arguments = ["--port", port, "--private-port", private, "--media-port", media, "--data", data]
+    arguments = ["--port", port, "--private-port", private, "--media-port", media, "--data", data, "--host", host]
     data.mkdir(parents=True, exist_ok=True)
     if config:
         (data / "test.toml").write_text(config)
@@ -51,7 +53,7 @@ async def dev(data: Path, config: str = "", ports: tuple[int, int, int] | None =
         try:
             yield Dev(
                 said["ready"], said["api key"], said["stripe"], said["mail"], http,
-                process, data, f"http://127.0.0.1:{private}", media,
+                process, data, f"http://{host}:{private}", media,
             )  # fmt: skip
         finally:
             if process.returncode is None:
