@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.sfu import stun
+from gateway.sfu import framing, stun
 from gateway.sfu.demux import MEDIA, classify
 from gateway.sfu.port import Candidate, Credentials
 from gateway.sfu.quality import Ear, rtp
@@ -59,6 +59,26 @@ def read_relay(data: bytes) -> None:
     assert (net.selected(0), net.selected(1)) == (ONE, TWO)
 
 
+def read_framing(data: bytes) -> None:
+    """RFC 4571: however a stream is cut into pieces, the same datagrams come out, or the same end."""
+    cuts = sorted({data[0] % (len(data) + 1), data[-1] % (len(data) + 1)}) if data else []
+    whole, parts = unframe([data]), unframe([data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)])
+    assert whole == parts
+
+
+def unframe(pieces: list[bytes]) -> tuple[list[bytes], bool]:
+    """The datagrams in these pieces of a stream, and whether it was given up."""
+    framer, found = framing.Framer(), []
+    try:
+        for piece in pieces:
+            for frame in framer.take(piece):
+                found.append(bytes(frame))
+            assert framer.waiting < framing.FRAME_LIMIT + framing.HEADER_OCTETS
+    except framing.FramingError:
+        return found, True
+    return found, False
+
+
 def rewrite_sdp(data: bytes) -> None:
     """`SdpError`, or a description that goes on being valid with our transport in it."""
     text = data.decode("utf-8", "replace")
@@ -87,6 +107,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "stun": read_stun,
     "rtp": read_rtp,
     "relay": read_relay,
+    "framing": read_framing,
     "sdp": rewrite_sdp,
     "message": parse_message,
 }
@@ -99,6 +120,8 @@ def seeds(name: str) -> list[bytes]:
     if name == "message":
         return [json.dumps(one).encode() for one in MESSAGES]
     packets = [bytes.fromhex(one["hex"]) for recorded in recordings().values() for one in recorded["packets"]]
+    if name == "framing":
+        return [b"".join(len(one).to_bytes(2, "big") + one for one in packets[at : at + 5]) for at in range(0, 100, 5)]
     return packets[:200]
 
 
