@@ -104,7 +104,7 @@ def unpack_config(frame: Frame) -> CallConfig:
 def pack_report(report: Report) -> list[Any]:
     legs = [
         [leg.selected, leg.present, leg.transport, leg.last_check, leg.last_packet, leg.rtt_ms, leg.packets_in,
-         leg.bytes_in, leg.packets_out, leg.bytes_out]
+         leg.bytes_in, leg.packets_out, leg.bytes_out, leg.loss, leg.jitter_ms, leg.kbps]
         for leg in report.legs
     ]  # fmt: skip
     spans = [[span.number, span.start, span.end, span.heard, span.ended_by] for span in report.spans]

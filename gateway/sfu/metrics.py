@@ -51,6 +51,8 @@ class _Metrics(Collector):
         yield _gauge("gateway_relay_workers", "Relay workers that have answered.", len(every))
         yield _gauge("gateway_relay_legs", "Legs with a selected address.", one.legs)
         yield _gauge("gateway_relay_open_gates", "Calls through which media passes.", one.open_gates)
+        yield _gauge("gateway_relay_one_way_calls", "Open calls of which one side sends nothing.", one.one_way_calls)
+        yield _gauge("gateway_relay_silent_legs", "Legs of open calls that send nothing.", one.silent_legs)
         yield _counter("gateway_relay_checks", "Authenticated ICE checks answered.", one.checks)
         yield _counter("gateway_relay_address_switches", "Changes of a leg's selected address.", one.address_switches)
         yield _by("gateway_relay_packets", "Datagrams.", "direction", {"in": one.packets_in, "out": one.packets_out})

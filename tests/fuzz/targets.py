@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+from binascii import crc32
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.sfu import stun
+from gateway.sfu import framing, stun
 from gateway.sfu.demux import MEDIA, classify
 from gateway.sfu.port import Candidate, Credentials
 from gateway.sfu.quality import Ear, rtp
@@ -28,15 +29,24 @@ _net: Network | None = None
 
 
 def read_stun(data: bytes) -> None:
-    """`StunError`, or a message whose answers can be read again."""
-    try:
-        message = stun.parse(data)
-    except stun.StunError:
-        return
-    assert len(message.transaction) == 12
-    assert not stun.authentic(message, data, b"a password that no fuzzer guesses")
-    again = stun.parse(stun.success(message.transaction, ("192.0.2.1", 7), b"x"))
-    assert (again.kind, again.transaction) == (stun.SUCCESS, message.transaction)
+    """`StunError`, or a message whose answers can be read again; also behind the check sum that mutations break."""
+    for one in (data, fingerprinted(data)):
+        try:
+            message = stun.parse(one)
+        except stun.StunError:
+            continue
+        assert len(message.transaction) == 12
+        assert not stun.authentic(message, one, b"a password that no fuzzer guesses")
+        again = stun.parse(stun.success(message.transaction, ("192.0.2.1", 7), b"x"))
+        assert (again.kind, again.transaction) == (stun.SUCCESS, message.transaction)
+
+
+def fingerprinted(data: bytes) -> bytes:
+    """The attributes behind a right header and before a right FINGERPRINT."""
+    body = data[20:-8][:1400]
+    body += bytes(-len(body) % 4)
+    covered = data[:2] + (len(body) + 8).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + data[8:20].ljust(12, b"x") + body
+    return covered + b"\x80\x28\x00\x04" + (crc32(covered) ^ 0x5354554E).to_bytes(4, "big")
 
 
 def read_rtp(data: bytes) -> None:
@@ -57,6 +67,26 @@ def read_relay(data: bytes) -> None:
     net = _net = _net or talking()
     assert net.relay.receive(data, ("192.0.2.66", 6666), net.now) == []
     assert (net.selected(0), net.selected(1)) == (ONE, TWO)
+
+
+def read_framing(data: bytes) -> None:
+    """RFC 4571: however a stream is cut into pieces, the same datagrams come out, or the same end."""
+    cuts = sorted({data[0] % (len(data) + 1), data[-1] % (len(data) + 1)}) if data else []
+    whole, parts = unframe([data]), unframe([data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)])
+    assert whole == parts
+
+
+def unframe(pieces: list[bytes]) -> tuple[list[bytes], bool]:
+    """The datagrams in these pieces of a stream, and whether it was given up."""
+    framer, found = framing.Framer(), []
+    try:
+        for piece in pieces:
+            for frame in framer.take(piece):
+                found.append(bytes(frame))
+            assert framer.waiting < framing.FRAME_LIMIT + framing.HEADER_OCTETS
+    except framing.FramingError:
+        return found, True
+    return found, False
 
 
 def rewrite_sdp(data: bytes) -> None:
@@ -87,6 +117,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "stun": read_stun,
     "rtp": read_rtp,
     "relay": read_relay,
+    "framing": read_framing,
     "sdp": rewrite_sdp,
     "message": parse_message,
 }
@@ -99,6 +130,8 @@ def seeds(name: str) -> list[bytes]:
     if name == "message":
         return [json.dumps(one).encode() for one in MESSAGES]
     packets = [bytes.fromhex(one["hex"]) for recorded in recordings().values() for one in recorded["packets"]]
+    if name == "framing":
+        return [b"".join(len(one).to_bytes(2, "big") + one for one in packets[at : at + 5]) for at in range(0, 100, 5)]
     return packets[:200]
 
 

@@ -313,7 +313,7 @@ def test_loss_jitter_and_rate_stand_in_the_report(wired: Wired, burst: int) -> N
 
 def test_law7_a_strangers_rtp_is_not_measured(wired: Wired) -> None:
     stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    for at in range(150):
+    for at in range(250):
         wired.clock.now = START + at * 20
         wired.send(0, packet(at, at * 960))
         stranger.sendto(packet(at * 50, ssrc=VIDEO), wired.own.getsockname())

@@ -44,6 +44,7 @@ from gateway.signaling.call import Timers
 from gateway.signaling.hosted import Hosted
 from gateway.signaling.orphans import Orphans
 from gateway.signaling.surroundings import Surroundings
+from gateway.signaling.turn import Turn
 from tests.simulation.people import Market, Page, deliver
 from tests.simulation.relay import RelayModel, Truth
 from tests.simulation.script import RATES, Script
@@ -193,7 +194,8 @@ class Node:
         timers = Timers(LONE_MS, GRACE_MS)
         resume: Any = NoResume()
         self.flusher = Flusher(p.ledger, self.clock, flush_ms=p.script.tick_ms)  # type: ignore[arg-type]
-        self.host = Host(Surroundings(sessions, p.ledger, self.relay, self, timers, resume, self.flusher))  # type: ignore[arg-type]
+        with_all: Any = (sessions, p.ledger, self.relay, self, timers, resume, self.flusher, Turn())
+        self.host = Host(Surroundings(*with_all))
         gone = self.gone
         sweep = Sweeper(p.journal, p.ledger, sessions, self.clock, owner=self.nonce, grace_ms=GRACE_MS, gone=gone)  # type: ignore[arg-type]
         p.worker(process, "watch", 15_000, sweep._safely)

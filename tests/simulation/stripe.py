@@ -272,7 +272,9 @@ class StripeAccount:
         return Done({"object": "list", "data": [dict(r) for r in self.refunds]})
 
     def _transfers_reversals_create(self, p: Mapping[str, Any]) -> Outcome:
-        transfer = next(t for t in self.transfers if t["id"] == p["transfer"])
+        transfer = next((t for t in self.transfers if t["id"] == p["transfer"]), None)
+        if transfer is None:
+            return Refused("resource_missing")
         if transfer["amount_reversed"] + p["amount"] > transfer["amount"]:
             self.breaches.append("law 6: a reversal beyond its transfer was asked for")
             return Refused("invalid_request")
