@@ -35,10 +35,17 @@ UNTIL_MS: Final = 30_000
 ORPHAN_MS: Final = 900_000
 """A call that nobody extended for so long is forgotten. Until then a control that comes back finds its spans."""
 REPORT_MS: Final = 250
+REPORT_GRID_MS: Final = 25
+"""Reports of running calls fall on multiples of this, so that several share a wake-up."""
 SPAN_LIMIT: Final = 64
 FAR: Final = 1 << 60
 _CUTS: Final = frozenset({"deadline", "until", "unfunded", "released"})
 """After these not even what is on its way may arrive; absence is no such end, there the receiver is gone."""
+
+
+def next_report(now: int) -> int:
+    """When a running call is reported again: within REPORT_MS."""
+    return now + REPORT_MS - now % REPORT_GRID_MS
 
 
 class Direction:
@@ -122,6 +129,14 @@ class Call:
         self.deadline = config.deadline
         if self.deadline is None and self.started_at is not None:
             self.deadline = self.started_at + config.limit_ms
+
+    def extend(self, config: CallConfig, now: int) -> bool:
+        """`configure`, if nothing but time is different: the usual case by far. False if more is."""
+        old = self.config
+        if (config.legs, config.funded, config.incarnation) != (old.legs, old.funded, old.incarnation):
+            return False
+        self.configure(config, now)
+        return True
 
     def release(self, now: int) -> None:
         self.advance(now)
@@ -289,7 +304,7 @@ class Call:
     def report(self, now: int) -> Report:
         """What became of the call up to `now`; counts as told."""
         self.changed = False
-        self.report_at = now + REPORT_MS
+        self.report_at = next_report(now)
         spans = tuple(self.spans)
         if self.span_at is not None:
             spans = (*spans, self._span(now, None))[-SPAN_LIMIT:]

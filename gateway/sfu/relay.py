@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from gateway.errors import Conflict
 from gateway.sfu import snapshot, stun
 from gateway.sfu.agent import Agent
-from gateway.sfu.call import FAR, ORPHAN_MS, REPORT_MS, Call
+from gateway.sfu.call import FAR, ORPHAN_MS, Call, next_report
 from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify
 from gateway.sfu.path import Challenge, Datagram, Local, Path, Rows, Table
 from gateway.sfu.port import CallConfig, Report, Statistics
@@ -57,16 +58,21 @@ class Relay:
 
     # --- desired state
 
-    def configure(self, config: CallConfig, now: int) -> None:
+    def configure(self, config: CallConfig, now: int) -> bool:
         """Make a call so; idempotent. A config of an older incarnation than the known one changes nothing.
 
         Raises Conflict (`ufrag_in_use`) when a username fragment of ours is another leg's already. What is to be sent
         because of it (challenges to addresses that waited for the caller's password) comes out of `handle_timer`.
+        False if at most the times of a call were new.
         """
+        known = self._calls.get(config.call)
+        if known is not None and known.extend(config, now):
+            self._after(known, now)
+            return False
         self._check_ufrags(config)
         call = self._calls.get(config.call) or self._add(config, now)
         if config.incarnation < call.config.incarnation:
-            return
+            return False
         restart = config.incarnation > call.config.incarnation
         call.configure(config, now)
         for agent, leg in zip(call.legs, config.legs, strict=True):
@@ -74,6 +80,7 @@ class Relay:
         self._index(call)
         call.advance(now)
         self._after(call, now)
+        return True
 
     def release(self, call: str, now: int) -> Report | None:
         """Forget a call; its last report with every span ended, or None if it was not known."""
@@ -349,7 +356,7 @@ class Relay:
     def _after(self, call: Call, now: int) -> None:
         call.arm()
         if call.wants_report(now):
-            call.report_at = now + REPORT_MS
+            call.report_at = next_report(now)
             self._dirty[call] = None
         self._schedule(call)
 
@@ -390,11 +397,15 @@ class Relay:
     def has_reports(self) -> bool:
         return bool(self._dirty)
 
-    def reports(self, now: int) -> list[Report]:
-        """Reports of the calls that changed, and of those with a gate not shut, 250 ms after their last one."""
-        calls, self._dirty = self._dirty, {}
+    def reports(self, now: int, limit: int = FAR) -> list[Report]:
+        """Reports of the calls that changed, and of those with a gate not shut, 250 ms after their last one.
+
+        At most `limit` of them, those that wait longest: the others are for the next time.
+        """
+        calls = list(islice(self._dirty, limit))
         reports = []
         for call in calls:
+            del self._dirty[call]
             call.advance(now)
             reports.append(call.report(now))
             self._after(call, now)

@@ -34,6 +34,8 @@ BACKLOG_OCTETS: Final = 1_048_576
 """A control that does not read is told nothing more until it has; then it gets every call as it is."""
 KEEP_MS: Final = 2_000
 """Arrivals in the memory are at most this old: a leg that was present is so again after a restart."""
+REPORTS: Final = 16
+"""At once: more would keep media waiting for more than about half a millisecond."""
 READ_OCTETS: Final = 65_536
 STATISTICS_MS: Final = 1_000
 """Least time between two reports of statistics; none are made while nothing happens."""
@@ -94,6 +96,8 @@ class Worker:
                 time.sleep(wait / 1e9)
 
     def _timeout(self) -> int | None:
+        if self._relay.has_reports:
+            return 0
         at = self._shell.get_timer()
         return None if at is None else max(0, at - self._now())
 
@@ -144,7 +148,7 @@ class Desk:
 
     def publish(self, now: int) -> None:
         """Reports of what changed: into the memory, and to control if it listens."""
-        reports = self._relay.reports(now)
+        reports = self._relay.reports(now, REPORTS)
         for report in reports:
             self._remember(report, now)
         visitor = self._control
@@ -243,8 +247,8 @@ class Desk:
         now = self._now()
         if "configure" in frame:
             config = control.unpack_config(frame["configure"])
-            self._relay.configure(config, now)
-            self.keep(config.call, now)
+            if self._relay.configure(config, now):
+                self.keep(config.call, now)
             return {}
         if "release" in frame:
             report = self._relay.release(frame["release"], now)

@@ -100,16 +100,14 @@ async def test_law4_the_relay_cuts_at_the_deadline_while_control_is_stopped(runn
         control.send_signal(signal.SIGSTOP)
         async with talking(one, two):
             await two.until(lambda: two.caller.media)
-            started_at = time.monotonic()
-            await asyncio.sleep(0.5)
+            first = last = time.monotonic()
             heard = len(two.caller.media)
-            assert heard > 10
-            # A span starts at most a second after the first packet, and lasts one.
-            await asyncio.sleep(2.5)
-            cut = len(two.caller.media)
-            await asyncio.sleep(0.5)
-            assert len(two.caller.media) == cut
-        assert time.monotonic() - started_at < 10
+            while time.monotonic() - last < 0.7:
+                await asyncio.sleep(0.02)
+                if len(two.caller.media) > heard:
+                    last, heard = time.monotonic(), len(two.caller.media)
+            # A span starts at most a second after the first packet and lasts one; the cut may be a second late.
+            assert last - first < 3
 
 
 async def test_law4_what_was_queued_across_the_deadline_while_the_worker_was_stopped_does_not_pass(
