@@ -12,6 +12,7 @@ import errno
 import mmap
 import socket
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import Final
 
@@ -120,6 +121,18 @@ class Outbox(Staging):
             row.wire = (*row.wire[:2], False)
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Views of a ring's first so many messages. Kept, because making them anew costs more than what they are for."""
+
+    lengths: memoryview
+    controls: memoryview
+    full: memoryview
+    out: memoryview
+    names: memoryview
+    firsts: memoryview
+
+
 class Names:
     """Room for the names of destinations, at addresses that stay while their rows live."""
 
@@ -184,6 +197,7 @@ class Ring:
                 self._controls.address + at * mmsg.CONTROL_OCTETS, room,
             )  # fmt: skip
         self._segments = self._controls.octets.cast("I")[4::6]
+        self._columns: list[Columns | None] = [None] * (SLOTS + 1)
 
     def drain(self) -> int:
         """One batch: receive, forward, answer. How many messages came; 0 when nothing waits."""
@@ -232,15 +246,13 @@ class Ring:
         return True
 
     def _forward_all(self, count: int, now: int) -> None:
-        words, end = self._headers.words, count * mmsg.WORDS
-        lengths = words[mmsg.LENGTH : end : mmsg.WORDS]
-        self._out.words[1 : 2 * count : 2] = lengths
-        sizes, keys = lengths.tolist(), self._family.keys(self._names.words, count)
+        columns = self._columns[count] or self._make_columns(count)
+        columns.out[:] = columns.lengths
+        sizes, keys = columns.lengths.tolist(), self._family.keys(columns.names, count)
         segments = sizes
         if self.trains:
-            controls = words[mmsg.CONTROL_SIZE : end : mmsg.WORDS]
-            segments = self._read_segments(sizes, controls.tolist())
-            controls[:] = self._full.words[:count]
+            segments = self._read_segments(sizes, columns.controls.tolist())
+            columns.controls[:] = columns.full
         declined = (self._stage if segments is sizes else self._stage_trains)(keys, sizes, segments, now)
         for outbox in self._outboxes:
             if outbox.staged:
@@ -251,6 +263,15 @@ class Ring:
             self._hand_over(at, keys[at], sizes[at], segments[at], now)
         if self.trains and not self._outbox.segments:
             self._end_trains()
+
+    def _make_columns(self, count: int) -> Columns:
+        words, end = self._headers.words, count * mmsg.WORDS
+        columns = self._columns[count] = Columns(
+            words[mmsg.LENGTH : end : mmsg.WORDS], words[mmsg.CONTROL_SIZE : end : mmsg.WORDS],
+            self._full.words[:count], self._out.words[1 : 2 * count : 2],
+            self._names.words[: count * self._family.stride // 8], self._buffer[: count * self._slot : self._slot],
+        )  # fmt: skip
+        return columns
 
     def _read_segments(self, sizes: list[int], controls: list[int]) -> list[int]:
         """Size of the datagrams in each message: its own if it is but one."""
@@ -263,7 +284,9 @@ class Ring:
         """Stage single datagrams that armed rows forward, neighbours as trains; which ones are for the core."""
         declined: list[int] = []
         find, pack, pieces, count = self.rows.get, mmsg.HEADER.pack_into, self._out.address, len(sizes)
-        firsts = bytes(self._buffer[: count * self._slot : self._slot])
+        columns = self._columns[count]
+        assert columns is not None
+        firsts = columns.firsts.tobytes()
         strange = firsts.translate(None, _MEDIA_BYTES)
         ends = [*keys, None]
         at = 0
