@@ -295,9 +295,11 @@ class Agent:
 
     def received(self) -> tuple[int, int]:
         """Packets and octets that came from this leg's valid addresses."""
-        paths = self.paths.values()
-        packets = self.retired_packets + sum(path.packets for path in paths)
-        return packets, self.retired_octets + sum(path.octets for path in paths)
+        packets, octets = self.retired_packets, self.retired_octets
+        for path in self.paths.values():
+            packets += path.packets
+            octets += path.octets
+        return packets, octets
 
     def refuse(self, packets: int, octets: int) -> None:
         """They were received but not forwarded; negative when a held datagram goes out after all."""
@@ -314,8 +316,11 @@ class Agent:
     @property
     def arrived(self) -> int:
         """The last arrival that counts for presence: a check, or a packet of 128-191, from the selected address."""
-        selected = self.selected
-        return self.floor_arrived if selected is None else max(self.floor_arrived, selected.arrived)
+        selected, arrived = self.selected, self.floor_arrived
+        if selected is not None:
+            arrived = selected.heard if selected.heard > arrived else arrived
+            arrived = selected.checked if selected.checked > arrived else arrived
+        return arrived
 
     @property
     def present_until(self) -> int:
@@ -323,8 +328,12 @@ class Agent:
         selected = self.selected
         if selected is None:
             return min(self.lost_at, self.floor_arrived + PRESENCE_MS, self.floor_checked + CHECK_MS)
-        checked = max(self.floor_checked, selected.checked)
-        return min(self.arrived + PRESENCE_MS, checked + CHECK_MS)
+        # Asked a dozen times a report and a check, so without calls: this alone was a third of both.
+        arrived, checked = self.floor_arrived, self.floor_checked
+        checked = selected.checked if selected.checked > checked else checked
+        arrived = selected.heard if selected.heard > arrived else arrived
+        arrived = (selected.checked if selected.checked > arrived else arrived) + PRESENCE_MS
+        return arrived if arrived < checked + CHECK_MS else checked + CHECK_MS
 
     def silent(self, since: int, now: int) -> bool:
         """Whether neither RTP nor RTCP has come for so long, counted from `since` at the earliest, that none does."""
@@ -334,15 +343,21 @@ class Agent:
     # --- time
 
     def get_timer(self) -> int | None:
-        return min((at for path in self.paths.values() if (at := path.due_at()) is not None), default=None)
+        first, held = None, self.table.pool.datagrams
+        for path in self.paths.values():
+            at = path.due_at() if held else path.next_at
+            if at is not None and (first is None or at < first):
+                first = at
+        return first
 
     def handle_timer(self, now: int, out: list[Datagram]) -> None:
         for path in self.paths.values():
             if path.next_at is not None and path.next_at <= now:
                 self._due(path, now, out)
-            expires_at = path.early.expires_at()
-            if expires_at is not None and expires_at <= now:
-                self.table.drop("held_freed", len(path.early.take()))
+            if self.table.pool.datagrams:
+                expires_at = path.early.expires_at()
+                if expires_at is not None and expires_at <= now:
+                    self.table.drop("held_freed", len(path.early.take()))
 
     def _due(self, path: Path, now: int, out: list[Datagram]) -> None:
         remote = self.remotes.get(path.theirs)

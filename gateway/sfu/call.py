@@ -149,7 +149,8 @@ class Call:
         at, why = self.until, "until"
         if self.deadline is not None and self.deadline <= at:
             at, why = self.deadline, "deadline"
-        silence = min(self.legs[0].present_until, self.legs[1].present_until)
+        one, two = self.legs[0].present_until, self.legs[1].present_until
+        silence = one if one < two else two
         return (silence, "silence") if silence < at else (at, why)  # type: ignore[return-value]
 
     def advance(self, now: int) -> None:
@@ -167,7 +168,8 @@ class Call:
         elif self.gate == "handshake" and self._handshake_end() <= now:
             self._shut(now, "silence")
         self.look(now)
-        self._expire_holds(now)
+        if self.table.pool.datagrams:
+            self._expire_holds(now)
 
     def media(self, leg: int, now: int) -> str | None:
         """A packet of 128-191 came from a valid address of `leg`: the reason if it must not pass; may open the gate."""
@@ -278,14 +280,16 @@ class Call:
 
     def get_timer(self) -> int:
         """The next instant at which something happens without a datagram."""
-        at = self.until + ORPHAN_MS
+        at, held = self.until + ORPHAN_MS, self.table.pool.datagrams
         for leg in self.legs:
             timer = leg.get_timer()
-            at = at if timer is None else min(at, timer)
-            if self.present[leg.number]:
-                at = min(at, leg.present_until)
-            expires_at = self.directions[leg.number].hold.expires_at()
-            at = at if expires_at is None else min(at, expires_at)
+            if timer is not None and timer < at:
+                at = timer
+            if self.present[leg.number] and leg.present_until < at:
+                at = leg.present_until
+            expires_at = self.directions[leg.number].hold.expires_at() if held else None
+            if expires_at is not None and expires_at < at:
+                at = expires_at
         if self.gate == "open":
             at = min(at, self.cut()[0], self.report_at)
             if self.span_at is None:

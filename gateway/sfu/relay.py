@@ -336,9 +336,9 @@ class Relay:
 
     def _settle(self, call: Call, now: int, out: list[Datagram]) -> None:
         """Send what is due, let a held flight go, and put rows, timer and report in order."""
+        call.advance(now)
         for agent in call.legs:
             agent.handle_timer(now, out)
-        call.advance(now)
         if self._table.pool.datagrams and call.closed(now) is None:
             for number in (0, 1):
                 self._let_go(call, number, now, out)
@@ -387,7 +387,6 @@ class Relay:
                 self._remove(call, now)
                 self._forgotten.append(call.id)
             else:
-                call.advance(now)
                 self._settle(call, now, out)
         return out
 
@@ -406,9 +405,11 @@ class Relay:
         reports = []
         for call in calls:
             del self._dirty[call]
+            before = call.gate, call.span_at
             call.advance(now)
             reports.append(call.report(now))
-            self._after(call, now)
+            if (call.gate, call.span_at) != before:
+                self._after(call, now)
         return reports
 
     def survey(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 from binascii import crc32
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 from typing import Final
@@ -164,11 +165,17 @@ def authentic(message: Message, data: Buffer, password: bytes) -> bool:
 
 def success(transaction: bytes, address: Address, password: bytes) -> bytes:
     """The answer to a check: XOR-MAPPED-ADDRESS, signed with our password."""
-    host = ip_address(address[0].partition("%")[0]).packed
+    host = _packed(address[0])
     family = b"\x00\x01" if len(host) == 4 else b"\x00\x02"
     port = _xor(address[1].to_bytes(2, "big"), _COOKIE)
     mapped = family + port + _xor(host, _COOKIE + transaction)
     return _seal(SUCCESS, transaction, _attribute(_MAPPED, mapped), password)
+
+
+@lru_cache(maxsize=16_384)
+def _packed(host: str) -> bytes:
+    """Parsing took half of an answer's time; a caller's host hardly ever changes."""
+    return ip_address(host.partition("%")[0]).packed
 
 
 def role_conflict(transaction: bytes, password: bytes) -> bytes:
