@@ -171,8 +171,11 @@ class Call:
         if self.table.pool.datagrams:
             self._expire_holds(now)
 
-    def media(self, leg: int, now: int) -> str | None:
-        """A packet of 128-191 came from a valid address of `leg`: the reason if it must not pass; may open the gate."""
+    def media(self, leg: int, now: int, *, heard: bool = True) -> str | None:
+        """A packet of 128-191 came from a valid address of `leg`: the reason if it must not pass; may open the gate.
+
+        `heard`: it is RTP. RTCP opens the gate too, but reports may precede the first sound by a second.
+        """
         if self.gate != "open":
             refused = self.closed(now)
             if refused is not None:
@@ -181,7 +184,7 @@ class Call:
                 return "unfunded"
             self._open(now)
         if self.span_at is None:
-            self.first[leg] = True
+            self.first[leg] = self.first[leg] or heard
             if self.first[0] and self.first[1]:
                 self._start_span(now)
         return None

@@ -24,3 +24,8 @@ CLASSES: Final = bytes(
 def classify(data: bytes | bytearray | memoryview) -> int:
     """Class of a datagram: JUNK, STUN, DTLS or MEDIA; an empty one is JUNK."""
     return CLASSES[data[0]] if data else JUNK
+
+
+def is_rtcp(data: bytes | bytearray | memoryview) -> bool:
+    """Whether a MEDIA datagram is RTCP: packet types 192 to 223, which RTP with rtcp-mux avoids (RFC 5761 section 4)."""
+    return len(data) > 1 and 192 <= data[1] <= 223

@@ -17,7 +17,7 @@ from gateway.errors import Conflict
 from gateway.sfu import snapshot, stun
 from gateway.sfu.agent import Agent
 from gateway.sfu.call import FAR, ORPHAN_MS, Call, next_report
-from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify
+from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify, is_rtcp
 from gateway.sfu.path import Challenge, Datagram, Local, Path, Rows, Table
 from gateway.sfu.port import CallConfig, Report, Statistics
 from gateway.sfu.snapshot import Snapshot
@@ -306,7 +306,7 @@ class Relay:
             path.heard = now
         else:
             path.dtls_at = now
-        reason = self._verdict(call, agent.number, kind, size, now)
+        reason = self._verdict(call, agent.number, data, kind, now)
         out: list[Datagram] = []
         if reason is None:
             self._send_on(call, agent.number, data, out)
@@ -316,10 +316,12 @@ class Relay:
         self._settle(call, now, out)
         return out
 
-    def _verdict(self, call: Call, number: int, kind: int, size: int, now: int) -> str | None:
-        if size > SIZE_LIMIT:
+    def _verdict(self, call: Call, number: int, data: Buffer, kind: int, now: int) -> str | None:
+        if len(data) > SIZE_LIMIT:
             return "oversize"
-        return call.media(number, now) if kind == MEDIA else call.handshake(number, size, now)
+        if kind == MEDIA:
+            return call.media(number, now, heard=not is_rtcp(data))
+        return call.handshake(number, len(data), now)
 
     def _keep_or_drop(self, call: Call, number: int, data: Buffer, reason: str, now: int) -> None:
         if reason == "hold":

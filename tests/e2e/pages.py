@@ -16,9 +16,13 @@ FLAGS = [
 ]  # fmt: skip
 
 # Every 40 ms: the wall time, and whether packets came in since the last look. Nothing is asked before the connection
-# stands: a report that is taken during the handshake makes Chromium keep one without the peer's certificate.
+# stands: a report that is taken during the handshake makes Chromium keep one without the peer's certificate. What was
+# seen outlives a reload.
 WATCH = """
-window.truth = { looks: [] };
+window.truth = { looks: JSON.parse(sessionStorage.getItem("truth") ?? "[]") };
+// A page that was away heard nothing: it comes back with looks that saw nothing.
+if (window.truth.looks.length) for (let n = 0; n < 8; n += 1) window.truth.looks.push([performance.timeOrigin, false]);
+addEventListener("pagehide", () => sessionStorage.setItem("truth", JSON.stringify(window.truth.looks)));
 let before = {};
 setInterval(async () => {
   const pc = window.parley && window.parley.peerConnection;
@@ -76,7 +80,6 @@ class Caller:
 
     page: Page
     context: BrowserContext
-    looks: list[tuple[float, bool]]
 
     @classmethod
     async def open(cls, browser: Browser, url: str, *, scripts: tuple[str, ...] = (), **options: Any) -> Caller:
@@ -86,7 +89,7 @@ class Caller:
             await context.add_init_script(script)
         page = await context.new_page()
         await page.goto(url)
-        return cls(page, context, [])
+        return cls(page, context)
 
     def id(self, name: str) -> str:
         return f"[data-testid={name}]"
@@ -109,12 +112,11 @@ class Caller:
                 await asyncio.sleep(0.05)
 
     async def reload(self) -> None:
-        self.looks += await self.page.evaluate("window.truth.looks")
         await self.page.reload()
 
     async def watched(self) -> list[tuple[float, bool]]:
         """Every look over all loads of the page: wall ms, and whether packets had come in since the one before."""
-        return [(at, grew) for at, grew in self.looks + await self.page.evaluate("window.truth.looks")]
+        return [(at, grew) for at, grew in await self.page.evaluate("window.truth.looks")]
 
     async def changes(self) -> list[float]:
         return [at for at, grew in await self.watched() if grew]
@@ -127,7 +129,7 @@ class Caller:
         return dict(await self.page.evaluate(CERTIFICATES))
 
 
-GAP_MS, GAP_LOOKS = 1_000, 8  # as long, and seen so often, without a packet: that side was not connected
+GAP_MS, GAP_LOOKS = 400, 8  # as long, and seen so often, without a packet: that side was not connected
 
 
 async def truth_seconds(*callers: Caller) -> float:

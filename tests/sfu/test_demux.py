@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify
+from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify, is_rtcp
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,11 @@ def test_rfc7983_ranges(first: int, last: int, kind: int) -> None:
 def test_an_empty_datagram_is_junk() -> None:
     assert classify(b"") == JUNK
     assert classify(memoryview(b"")) == JUNK
+
+
+def test_rtcp_is_told_from_rtp_by_its_packet_type() -> None:
+    assert is_rtcp(b"\x80\xc8")
+    assert is_rtcp(b"\x81\xce")
+    assert not is_rtcp(b"\x80\x6f")
+    assert not is_rtcp(b"\x80\xef")
+    assert not is_rtcp(b"\x80")
