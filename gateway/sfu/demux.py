@@ -27,5 +27,5 @@ def classify(data: bytes | bytearray | memoryview) -> int:
 
 
 def is_rtcp(data: bytes | bytearray | memoryview) -> bool:
-    """Whether a MEDIA datagram is RTCP: packet types 192 to 223, which RTP with rtcp-mux avoids (RFC 5761 section 4)."""
+    """Whether MEDIA is RTCP: packet types 192 to 223, which RTP with rtcp-mux avoids (RFC 5761 section 4)."""
     return len(data) > 1 and 192 <= data[1] <= 223
