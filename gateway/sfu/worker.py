@@ -23,7 +23,7 @@ from gateway.clock import SystemClock
 from gateway.errors import GatewayError
 from gateway.sfu import control
 from gateway.sfu.memory import Memory
-from gateway.sfu.pace import Pace
+from gateway.sfu.pace import PLENTY, Pace
 from gateway.sfu.port import Candidate, Report
 from gateway.sfu.relay import Relay
 from gateway.sfu.shell import Shell
@@ -34,6 +34,8 @@ BACKLOG_OCTETS: Final = 1_048_576
 """A control that does not read is told nothing more until it has; then it gets every call as it is."""
 KEEP_MS: Final = 2_000
 """Arrivals in the memory are at most this old: a leg that was present is so again after a restart."""
+TURNS: Final = 8
+"""Control waits no longer than so many gatherings, about 6 ms."""
 REPORTS: Final = 16
 """At once: more would keep media waiting for more than about half a millisecond."""
 READ_OCTETS: Final = 65_536
@@ -65,35 +67,55 @@ class Worker:
         self._now = SystemClock().boot_ms
         self._relay = Relay(os.urandom, given.instance)
         self._shell = Shell(self._relay, given.sockets, self._now, listeners=given.streams, batched=batched)
+        self._media = frozenset(self._shell.descriptors)
         self._memory = Memory(given.memory)
         self._desk = Desk(self._relay, self._shell, self._memory, given, self._now)
 
     def run(self) -> None:
         """Never returns; a signal ends it. Nothing needs tidying up: sockets and memory are the supervisor's."""
         self._restore()
-        shell, relay, desk, pace, poll = self._shell, self._relay, self._desk, Pace(), select.poll()
-        sockets = frozenset(shell.descriptors)
-        for descriptor in sockets:
+        pace, poll = Pace(), select.poll()
+        for descriptor in self._shell.descriptors:
             poll.register(descriptor, select.POLLIN)
-        desk.listen(poll)
+        self._desk.listen(poll)
+        busy: list[int] = []
+        turns = 0
         while True:
-            messages = 0
-            for descriptor, events in poll.poll(self._timeout()):
-                if descriptor in sockets:
-                    messages += shell.drain(descriptor)
-                else:
-                    desk.serve(descriptor, events)
-            now = self._now()
-            at = shell.get_timer()
-            if at is not None and at <= now:
-                shell.handle_timer(now)
-                for call in relay.forgotten():
-                    desk.forget(call)
-            if relay.has_reports:
-                desk.publish(now)
+            # Sockets that were gathered for are read without being asked first; control waits for a few turns of that.
+            turns = (turns + 1) % TURNS if busy else 0
+            messages = sum(map(self._shell.drain, busy)) if busy and turns else 0
+            if not messages:
+                messages, busy = self._wait(poll)
+            self._catch_up()
             wait = pace.wait_ns(messages, time.monotonic_ns()) if messages else 0
             if wait:
                 time.sleep(wait / 1e9)
+            elif messages < PLENTY:
+                busy = []
+
+    def _wait(self, poll: select.poll) -> tuple[int, list[int]]:
+        """Until something comes or is due: how many messages came, and by which sockets."""
+        messages, busy = 0, []
+        for descriptor, events in poll.poll(self._timeout()):
+            if descriptor in self._media:
+                came = self._shell.drain(descriptor)
+                if came:
+                    messages += came
+                    busy.append(descriptor)
+            else:
+                self._desk.serve(descriptor, events)
+        return messages, busy
+
+    def _catch_up(self) -> None:
+        """Do what is due, and tell what changed."""
+        now = self._now()
+        at = self._shell.get_timer()
+        if at is not None and at <= now:
+            self._shell.handle_timer(now)
+            for call in self._relay.forgotten():
+                self._desk.forget(call)
+        if self._relay.has_reports:
+            self._desk.publish(now)
 
     def _timeout(self) -> int | None:
         if self._relay.has_reports:
