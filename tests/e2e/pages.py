@@ -129,7 +129,7 @@ class Caller:
         return dict(await self.page.evaluate(CERTIFICATES))
 
 
-GAP_MS, GAP_LOOKS = 400, 8  # as long, and seen so often, without a packet: that side was not connected
+GAP_MS, GAP_LOOKS = 700, 8  # as long, and seen so often, without a packet: that side was not connected
 
 
 async def truth_seconds(*callers: Caller) -> float:
