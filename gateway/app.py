@@ -32,6 +32,7 @@ from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.webhook_desk import WebhookDesk
 from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
+from gateway.changes import Changes
 from gateway.clock import Clock
 from gateway.errors import StoreUnavailable
 from gateway.journal import Journal
@@ -42,7 +43,7 @@ from gateway.meter.usage_file import UsageFile
 from gateway.money import CURRENCIES
 from gateway.nodes import Node, RedisClock
 from gateway.plans import relay_plan
-from gateway.sessions import Changes, Rules, Sessions
+from gateway.sessions import Rules, Sessions
 from gateway.settings import Settings
 from gateway.sfu.remote import RemoteRelay
 from gateway.signaling.call import Timers

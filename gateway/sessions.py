@@ -4,39 +4,34 @@ the record, read again and repeated when someone else was faster."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
-
-import structlog
-from redis.exceptions import RedisError
+from typing import Any, Final
 
 from gateway import refunds
 from gateway import session as core
+from gateway.changes import Changes, changed_before
 from gateway.clock import Clock
-from gateway.errors import Conflict, GatewayError, NotFound, StoreUnavailable, Unauthorized
-from gateway.ids import born_ms, new_id
+from gateway.directory import Directory, Wanted
+from gateway.doors import Doors, Entry
+from gateway.errors import Conflict, GatewayError, NotFound
+from gateway.ids import new_id
 from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.chain import sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
-from gateway.session import Ambassador, NewClient, NewExpert, NewSession, Role, SessionRecord, Step, other
-from gateway.tokens import JOIN_TOKEN_S, Grant, Tokens
-
-log = structlog.get_logger(__name__)
+from gateway.orders import again, people_of
+from gateway.session import NewSession, Role, SessionRecord, Step
+from gateway.shown import DOCS, Docs, arithmetic, entrance
+from gateway.tokens import Tokens
 
 # The card's network may take seconds; longer than this the answer says `pending` and the webhook tells the rest.
 HOLD_WAIT_S: Final = 10.0
-# Longer than a creation takes; after it a reference that belongs to no session is free.
-MAKING_MS: Final = 30_000
 # More lost races than this on one session mean a writer in a loop, not contention.
 ATTEMPTS: Final = 50
-DOCS: Final = ("session", "payment", "people", "receipts")
 PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
 FUNDED: Final = frozenset({"none", "held"}) | PAID
-TERMS_VERSION: Final = "1"
-SPENT: Final = "gateway:spent:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,62 +47,10 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Docs:
-    """All records of a session as they were read together."""
-
-    session: dict[str, Any]
-    payment: dict[str, Any]
-    people: dict[str, Any]
-    receipts: dict[str, Any] | None
-
-    @property
-    def record(self) -> SessionRecord:
-        return SessionRecord.from_dict(self.session)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """How one side gets in: a join token (ten minutes) and a link whose secret lasts as long as the session."""
-
-    role: Role
-    token: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
 class Created:
     docs: Docs
     client: Entry
     expert: Entry
-
-
-class Changes:
-    """Wakes whoever waits for a session to change; one subscription for the whole process."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-
-    async def run(self) -> None:
-        """Listen until cancelled; while Redis is away waiters live by their own time-outs."""
-        while True:
-            with suppress(StoreUnavailable, RedisError):
-                async for session in self._journal.changes():
-                    for event in self._waiting.get(session, ()):
-                        event.set()
-            await asyncio.sleep(0.5)
-
-    @asynccontextmanager
-    async def of(self, session: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the session changes; clear it before reading."""
-        event = asyncio.Event()
-        self._waiting.setdefault(session, set()).add(event)
-        try:
-            yield event
-        finally:
-            self._waiting[session].discard(event)
-            if not self._waiting[session]:
-                del self._waiting[session]
 
 
 class Sessions:
@@ -126,8 +69,10 @@ class Sessions:
         public_url: str,
         open_payment: Callable[[dict[str, Any], int], dict[str, Any]],
     ) -> None:
-        self.journal, self.ledger, self.tokens, self.clock, self.changes = journal, ledger, tokens, clock, changes
-        self.rules, self._public_url, self._open_payment = rules, public_url.rstrip("/"), open_payment
+        self.journal, self.ledger, self.clock, self.changes = journal, ledger, clock, changes
+        self.rules, self._open_payment = rules, open_payment
+        self.doors = Doors(journal.redis, tokens, clock, public_url)
+        self._directory = Directory(journal, clock)
 
     async def create(self, terms: NewSession, *, account: str, livemode: bool, session_id: str) -> Created:
         """A new session and the order to hold the money, in one durable step; then waits for the first word of the
@@ -141,12 +86,12 @@ class Sessions:
             cap_ms=self.rules.cap_ms, expires_ms=self.rules.expires_ms,
         )  # fmt: skip
         if (await self.journal.read(session_id, "session"))["session"] is None:
-            await self._claim_reference(step.record)
-            await self._index(step.record)
+            await self._directory.claim_reference(step.record)
+            await self._directory.enter(step.record)
             with suppress(_AlreadyThere):
-                await self._open(step, _people(terms), now)
+                await self._open(step, people_of(terms), now)
         docs = await self._first_word(session_id)
-        return Created(docs, self._entry(docs.record, "client"), self._entry(docs.record, "expert"))
+        return Created(docs, self.doors.entry(docs.record, "client"), self.doors.entry(docs.record, "expert"))
 
     async def _open(self, step: Step, people: dict[str, Any], now: int) -> None:
         record = step.record
@@ -162,46 +107,6 @@ class Sessions:
         except Conflict as error:
             raise _AlreadyThere from error
 
-    async def _claim_reference(self, record: SessionRecord) -> None:
-        if record.reference is None:
-            return
-        key = f"gateway:reference:{record.account}:{record.reference}"
-        try:
-            holder = cast("bytes | None", await self.journal.redis.set(key, record.id, nx=True, get=True))
-            while holder is not None and holder.decode() != record.id:
-                doc = (await self.journal.read(holder.decode(), "session"))["session"]
-                if SessionRecord.from_dict(doc.body).open if doc is not None else self._being_made(holder.decode()):
-                    raise Conflict(
-                        f"The reference belongs to {holder.decode()}, which has not ended.",
-                        code="reference_in_use", param="reference", session=holder.decode(),
-                    )  # fmt: skip
-                holder = await self._take_over(key, holder, record.id)
-        except RedisError as error:
-            raise StoreUnavailable("The session store is away; try again.") from error
-
-    def _being_made(self, session: str) -> bool:
-        """A reference is taken before its session is there; one that never came was lost in a crash."""
-        with suppress(ValueError):
-            return self.clock.wall_ms() - born_ms(session) < MAKING_MS
-        return False
-
-    async def _take_over(self, key: str, holder: bytes, session: str) -> bytes | None:
-        """Compare-and-set of a reference whose session is over; None when it is ours."""
-        script = "local v = redis.call('GET', KEYS[1]); if v == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]); "
-        script += "return false end; return v"
-        holder_now: bytes | None = await self.journal.redis.execute_command("EVAL", script, 1, key, holder, session)
-        return holder_now
-
-    async def _index(self, record: SessionRecord) -> None:
-        """Entries for listing. They precede the session, so a crash between leaves an entry that reading skips."""
-        try:
-            pipe = self.journal.redis.pipeline(transaction=False)
-            for key in _indexes(record):
-                pipe.execute_command("ZADD", key, 0, record.id)
-            await pipe.execute()
-        except RedisError as error:
-            raise StoreUnavailable("The session store is away; try again.") from error
-
     async def _first_word(self, session: str) -> Docs:
         """The session once its payment is no longer pending, or after ten seconds."""
         async with self.changes.of(session) as changed:
@@ -212,13 +117,8 @@ class Sessions:
                 if docs.payment["status"] != "pending":
                     await self.apply_payment(session)
                     return await self._read(session)
-                if not await _changed_before(until, changed):
+                if not await changed_before(until, changed):
                     return docs
-
-    def _entry(self, record: SessionRecord, role: Role) -> Entry:
-        secret = self.tokens.entry(record.id, role, expires_at=record.expires_at)
-        token = self.tokens.join(record.id, role, now=self.clock.wall_ms())
-        return Entry(role, token, f"{self._public_url}/call#{secret}")
 
     async def _read(self, session: str) -> Docs:
         docs = await self.journal.read(session, *DOCS)
@@ -249,23 +149,18 @@ class Sessions:
         starting_after: str | None,
     ) -> tuple[list[Docs], bool]:
         """A page of sessions, newest first, and whether there are more. Raises NotFound for an unknown cursor."""
-        key = _narrowest(_index(account, livemode), expert, client, reference)
+        wanted = Wanted(account, livemode, status, expert, client, reference)
         if starting_after is not None:
             await self.get(account, starting_after)
-        below = f"({starting_after}" if starting_after else "+"
         found: list[Docs] = []
-        while True:
-            ids = await self.journal.redis.execute_command("ZRANGE", key, below, "-", "BYLEX", "REV", "LIMIT", 0, 100)
-            for session in ids:
-                with suppress(NotFound):
-                    docs = await self.get(account, session.decode())
-                    if _matches(docs.session, status, expert, client, reference):
-                        found.append(docs)
-                if len(found) > limit:
-                    return found[:limit], True
-            if len(ids) < 100:
-                return found, False
-            below = f"({ids[-1].decode()}"
+        async for session in self._directory.newest(wanted, starting_after):
+            with suppress(NotFound):
+                docs = await self.get(account, session)
+                if wanted.fits(docs.session):
+                    found.append(docs)
+            if len(found) > limit:
+                return found[:limit], True
+        return found, False
 
     async def end(self, account: str, session: str, reason: str | None = None) -> Docs:
         """Ends it for both, now; idempotent."""
@@ -280,7 +175,7 @@ class Sessions:
         record = (await self.get(account, session)).record
         if not record.open:
             raise Conflict("The session has ended.", code="session_ended")
-        return self._entry(record, role)
+        return self.doors.entry(record, role)
 
     async def pay(self, account: str, session: str, payment_method: str) -> Docs:
         """Another card, after one was declined or abandoned, or for a bill that is due; waits for its first word."""
@@ -321,7 +216,7 @@ class Sessions:
                 changed.clear()
                 docs = await self._read(session)
                 known = [refund for refund in docs.payment.get("refunds", ()) if refund["id"] == ident]
-                if (known and known[0]["status"] != "ordered") or not await _changed_before(until, changed):
+                if (known and known[0]["status"] != "ordered") or not await changed_before(until, changed):
                     return docs
 
     async def waive(self, account: str, session: str) -> Docs:
@@ -354,7 +249,7 @@ class Sessions:
         docs = await self._read(session)
         record = docs.record
         created = await self.create(
-            _again(record, docs.people), account=record.account, livemode=record.livemode, session_id=new_id("ses")
+            again(record, docs.people), account=record.account, livemode=record.livemode, session_id=new_id("ses")
         )
         await self.apply(session, lambda old: core.continued(old, created.docs.record.id))
         return created
@@ -366,54 +261,15 @@ class Sessions:
     async def enter(self, secret: str) -> dict[str, Any]:
         """What the page shows before joining, and a token to join with. Takes a link's secret or a join token.
 
-        A join token gives itself back, or none once it has served: the page that it seated comes back by its resume
-        secret (law 7). Raises Unauthorized `link_expired` or `link_invalid`.
+        Raises Unauthorized `link_expired` or `link_invalid`.
         """
-        grant, is_token = self._grant(secret)
+        grant, token = await self.doors.opened(secret)
         docs = await self._read(grant.session)
-        record = docs.record
-        token = None
-        if record.open and not is_token:
-            token = self.tokens.join(record.id, grant.role, now=self.clock.wall_ms())
-        elif record.open and not await self.is_spent(grant.id):
-            token = secret
         return {
-            "session": record.id,
-            "role": grant.role,
-            "token": token,
-            "signal": self._public_url.replace("http", "ws", 1) + "/v1/signal",
-            "status": record.status,
-            "media": record.media,
-            "locale": docs.people[grant.role]["locale"],
-            "you": {"name": docs.people[grant.role]["name"]},
-            "peer": {"name": docs.people[other(grant.role)]["name"]},
-            "pricing": pricing(record, grant.role),
-            "payment": payment_for(docs.payment, grant.role),
-            "terms": terms(record, docs.payment, grant.role),
-            "expires_at": record.expires_at,
-            "end": None if record.open else {"reason": record.end_reason, "summary": summary(docs, grant.role)},
+            **entrance(docs, grant.role),
+            "token": token if docs.record.open else None,
+            "signal": self.doors.signal_url,
         }
-
-    async def spend(self, token: str) -> None:
-        """A join token has served; it opens nothing any more (it would have expired within ten minutes)."""
-        await self.journal.redis.set(f"{SPENT}{token}", 1, ex=JOIN_TOKEN_S + 60)
-
-    async def is_spent(self, token: str) -> bool:
-        return bool(await self.journal.redis.exists(f"{SPENT}{token}"))
-
-    def _grant(self, secret: str) -> tuple[Grant, bool]:
-        """What a secret opens, and whether it is a join token."""
-        now = self.clock.wall_ms()
-        try:
-            try:
-                return self.tokens.open("entry", secret, now=now), False
-            except Unauthorized as error:
-                if error.code == "token_expired":
-                    raise
-                return self.tokens.open("join", secret, now=now), True
-        except Unauthorized as error:
-            code = "link_expired" if error.code == "token_expired" else "link_invalid"
-            raise Unauthorized(error.detail, code=code) from error
 
     async def read(self, session: str) -> Docs:
         """A session for the gateway itself. Raises NotFound."""
@@ -507,143 +363,5 @@ class Sessions:
         raise GatewayError(f"{session} changes faster than it can be finalized.")
 
 
-async def _changed_before(until: float, changed: asyncio.Event) -> bool:
-    """Wait for a change, but look again after half a second: wake-ups may be lost. False once `until` has passed."""
-    left = until - asyncio.get_running_loop().time()
-    if left <= 0:
-        return False
-    with suppress(TimeoutError):
-        async with asyncio.timeout(min(left, 0.5)):
-            await changed.wait()
-    return True
-
-
 class _AlreadyThere(Exception):
     """The session of a repeated request exists."""
-
-
-def _people(terms: NewSession) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        **{
-            role: {
-                "name": party.name,
-                "email": party.email,
-                "locale": party.locale,
-                "timezone": party.timezone,
-            }
-            for role, party in (("client", terms.client), ("expert", terms.expert))
-        },
-    }
-
-
-def _again(record: SessionRecord, people: Mapping[str, Any]) -> NewSession:
-    """The order that would open a session like this one."""
-    left_ms = max(0, record.free_ms - (record.bill or {}).get("union_ms", 0))
-    return NewSession(
-        client=NewClient(
-            record.client["id"], **people["client"], stripe_customer=record.client["stripe_customer"],
-            payment_method=record.funding.payment_method if record.funding else None,
-        ),
-        expert=NewExpert(
-            record.expert["id"], **people["expert"], stripe_account=record.expert["stripe_account"],
-            country=record.expert["country"], rating_milli=record.expert["rating_milli"],
-        ),
-        unit_amount=record.unit_amount, currency=record.currency, reference=record.reference, kind=record.kind,
-        media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
-        free_minutes=left_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
-        commission_bps=record.commission_bps, continues=record.id,
-    )  # fmt: skip
-
-
-def _index(account: str, livemode: bool) -> str:
-    """A sorted set of ids by themselves: they sort by time."""
-    return f"gateway:index:{account}:{'live' if livemode else 'test'}"
-
-
-def _indexes(record: SessionRecord) -> list[str]:
-    base = _index(record.account, record.livemode)
-    keys = [base, f"{base}:client:{record.client['id']}", f"{base}:expert:{record.expert['id']}"]
-    return keys + ([f"{base}:reference:{record.reference}"] if record.reference else [])
-
-
-def _narrowest(base: str, expert: str | None, client: str | None, reference: str | None) -> str:
-    for name, value in (("reference", reference), ("client", client), ("expert", expert)):
-        if value:
-            return f"{base}:{name}:{value}"
-    return base
-
-
-def _matches(
-    body: Mapping[str, Any], status: str | None, expert: str | None, client: str | None, reference: str | None
-) -> bool:
-    wanted = (
-        (status, body["status"]),
-        (expert, body["expert"]["id"]),
-        (client, body["client"]["id"]),
-        (reference, body["reference"]),
-    )
-    return all(value is None or value == found for value, found in wanted)
-
-
-def pricing(record: SessionRecord, role: Role) -> dict[str, Any]:
-    """What a side may know of the price; the expert also the commission, and not what is held on the client's card."""
-    told: dict[str, Any] = {
-        "currency": record.currency,
-        "unit_amount": record.unit_amount if record.priced else 0,
-        "free_seconds": record.free_ms // 1000,
-        "limit_seconds": record.limit_ms // 1000,
-        "amount_max": record.amount_max if record.priced else 0,
-    }
-    return told if role == "client" else {**told, "commission_bps": record.commission_bps}
-
-
-def payment_for(payment: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """The payment as a side may see it: the expert only whether the money is there."""
-    if role == "expert":
-        return {"status": payment["status"]}
-    names = ("status", "amount_held", "card", "hold_until", "action_url", "decline_code", "client_secret", "attempt")
-    return {name: payment.get(name) for name in names}
-
-
-def terms(record: SessionRecord, payment: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """The version of the consent text and the figures that go into it; the page words it in the caller's language."""
-    return {
-        "version": TERMS_VERSION,
-        "free_seconds": record.free_ms // 1000,
-        "amount_max": record.amount_max if record.priced and role == "client" else 0,
-        "hold_until": payment.get("hold_until") if role == "client" else None,
-    }
-
-
-def summary(docs: Docs, role: Role, receipt_url: str | None = None) -> dict[str, Any]:
-    """What a side is told when the session has ended; figures are None until the bill is final."""
-    record = docs.record
-    final = record.bill or {}
-    told: dict[str, Any] = {
-        "duration_seconds": final.get("union_ms", 0) // 1000,
-        "billable_seconds": final.get("billable_seconds"),
-        "free_seconds": final.get("free_seconds_used"),
-        "amount_total": final.get("amount_total"),
-        "amount_waived": final.get("amount_waived"),
-        "waived_reason": final.get("waived_reason"),
-        "currency": record.currency,
-        "receipt_url": receipt_url or _receipt_url(docs, role),
-        "continue": record.end_reason in ("limit_reached", "cap_reached") and record.continued_by is None,
-    }
-    return told if role == "client" else {**told, "amount_expert": final.get("amount_expert")}
-
-
-def _receipt_url(docs: Docs, role: Role) -> str | None:
-    receipt = (docs.receipts or {}).get(role)
-    return f"/r/{receipt['secret']}" if receipt else None
-
-
-def arithmetic(record: SessionRecord, final: Mapping[str, Any]) -> str:
-    """The bill as one line that can be checked by hand; amounts in minor units."""
-    return (
-        f"⌊max(0, {final['union_ms']} ms − {record.free_ms} ms free) ÷ 1000⌋ = {final['billable_seconds']} s; "
-        f"round({record.unit_amount} × {final['billable_seconds']} ÷ 60) = {final['amount_metered']}; "
-        f"waived {final['amount_waived']}; total {final['amount_total']} = expert {final['amount_expert']} "
-        f"+ platform {final['amount_platform']} + ambassador {final['amount_ambassador']} {record.currency}"
-    )

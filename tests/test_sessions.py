@@ -12,13 +12,16 @@ import redis.asyncio as aioredis
 from gateway import session as core
 from gateway import sessions as module
 from gateway.billing_bridge import payment
+from gateway.changes import Changes
 from gateway.clock import SystemClock
+from gateway.directory import MAKING_MS
 from gateway.errors import Conflict, NotFound, Unauthorized
 from gateway.ids import new_id, uuid7_int
 from gateway.journal import Journal
 from gateway.meter.ledger import Lease, Ledger
 from gateway.session import SessionRecord
-from gateway.sessions import MAKING_MS, Changes, Docs, Rules, Sessions, payment_for, pricing
+from gateway.sessions import Rules, Sessions
+from gateway.shown import Docs, payment_for, pricing
 from gateway.tokens import Tokens
 from tests.orders import order
 
@@ -240,9 +243,9 @@ async def test_law7_a_link_opens_its_own_side_and_a_token_that_served_no_more(se
     for entry in (made.client, made.expert):
         told = await sessions.enter(entry.url.partition("#")[2])
         assert (told["role"], told["signal"]) == (entry.role, "wss://gateway.example/v1/signal")
-    grant = sessions.tokens.open("join", made.client.token, now=sessions.clock.wall_ms())
+    grant = Tokens(b"k" * 32).open("join", made.client.token, now=sessions.clock.wall_ms())
     assert (await sessions.enter(made.client.token))["token"] == made.client.token
-    await sessions.spend(grant.id)
+    await sessions.doors.spend(grant.id)
     assert (await sessions.enter(made.client.token))["token"] is None
     for secret in (made.client.token[:-4] + "AAAA", made.client.url.partition("#")[2][:-4] + "AAAA", "x"):
         with pytest.raises(Unauthorized) as caught:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from gateway import session as core
-from gateway import sessions
+from gateway import shown
 from gateway.api import terms, views
 from gateway.api.schemas import CreateSession, parse
 
@@ -182,9 +182,9 @@ def _entrance() -> dict[str, Any]:
         "locale": "en",
         "you": {"name": "Client"},
         "peer": {"name": "Expert"},
-        "pricing": sessions.pricing(record, "client"),
-        "payment": sessions.payment_for(records.payment, "client"),
-        "terms": sessions.terms(record, records.payment, "client"),
+        "pricing": shown.pricing(record, "client"),
+        "payment": shown.payment_for(records.payment, "client"),
+        "terms": shown.terms(record, records.payment, "client"),
         "expires_at": record.expires_at,
         "end": None,
     }

@@ -106,7 +106,7 @@ class Host:
             back = await self._with.resume.verify(hello.resume, hello.proof)
             return back.session, back.role, back.key, None
         grant = self._tokens.open("join", hello.token or "", now=self._with.now())
-        if await self._with.sessions.is_spent(grant.id):
+        if await self._with.sessions.doors.is_spent(grant.id):
             raise Unauthorized("This token was used; open your link again.", code="token_used")
         key = None if hello.key is None else hello.key.model_dump(include={"kty", "crv", "x", "y"})
         return grant.session, grant.role, key, grant.id

@@ -20,8 +20,8 @@ from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.meter.intervals import Interval
 from gateway.meter.ledger import Lease, refusal
 from gateway.session import ROLES, Role, SessionRecord
-from gateway.sessions import Docs
 from gateway.sfu.port import CallConfig, Report
+from gateway.shown import Docs
 from gateway.signaling import messages as wire
 from gateway.signaling import telling
 from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Together, Warned
@@ -268,7 +268,7 @@ class Hosted:
         """A join token is spent once its leg is selected (6-media, Secrets and sockets)."""
         for role, token in sorted(self._unspent):
             if self.call.selected(role):
-                await self._host.sessions.spend(token)
+                await self._host.sessions.doors.spend(token)
                 self._unspent.discard((role, token))
 
     async def _configure(self) -> None:

@@ -16,10 +16,11 @@ from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
 from gateway.billing_bridge import payment
 from gateway.billing_bridge.record import Payment
+from gateway.changes import Changes
 from gateway.clock import SystemClock
 from gateway.journal import Journal
 from gateway.meter.ledger import Ledger
-from gateway.sessions import Changes, Rules, Sessions
+from gateway.sessions import Rules, Sessions
 from gateway.tokens import Tokens
 from tests.api.market import FULL, KEYS, order
 from tests.api.test_routes import documented

@@ -20,6 +20,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge import payment
+from gateway.changes import Changes
 from gateway.clock import SystemClock
 from gateway.journal import Journal
 from gateway.keys import Keys
@@ -27,7 +28,7 @@ from gateway.meter.ledger import Ledger
 from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node, RedisClock
 from gateway.session import funded
-from gateway.sessions import Changes, Rules, Sessions
+from gateway.sessions import Rules, Sessions
 from gateway.sfu.port import CallConfig, Candidate, LegReport, Report, Span, Statistics
 from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers

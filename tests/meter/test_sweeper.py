@@ -11,13 +11,14 @@ import redis.asyncio as aioredis
 from gateway import session as core
 from gateway import sessions as module
 from gateway.billing_bridge import payment
+from gateway.changes import Changes
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.ids import new_id
 from gateway.journal import Journal
 from gateway.meter.ledger import Lease, Ledger
 from gateway.meter.sweeper import OWNED_MS, Sweeper
 from gateway.session import SessionRecord
-from gateway.sessions import Changes, Rules, Sessions
+from gateway.sessions import Rules, Sessions
 from gateway.tokens import Tokens
 from tests.clocks import HandClock
 from tests.orders import order

@@ -33,6 +33,7 @@ from gateway.meter import sweeper
 from gateway.meter.flusher import Flusher
 from gateway.meter.sweeper import Sweeper
 from gateway.money import CURRENCIES
+from gateway.orders import people_of
 from gateway.session import SessionRecord
 from gateway.sessions import Rules as SessionRules
 from gateway.sessions import Sessions
@@ -140,7 +141,6 @@ def simulated() -> Iterator[None]:
          mock.patch.multiple(hosting, log=quiet, Hosted=QuietHosted), \
          mock.patch.multiple(worker, log=quiet, Debts=DebtsModel, Index=IndexModel), \
          mock.patch.object(sweeper, "log", quiet), \
-         mock.patch.object(use_cases, "log", quiet), \
          mock.patch.multiple(stripe_events, log=quiet, Index=IndexModel), \
          mock.patch("gateway.journal.new_id", lambda prefix: f"{prefix}_{next(numbers)}"):  # fmt: skip
         yield
@@ -559,7 +559,7 @@ class Processes:
         if (await self.journal.read(SESSION, "session"))["session"] is not None:
             return
         try:
-            await self.api_sessions._open(step, use_cases._people(self.script.terms), now)
+            await self.api_sessions._open(step, people_of(self.script.terms), now)
         except use_cases._AlreadyThere:
             return
 

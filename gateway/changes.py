@@ -1,0 +1,52 @@
+"""Waiting for a session to change: one subscription for the whole process wakes all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from redis.exceptions import RedisError
+
+from gateway.errors import StoreUnavailable
+from gateway.journal import Journal
+
+
+class Changes:
+    """See the module."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    async def run(self) -> None:
+        """Listen until cancelled; while Redis is away waiters live by their own time-outs."""
+        while True:
+            with suppress(StoreUnavailable, RedisError):
+                async for session in self._journal.changes():
+                    for event in self._waiting.get(session, ()):
+                        event.set()
+            await asyncio.sleep(0.5)
+
+    @asynccontextmanager
+    async def of(self, session: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever the session changes; clear it before reading."""
+        event = asyncio.Event()
+        self._waiting.setdefault(session, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[session].discard(event)
+            if not self._waiting[session]:
+                del self._waiting[session]
+
+
+async def changed_before(until: float, changed: asyncio.Event) -> bool:
+    """Wait for a change, but look again after half a second: wake-ups may be lost. False once `until` has passed."""
+    left = until - asyncio.get_running_loop().time()
+    if left <= 0:
+        return False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(min(left, 0.5)):
+            await changed.wait()
+    return True
