@@ -110,9 +110,9 @@ def begun(payment: Payment, step: Step, now: int, nudges: int = 0) -> tuple[Paym
     return payment.with_step(step), step
 
 
-def look_at(session: Mapping[str, Any], payment: Payment, nudges: int = 0) -> int | None:
+def look_at(session: Mapping[str, Any], payment: Payment, now: int, nudges: int = 0) -> int | None:
     """When something will be due without anyone asking (wall ms), or None."""
-    times = [step.not_before for step in payment.open_steps]
+    times = [step.not_before for step in payment.steps if step.open or step.rests(now)]
     read = _read(order_of(session), payment, nudges)
     if read is not None:
         times.append(read[1])
@@ -137,6 +137,8 @@ def nothing_due(order: Order, payment: Payment, terms: Terms) -> bool:
 
 
 def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name: str, nudges: int) -> Step | None:
+    if payment.rests("release", now):
+        return None
     for attempt, intent in payment.live_intents:
         if attempt != payment.attempt:
             return release_step(order, payment, intent, "superseded")  # at most one hold lives (5-money)
@@ -147,13 +149,14 @@ def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name
     if payment.status in PAID:
         return (
             _next_read(order, payment, now, nudges)
-            or next_refund(order, payment)
-            or next_reversal(order, payment)
-            or _next_transfer(order, payment)
+            or next_refund(order, payment, now)
+            or next_reversal(order, payment, now)
+            or _next_transfer(order, payment, now)
         )
     if payment.status == "pending" and order.can_hold and payment.find("hold", order.attempt) is None:
         return hold_step(order, terms, expert_name)
-    if payment.status in ("held", "capturing") and (amount := owed(order, terms)):
+    due = payment.status in ("held", "capturing") and not payment.rests("capture", now)
+    if due and (amount := owed(order, terms)):
         return capture_step(order, payment, min(amount, payment.amount_held))
     return _next_read(order, payment, now, nudges)
 
@@ -167,7 +170,7 @@ def _given_up(payment: Payment, now: int) -> str | None:
     return "abandoned" if payment.status == "action_required" and overdue else None
 
 
-def _next_transfer(order: Order, payment: Payment) -> Step | None:
+def _next_transfer(order: Order, payment: Payment, now: int) -> Step | None:
     if order.news.disputes > payment.reads.disputes:
         return None  # the charge may be disputed: ask first
     for transfer in payment.transfers:
@@ -176,7 +179,7 @@ def _next_transfer(order: Order, payment: Payment) -> Step | None:
             continue
         if offset is None and order.debts.get(transfer.account or "", 0) > 0:
             return offset_step(order, transfer)
-        if latest is None or latest.state == "failed":
+        if latest is None or (latest.state == "failed" and not latest.rests(now)):
             return transfer_step(order, payment, transfer)
     return None
 

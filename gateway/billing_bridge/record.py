@@ -99,6 +99,10 @@ class Step:
         """Whether its key can do no more at Stripe, so that it may have a successor with a new one."""
         return bool(self.result and self.result.get("spent"))
 
+    def rests(self, now: int) -> bool:
+        """Whether Stripe refused it, and its successor's time has not come yet."""
+        return self.state == "failed" and self.not_before > now
+
     @property
     def reads(self) -> bool:
         """Whether it only asks; such a step moves no money and is not kept."""
@@ -224,6 +228,11 @@ class Payment:
 
     def latest(self, step: str) -> Step | None:
         return next((s for s in reversed(self.steps) if s.step == step), None)
+
+    def rests(self, step: str, now: int) -> bool:
+        """Whether the latest step of that name was refused and waits for its next try."""
+        latest = self.latest(step)
+        return latest is not None and latest.rests(now)
 
     def attempts(self, step: str) -> int:
         return sum(s.step == step for s in self.steps)

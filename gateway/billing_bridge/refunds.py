@@ -133,20 +133,20 @@ def _target(order: Order, payment: Payment, transfer: Transfer) -> Transfer:
     return transfer
 
 
-def next_refund(order: Order, payment: Payment) -> Step | None:
+def next_refund(order: Order, payment: Payment, now: int) -> Step | None:
     """The refund to send, one after the other. A charge under dispute takes none: it waits for the decision."""
-    if payment.status == "disputed":
+    if payment.status == "disputed" or payment.rests("refund", now):
         return None
     refund = next((refund for refund in payment.refunds if refund.status == "ordered"), None)
     return None if refund is None else refund_step(order, payment, refund)
 
 
-def next_reversal(order: Order, payment: Payment) -> Step | None:
+def next_reversal(order: Order, payment: Payment, now: int) -> Step | None:
     """What is to be taken back of a transfer; what Stripe refused for want of balance is written down as owed."""
     for transfer in payment.transfers:
         too_much = excess(order, payment, transfer)
         steps = [payment.latest(f"{name}_{transfer.to}") for name in ("reversal", "owe", "transfer", "offset")]
-        if too_much == 0 or any(step is not None and step.open for step in steps):
+        if too_much == 0 or any(step is not None and (step.open or step.rests(now)) for step in steps):
             continue
         refused = _refused(payment, transfer)
         room = transfer.amount - transfer.amount_offset - transfer.amount_reversed

@@ -35,8 +35,10 @@ Applied = tuple[Payment, tuple[Notice, ...]]
 # bound keeps a step that Stripe cannot answer for hours at twelve questions an hour.
 BACKOFF_FIRST_MS: Final = 500
 BACKOFF_LAST_MS: Final = 300_000
-# A refusal that only an operator can cure (a wrong key, a balance too low): seldom, but never forgotten.
-REFUSED_LAST_MS: Final = 3_600_000
+# A refusal that only time or an operator can cure (a wrong key, a balance too low): seldom, but never forgotten. With a
+# new key each time, so it begins slower: each try stays in the record.
+REFUSED_FIRST_MS: Final = 60_000
+REFUSED_LAST_MS: Final = 6 * 3_600_000
 # How often to look whether a client has finished 3-D Secure, should Stripe's event be lost.
 POLL_FIRST_MS: Final = 2_000
 POLL_LAST_MS: Final = 60_000
@@ -50,8 +52,10 @@ STATE_MOVED: Final = frozenset(
         "charge_not_capturable",
     }
 )
+# Refusals before an endpoint begins: Stripe keeps nothing under the key, and the same one may be sent again.
+NOT_KEPT: Final = frozenset({"authentication", "permission", "rate_limit"})
 # Refusals of a transfer that say nothing about its destination.
-TRANSFER_LATER: Final = frozenset({"balance_insufficient", "authentication", "permission", "rate_limit"})
+TRANSFER_LATER: Final = NOT_KEPT | {"balance_insufficient"}
 
 
 def backoff_ms(tries: int, last_ms: int = BACKOFF_LAST_MS) -> int:
@@ -107,6 +111,15 @@ def _again(payment: Payment, step: Step, code: str, now: int, last_ms: int = BAC
     if step.spent:
         return payment.with_step(step.to("failed", result={"code": code, "spent": True}))
     return payment.with_step(step.to("intent", not_before=now + backoff_ms(step.tries, last_ms), result={"code": code}))
+
+
+def _refused(payment: Payment, step: Step, code: str, now: int) -> Payment:
+    """Stripe will not now, and surely did not. It keeps a refusal under the key like any answer, and would only repeat
+    it for a day: the next try, after a while, is a successor with a key of its own."""
+    if code in NOT_KEPT and not step.spent:
+        return _again(payment, step, code, now, REFUSED_LAST_MS)
+    wait = min(REFUSED_FIRST_MS << min(payment.attempts(step.step) - 1, 24), REFUSED_LAST_MS)
+    return payment.with_step(step.to("failed", not_before=now + wait, result={"code": code, "spent": True}))
 
 
 def _ask(payment: Payment, step: Step, code: str, now: int) -> Payment:
@@ -206,7 +219,7 @@ def _capture(payment: Payment, step: Step, outcome: Done | Declined | Refused, n
         return payment.to("held", amount_total=0), ()
     if isinstance(outcome, Declined) or outcome.code in STATE_MOVED:
         return _ask(payment, step, outcome.code, now), ()
-    return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+    return _refused(payment, step, outcome.code, now), ()
 
 
 def _capture_seen(payment: Payment, step: Step, intent: Intent, now: int) -> Applied:
@@ -239,7 +252,7 @@ def _release(payment: Payment, step: Step, outcome: Done | Declined | Refused, n
         return _released(payment.with_step(step.to("failed", result={"code": outcome.code})), step, missing)
     if step.state == "unknown" or outcome.code in STATE_MOVED:
         return _ask(payment, step, outcome.code, now), ()
-    return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+    return _refused(payment, step, outcome.code, now), ()
 
 
 def _release_seen(payment: Payment, step: Step, intent: Intent, now: int) -> Applied:
@@ -279,7 +292,7 @@ def _transfer(payment: Payment, step: Step, outcome: Done | Declined | Refused, 
     if step.state == "unknown":
         return _ask(payment, step, outcome.code, now), ()
     if outcome.code in TRANSFER_LATER:
-        return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+        return _refused(payment, step, outcome.code, now), ()
     payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
     return _told_of(payment, step, "withheld", status="withheld", reason=outcome.code)
 
@@ -300,7 +313,7 @@ def _refund(payment: Payment, step: Step, outcome: Done | Declined | Refused, no
     if step.state == "unknown":
         return _ask(payment, step, outcome.code, now), ()
     if outcome.code in TRANSFER_LATER:
-        return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+        return _refused(payment, step, outcome.code, now), ()
     payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
     return refund_refused(payment, step, outcome.code), ()
 
@@ -317,7 +330,7 @@ def _reversal(payment: Payment, step: Step, outcome: Done | Declined | Refused, 
         return _ask(payment, step, outcome.code, now), ()
     if outcome.code in WANT_OF_BALANCE:
         return payment.with_step(step.to("failed", result={"code": outcome.code})), ()
-    return _again(payment, step, outcome.code, now, REFUSED_LAST_MS), ()
+    return _refused(payment, step, outcome.code, now), ()
 
 
 def _debt(payment: Payment, step: Step, outcome: Done | Declined | Refused) -> Applied:

@@ -179,7 +179,7 @@ class Bridge:
             if halted:
                 return now
             if step is None:
-                return look_at(seen.session, payment, seen.nudges)
+                return look_at(seen.session, payment, now, seen.nudges)
             if waits:
                 turn = await self._turn(payment, step)
                 if turn is None:

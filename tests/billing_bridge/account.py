@@ -17,7 +17,8 @@ OPEN = ("requires_payment_method", "requires_capture", "requires_action")
 
 @dataclass
 class Account:
-    """What Stripe would have done. `rate_milli` converts to the settlement currency; keys live for 24 h."""
+    """What Stripe would have done. `rate_milli` converts to the settlement currency; keys live for 24 h. `refusing`:
+    operations that are refused now, with the code."""
 
     settlement: str = "usd"
     rate_milli: int = 1000
@@ -31,6 +32,7 @@ class Account:
     reversals: list[dict[str, Any]] = field(default_factory=list)
     disputes: list[dict[str, Any]] = field(default_factory=list)
     empty: frozenset[str] = frozenset()
+    refusing: dict[str, str] = field(default_factory=dict)
     debts: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
     captures: int = 0
@@ -79,6 +81,8 @@ class Account:
         return Done({"object": "debt", "amount": self.noted[call.key]})
 
     def _do(self, call: Call) -> Outcome:
+        if call.operation in self.refusing:
+            return Refused(self.refusing[call.operation])
         outcome: Outcome = getattr(self, call.operation.replace(".", "_"))(deepcopy(dict(call.params)))
         self.most_live = max(self.most_live, len(self.live()))
         return deepcopy(outcome)

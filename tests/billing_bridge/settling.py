@@ -138,7 +138,7 @@ class Settling:
             if any(notice.type == "session.settled" for notice in notices):
                 assert self.account.unfinished() == [], "settled with money still on its way"
             if step is None:
-                return look_at(self.session, payment, self.nudges)
+                return look_at(self.session, payment, self.now, self.nudges)
             fault = next(faults, None)
             if fault == "crash_before":
                 raise Crash

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from gateway.billing_bridge.payment import begun, next_step, opened
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.record import STEP_TRANSITIONS, TRANSITIONS, Payment, Step
+from gateway.billing_bridge.results import REFUSED_LAST_MS
 from gateway.money import CURRENCIES
 from tests.billing_bridge.account import FAULTS, Account
-from tests.billing_bridge.settling import NOW, Session, Settling, finalize, live, other_card, session_doc
+from tests.billing_bridge.settling import NOW, Session, Settling, finalize, live, news, other_card, session_doc
 
 DAY = 86_400_000
 
@@ -454,6 +456,53 @@ def test_a_spent_key_has_a_successor_only_after_stripe_was_asked() -> None:
     asked = settling.calls.index("payment_intents.retrieve", 3)
     assert settling.calls[asked + 1] == "payment_intents.capture"
     assert settling.account.captures == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"), [("transfers.create", "balance_insufficient"), ("payment_intents.capture", "account_closed")]
+)
+def test_a_refusal_that_stripe_keeps_under_the_key_is_cured_with_the_next_key(operation: str, code: str) -> None:
+    settling = held()
+    live(settling.session)
+    finalize(settling.session, 4500)
+    settling.account.refusing = {operation: code}
+    settling.look()
+    first = settling.payment.open_steps
+    assert first == (), "nothing that could be sent a second time waits"
+    settling.rush([], 3)
+    settling.account.refusing = {}
+    started = settling.now
+    payment = settling.run()
+    assert payment.settled
+    assert settling.now - started <= REFUSED_LAST_MS < 24 * 3_600_000, "not only when Stripe has forgotten the key"
+    assert [(t["destination"], t["amount"]) for t in settling.account.transfers] == [
+        ("acct_expert", 4050), ("acct_ambassador", 90),
+    ]  # fmt: skip
+
+
+def test_while_a_refused_transfer_rests_a_dispute_withholds_it() -> None:
+    settling = held()
+    live(settling.session)
+    finalize(settling.session, 4500)
+    settling.account.refusing = {"transfers.create": "balance_insufficient"}
+    settling.look()
+    settling.account.refusing = {}
+    settling.account.dispute("needs_response")
+    news(settling.session, "disputes")
+    payment = settling.run()
+    assert [(t.status, t.reason) for t in payment.transfers] == [("withheld", "disputed")] * 2
+    assert settling.account.transfers == []
+
+
+def test_a_key_that_stripe_does_not_know_is_no_reason_for_another_idempotency_key() -> None:
+    settling = held()
+    live(settling.session)
+    finalize(settling.session, 4500)
+    settling.account.refusing = {"payment_intents.capture": "authentication"}
+    settling.look()
+    settling.account = replace(settling.account, refusing={}, keys={})
+    payment = settling.run()
+    assert [step.key for step in payment.steps if step.step == "capture"] == ["ses_1:capture:1"]
 
 
 # The tables

@@ -50,6 +50,17 @@ async def test_transfers_never_exceed_their_charge(platform: Platform) -> None:
     assert "already a transfer using this source" in str(error.user_message)
 
 
+async def test_a_refused_transfer_is_kept_under_its_key(platform: Platform) -> None:
+    """docs.stripe.com/api/idempotent_requests: the first answer again, also when it was a refusal"""
+    params = {"amount": 99_999_999, "currency": "usd", "destination": platform.may_receive()}
+    for replayed in (None, "true"):
+        error = await platform.refused(
+            platform.v1.transfers.create_async(params, {"idempotency_key": f"{platform.mark}:poor"})
+        )
+        headers = {name.lower(): value for name, value in error.headers.items()}
+        assert (error.code, headers.get("idempotent-replayed")) == ("balance_insufficient", replayed)
+
+
 async def test_a_transfer_is_in_the_settlement_currency(platform: Platform) -> None:
     """docs.stripe.com/connect/separate-charges-and-transfers (source_transaction and currency)"""
     platform.may_receive()
