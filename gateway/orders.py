@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from gateway.money import hold_amount
 from gateway.session import Ambassador, NewClient, NewExpert, NewSession, SessionRecord
 
 
@@ -24,9 +25,14 @@ def people_of(terms: NewSession) -> dict[str, Any]:
     }
 
 
-def again(record: SessionRecord, people: Mapping[str, Any]) -> NewSession:
-    """The order that would open a session like this one."""
-    left_ms = max(0, record.free_ms - (record.bill or {}).get("union_ms", 0))
+# How long after the limit of the session before it a continued one waits for its callers; then its hold is released.
+ENTER_MS: Final = 600_000
+
+
+def again(record: SessionRecord, people: Mapping[str, Any], now: int) -> NewSession:
+    """The order that would open a session like this one, after it. Of the free part it has what is surely left; the
+    rest is given by `session.carried` once this one's bill is final."""
+    to_come_ms = max(0, (record.deadline or now) - now) if record.open else 0
     return NewSession(
         client=NewClient(
             record.client["id"], **people["client"], stripe_customer=record.client["stripe_customer"],
@@ -38,6 +44,17 @@ def again(record: SessionRecord, people: Mapping[str, Any]) -> NewSession:
         ),
         unit_amount=record.unit_amount, currency=record.currency, reference=record.reference, kind=record.kind,
         media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
-        free_minutes=left_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
-        commission_bps=record.commission_bps, continues=record.id,
+        free_minutes=free_left_ms(record) // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
+        commission_bps=record.commission_bps, continues=record.id, expires_in_ms=to_come_ms + ENTER_MS,
     )  # fmt: skip
+
+
+def free_left_ms(record: SessionRecord) -> int:
+    """What a session surely leaves of its free part. Before its bill is final, nothing is sure: it may yet be used."""
+    return 0 if record.bill is None else max(0, record.free_ms - int(record.bill["union_ms"]))
+
+
+def next_amount(record: SessionRecord) -> int:
+    """The most that the session after this one can cost, as its client is told before agreeing: minor units."""
+    paid = record.kind == "metered"
+    return hold_amount(record.unit_amount, record.limit_ms, free_left_ms(record)) if paid else 0

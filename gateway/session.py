@@ -31,6 +31,7 @@ EndReason = Literal[
 ROLES: Final[tuple[Role, Role]] = ("client", "expert")
 CAP_MINUTES: Final = 90  # R6
 FREE_LIMIT_MINUTES: Final = 15  # R15, R16: a session nobody pays for
+GO_ON_MS: Final = 300_000  # R6: from the five-minute warning on, both may order the session after this one
 
 TRANSITIONS: Final[Mapping[tuple[Status, Trigger], Status]] = {
     ("created", "ring"): "ringing",
@@ -370,10 +371,29 @@ def rated(record: SessionRecord, role: Role, rating: Mapping[str, Any]) -> Step:
     return Step(record, (("session.rated", {"by": role, **rating}),))
 
 
+def may_continue(record: SessionRecord, now: int) -> bool:
+    """Whether both may go on in a new session: shortly before this one's limit, or after it ran to it (5-money)."""
+    if record.open:
+        return record.deadline is not None and record.deadline - now <= GO_ON_MS
+    return record.end_reason in ("limit_reached", "cap_reached")
+
+
 def continued(record: SessionRecord, successor: str) -> Step:
+    """The id of the session after this one, written down before that is made: so that it is made once. The first
+    stays."""
     if record.continued_by is not None:
         return unchanged(record)
     return Step(replace(record, continued_by=successor))
+
+
+def carried(record: SessionRecord, free_ms: int) -> Step:
+    """What the session before this one left of the free part (5-money, Free part once). The hold stays; the most that
+    it can cost falls. Never once it has started: nobody's figures change in the call."""
+    if record.started_at is not None or not record.open or free_ms <= record.free_ms:
+        return unchanged(record)
+    free_ms = min(free_ms, record.limit_ms)
+    amount = hold_amount(record.unit_amount, record.limit_ms, free_ms) if record.kind == "metered" else 0
+    return Step(replace(record, free_ms=free_ms, amount_max=amount))
 
 
 def ended(record: SessionRecord, reason: EndReason, at: int, *, note: str | None = None) -> Step:

@@ -21,7 +21,7 @@ from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.chain import sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
-from gateway.orders import again, people_of
+from gateway.orders import again, free_left_ms, people_of
 from gateway.session import NewSession, Role, SessionRecord, Step
 from gateway.shown import DOCS, Docs, arithmetic, entrance
 from gateway.tokens import Tokens
@@ -245,14 +245,26 @@ class Sessions:
         }
 
     async def successor(self, session: str) -> Created:
-        """R6: a new session on the same terms, with what is left of the free part; its hold is taken at once."""
-        docs = await self._read(session)
-        record = docs.record
+        """R6: the session after this one, on the same terms; its hold is taken at once, also while this one runs.
+
+        Again gives the one that is there: its id is written down before it is made. Nobody enters: it expires.
+        """
+        record = await self.apply(session, lambda record: core.continued(record, new_id("ses")))
+        assert record.continued_by is not None
+        people = (await self._read(session)).people
         created = await self.create(
-            again(record, docs.people), account=record.account, livemode=record.livemode, session_id=new_id("ses")
-        )
-        await self.apply(session, lambda old: core.continued(old, created.docs.record.id))
+            again(record, people, self.clock.wall_ms()), account=record.account, livemode=record.livemode,
+            session_id=record.continued_by,
+        )  # fmt: skip
+        await self._carry_over(record)
         return created
+
+    async def _carry_over(self, record: SessionRecord) -> None:
+        """What is left of the free part goes to the session after this one."""
+        if record.continued_by is not None:
+            left_ms = free_left_ms(record)
+            with suppress(NotFound):
+                await self.apply(record.continued_by, lambda next_one: core.carried(next_one, left_ms))
 
     async def events(self, account: str, session: str, after: int) -> Sequence[dict[str, Any]]:
         await self.get(account, session)
@@ -345,6 +357,7 @@ class Sessions:
             step = core.finalized(record, final, sealed(record, usage.sealed, final))
             if not step.changed:
                 return record
+            await self._carry_over(step.record)  # first, for nobody finalizes twice
             try:
                 await self.journal.commit(
                     session,

@@ -127,3 +127,33 @@ def test_every_course_keeps_to_the_table(moves: list[object]) -> None:
 def test_free_minutes_beyond_the_limit_make_the_session_free_of_charge() -> None:
     assert order(free_minutes=60, max_minutes=30).free_minutes == 60
     assert record(free_minutes=60, max_minutes=30).amount_max == 0
+
+
+def running(**changes: object) -> SessionRecord:
+    """The session of the contract with five free minutes, together since NOW."""
+    return replace(core.together(core.funded(record(free_minutes=5)).record, NOW).record, **changes)
+
+
+def test_r06_both_may_go_on_from_the_five_minute_warning_until_the_end_and_after_the_limit() -> None:
+    assert not core.may_continue(record(), NOW), "it has not begun"
+    assert not core.may_continue(running(), NOW + 25 * 60_000 - 1)
+    assert core.may_continue(running(), NOW + 25 * 60_000)
+    for reason in ("limit_reached", "cap_reached"):
+        assert core.may_continue(core.ended(running(), reason, NOW).record, NOW)
+    for reason in ("client_left", "connection_lost"):
+        assert not core.may_continue(core.ended(running(), reason, NOW).record, NOW)
+
+
+def test_r06_the_first_successor_stays() -> None:
+    one = core.continued(running(), "ses_2").record
+    assert (one.continued_by, core.continued(one, "ses_3").changed) == ("ses_2", False)
+
+
+def test_r02_what_is_left_of_the_free_part_is_carried_over_until_the_next_session_starts() -> None:
+    waiting = record()
+    step = core.carried(waiting, 90_000)
+    assert (step.record.free_ms, step.record.amount_max, step.record.funding) == (90_000, 8_550, waiting.funding)
+    assert not core.carried(step.record, 90_000).changed
+    assert not core.carried(step.record, 60_000).changed, "what was told to be free stays free"
+    assert not core.carried(running(), 900_000).changed
+    assert core.carried(waiting, 10**9).record.amount_max == 0

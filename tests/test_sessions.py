@@ -18,7 +18,8 @@ from gateway.directory import MAKING_MS
 from gateway.errors import Conflict, NotFound, Unauthorized
 from gateway.ids import new_id, uuid7_int
 from gateway.journal import Journal
-from gateway.meter.ledger import Lease, Ledger
+from gateway.meter.ledger import Lease, Ledger, Write
+from gateway.orders import ENTER_MS
 from gateway.session import SessionRecord
 from gateway.sessions import Rules, Sessions
 from gateway.shown import Docs, payment_for, pricing
@@ -267,10 +268,42 @@ async def test_r06_a_continued_session_keeps_the_terms_and_what_is_left_of_the_f
     lease = await sessions.ledger.acquire(session, "n1")
     used = core.Step(core.replace((await sessions.read(session)).record, bill={"union_ms": 130_000}))
     await sessions.apply(session, lambda _: used, fence=lease.fence())
-    after = (await sessions.successor(session)).docs.record
+    made = (await sessions.successor(session)).docs.record
+    after = (await sessions.read(made.id)).record
     assert (after.continues, after.reference, after.unit_amount) == (session, "r1", record.unit_amount)
-    assert after.free_ms == 2 * 60_000
+    assert after.free_ms == 170_000
     assert (await sessions.read(session)).record.continued_by == after.id
+
+
+async def test_r06_the_next_session_is_ordered_once_while_this_one_runs_and_waits_ten_minutes_beyond_its_limit(
+    sessions: Sessions,
+) -> None:
+    docs = await create(sessions, free_minutes=5, reference="r2")
+    session = docs.record.id
+    lease = await live(sessions, session)
+    one, two = await asyncio.gather(sessions.successor(session), sessions.successor(session))
+    after = one.docs.record
+    assert after.id == two.docs.record.id == (await sessions.read(session)).record.continued_by
+    assert (after.reference, after.funding and after.funding.amount) == ("r2", 9000), "no free part is surely left"
+    running = (await sessions.read(session)).record
+    assert running.deadline is not None
+    assert after.expires_at == pytest.approx(running.deadline + ENTER_MS, abs=5_000)
+    with pytest.raises(Conflict) as caught:
+        await create(sessions, reference="r2")
+    assert caught.value.extra["session"] == after.id
+    ledger = sessions.ledger
+    await ledger.write([Write(lease, {1: (lease.acquired_at, lease.acquired_at + 60_000)})])
+    await sessions.apply(session, lambda r: core.ended(r, "client_left", sessions.clock.wall_ms()), fence=lease.fence())
+    final = await sessions.finalize(session, lease.fence())
+    assert final.bill is not None
+    assert (await sessions.read(after.id)).record.free_ms == 300_000 - final.bill["union_ms"]
+
+
+async def test_r06_a_crash_before_the_next_session_was_made_leaves_only_its_id(sessions: Sessions) -> None:
+    session = (await create(sessions)).record.id
+    await live(sessions, session)
+    await sessions.apply(session, lambda record: core.continued(record, "ses_0next"))
+    assert (await sessions.successor(session)).docs.record.id == "ses_0next"
 
 
 async def test_changes_wake_those_who_wait_for_that_session_only(sessions: Sessions) -> None:

@@ -27,6 +27,7 @@ from gateway.signaling import telling
 from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Together, Warned
 from gateway.signaling.facts import Facts
 from gateway.signaling.gauges import Gauges
+from gateway.signaling.going_on import GoingOn
 from gateway.signaling.messages import Close, SignalError
 from gateway.signaling.orphans import Tag
 from gateway.signaling.room import CloseSeat, LegsChanged, Output, Room, Send
@@ -64,7 +65,7 @@ class Hosted:
         self.call = Call(docs.record, host.timers, offset_ms=clock.offset_ms, now=clock.wall_ms(), earlier=earlier)
         self.room, self.turns, self.seats, self.facts = room, Turns(), Seats(), Facts()
         self._gauges = Gauges()
-        self._go_on: set[Role] = set()
+        self.going_on = GoingOn(host.sessions, self.session, self.seats.send)
         self._unspent: set[tuple[Role, str]] = set()
         self._empty_since: int | None = clock.wall_ms()
         self._second = -1
@@ -81,6 +82,7 @@ class Hosted:
     def shut(self) -> None:
         """The task is over, for whatever reason: who still waits is sent away, and comes back to the next owner."""
         self.turns.shut()
+        self.going_on.shut()
         self.seats.close_both(Close.TRY_AGAIN)
 
     async def run(self) -> None:
@@ -186,6 +188,7 @@ class Hosted:
         await self._carry_out(joined.after)
         if self._gauges.ratings[role] is not None:
             self.seats.send(role, self._gauges.message(role))
+        self.going_on.seated(role, self.record, now)
         if not self.record.open:
             await self._tell_end(only=role)
 
@@ -215,7 +218,7 @@ class Hosted:
             case wire.Rate():
                 await self._rate(role, message)
             case wire.Continue():
-                await self._continue(role)
+                self.going_on.wanted(role, self.record, self._host.now())
             case wire.Stats():
                 self._gauges.told(role, message, self._host.now())
             case wire.Description() | wire.Rollback() | wire.Sas() | wire.Media():
@@ -233,20 +236,6 @@ class Hosted:
     async def _rate(self, role: Role, message: wire.Rate) -> None:
         rating = {"stars": message.stars, "comment": message.comment, "parameters": message.parameters or {}}
         await self._host.sessions.apply(self.session, lambda record: core.rated(record, role, rating))
-
-    async def _continue(self, role: Role) -> None:
-        """R6: when both want to go on, a new session on the same terms, without leaving the page."""
-        if self.record.end_reason not in ("limit_reached", "cap_reached") or self.record.continued_by is not None:
-            raise SignalError("bad_message", "This session cannot be continued.")
-        self._go_on.add(role)
-        if len(self._go_on) < 2:
-            self.seats.send(role, wire.ContinueState(state="offered"))
-            self.seats.send(core.other(role), wire.ContinueState(state="peer_wants"))
-            return
-        created = await self._host.sessions.successor(self.session)
-        for entry in (created.client, created.expert):
-            told = wire.ContinueState(state="agreed", session=created.docs.record.id, token=entry.token, url=entry.url)
-            self.seats.send(entry.role, told)
 
     # The relay
 
@@ -359,6 +348,7 @@ class Hosted:
         if self.record.open:
             self._show(now)
             self._put_rows()
+            self.going_on.tick(self.record, now)
             await self._heed_tab()
         elif self.record.status == "ended":
             await self._finalize()

@@ -373,13 +373,18 @@ class Quality(Message):
 
 
 class ContinueState(Message):
-    """How far both are with going on in a new session (R6)."""
+    """How far both are with going on in a new session (R6), and the most that it can cost (the client only). `agreed`
+    names it, and its payment as the receiver may see it; it comes again when that changes. `failed`: it cannot be, or
+    not with this card; `code` says why."""
 
     type: Literal["continue"] = "continue"
-    state: Literal["offered", "peer_wants", "agreed"]
+    state: Literal["possible", "offered", "peer_wants", "agreed", "failed"]
+    amount_max: Annotated[int | None, LEFT_OUT] = None
     session: Annotated[str | None, LEFT_OUT] = None
     token: Annotated[str | None, LEFT_OUT] = None
     url: Annotated[str | None, LEFT_OUT] = None
+    payment: Annotated[dict[str, JsonValue] | None, LEFT_OUT] = None
+    code: Annotated[str | None, LEFT_OUT] = None
 
 
 class Summary(Part):

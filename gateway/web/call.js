@@ -18,6 +18,8 @@ let secret = location.hash.slice(1);
 let call = null;
 let stars = 0;
 let asked = false;
+/** How the call after this one stands, as we were last told. */
+let nextCall = {};
 let receiptPolls = 0;
 let wakeLock = null;
 let meterStop = () => {};
@@ -231,22 +233,40 @@ function replaced() {
 
 // -------------------------------------------------------------------------------------------- going on, and the end
 
-function continuing({ state, amount_max: amount }) {
-  const button = $("continue");
+function continuing(told) {
+  const { state } = told;
+  const before = nextCall.payment?.status;
+  nextCall = { ...nextCall, ...told };
   // `offered` is also the echo of our own wish, while the other side has not answered.
-  if (state === "peer_wants" || (state === "offered" && !asked)) offerContinue(amount);
+  if (state === "possible" || state === "peer_wants" || (state === "offered" && !asked)) offerContinue(state !== "possible");
   if (state === "peer_wants") view.toast(view.say("continue_peer", { name: call.peer.name }));
-  if (state === "agreed" && call.result) goOn();
-  if (state === "agreed") button.disabled = true;
+  if (state === "agreed") agreed(before);
+  if (state === "failed") {
+    asked = false;
+    offerContinue();
+    view.toast(view.say(`continue_failed_${call.role}`));
+  }
 }
 
-function offerContinue(amount = call.role === "client" ? call.entry.pricing.amount_max : 0) {
+/** While the call still runs, the client is shown what is held for the next one beside what is held for this one. */
+function agreed(before) {
+  if (call.result) return void goOn().catch(failed);
+  $("continue").disabled = true;
+  $("continue").textContent = view.say("continue_agreed");
+  const { payment } = nextCall;
+  if (payment?.status === before) return;
+  if (payment?.action_url) view.paymentBanner(payment);
+  view.toast(view.nextHold(payment, call.entry.pricing.currency));
+}
+
+function offerContinue(openBanner = true) {
   const button = $("continue");
   const { currency } = call.entry.pricing;
+  const amount = nextCall.amount_max ?? 0;
   button.textContent = amount > 0 ? view.say("continue_up_to", { amount: view.money(amount, currency) }) : view.say("continue");
   button.hidden = button.disabled = false;
   (call.result ? $("closing-continue") : $("banner-actions")).append(button);
-  if (!call.result) $("banner").hidden = false;
+  if (!call.result && openBanner) $("banner").hidden = false;
 }
 
 function askToContinue() {
@@ -268,6 +288,7 @@ async function goOn() {
   if (url) history.replaceState(null, "", new URL(url, location.href).hash);
   secret = location.hash.slice(1);
   asked = false;
+  nextCall = {};
   before.close();
   $("continue").hidden = true;
   call = window.parley = next;

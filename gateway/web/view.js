@@ -319,6 +319,12 @@ export function paymentBanner({ status, action_url: url }) {
   if (url) $("banner-pay").href = url;
 }
 
+/** What is held for the next call, in words; of the expert's side only that it is agreed. */
+export function nextHold(payment, currency) {
+  if (!payment?.card || payment.status !== "held") return say("continue_agreed_toast");
+  return say("continue_held", { amount: money(payment.amount_held, currency), card: cardName(payment.card) });
+}
+
 /** A warning that stays until it is dismissed or replaced. */
 export function warn({ remaining, reason }, entry) {
   const { currency, unit_amount: rate } = entry.pricing;

@@ -71,7 +71,7 @@ async def test_r06_both_go_on_after_the_cap_in_a_session_of_their_own(site: Site
         for caller in (client, expert):
             await caller.until("ended", reason="cap_reached", summary=...)
         await client.say("continue")
-        assert (await expert.until("continue"))["state"] == "peer_wants"
+        await expert.until("continue", state="peer_wants")
         await expert.say("continue")
         agreed = [await caller.until("continue", state="agreed") for caller in (client, expert)]
         assert agreed[0]["session"] == agreed[1]["session"] != session["id"]
@@ -82,6 +82,23 @@ async def test_r06_both_go_on_after_the_cap_in_a_session_of_their_own(site: Site
         successor = await stand.get(f"/v1/sessions/{agreed[0]['session']}")
         assert (successor["payment"]["status"], successor["payment"]["amount_held"]) == ("held", 200)
         assert successor["reference"] == session["reference"]
+
+
+async def test_r06_the_next_sessions_hold_is_placed_while_this_one_runs_and_only_once(stand: Stand) -> None:
+    session = await stand.paid(max_minutes=5, reference="order-7")
+    client, expert = await stand.pair(session)
+    assert (await client.until("continue", state="possible"))["amount_max"] == 30_000
+    for caller in (client, expert, client):
+        await caller.say("continue")
+    told = await client.until("continue", state="agreed")
+    assert (told["payment"]["status"], told["payment"]["amount_held"]) == ("held", 30_000)
+    assert (await expert.until("continue", state="agreed"))["payment"] == {"status": "held"}
+    running, successor = [await stand.get(f"/v1/sessions/{id}") for id in (session["id"], told["session"])]
+    assert (running["status"], running["payment"]["status"]) == ("live", "held")
+    assert (running["continued_by"], successor["continues"]) == (successor["id"], running["id"])
+    assert successor["reference"] == "order-7"
+    for id in (session["id"], successor["id"]):
+        assert [intent["status"] for intent in await stand.intents(id)] == ["requires_capture"]
 
 
 async def test_r15_waived_in_the_call_releases_the_hold_and_both_receipts_say_why(stand: Stand) -> None:

@@ -153,7 +153,13 @@ export interface Sas {
 export type Quality = "excellent" | "good" | "poor" | "lost";
 
 export interface Continuation {
-  state: "offered" | "peer_wants" | "agreed";
+  state: "possible" | "offered" | "peer_wants" | "agreed" | "failed";
+  /** The most that the next call can cost; the client only. */
+  amount_max?: number;
+  /** With `agreed`: how its money stands; the message comes again when that changes. */
+  payment?: Payment;
+  /** With `failed`: why. */
+  code?: string;
   session?: string;
   url?: string;
   token?: string;
