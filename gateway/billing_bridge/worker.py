@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -37,6 +38,9 @@ LAG = Histogram(
 )  # fmt: skip
 # A request that waits longer than this for its turn is looked at anew: the session may have changed.
 PATIENCE_S: Final = 15.0
+# How long a bridge that lost a race on a session leaves it to the faster one: at first, and at most.
+BACK_OFF_S: Final = 0.05
+BACK_OFF_MOST_S: Final = 2.0
 LOOKS = Counter("gateway_bridge_looks_total", "Looks at a session's money by how they ended", ["outcome"])
 
 
@@ -122,11 +126,14 @@ class Bridge:
 
         Raises StoreUnavailable; what had been sent to Stripe by then is asked about at the next look.
         """
+        patience = BACK_OFF_S
         while True:
             try:
                 return await self._advance(session)
             except Conflict:
-                continue  # another bridge, or a nudge, was faster: read again
+                # Another bridge was faster. Two that go on at once would overtake each other's every step.
+                await asyncio.sleep(random.uniform(0, patience))
+                patience = min(2 * patience, BACK_OFF_MOST_S)
 
     async def _claim(self) -> bool:
         """Start work on due sessions; True if there may be more at once."""
