@@ -230,12 +230,22 @@ class MailView(Answer):
     error: str | None = Field(description="What the mail server said last, if it refused")
 
 
+class Correction(Answer):
+    """Takes the place of the document before it, after a refund, a lost dispute or a late payment."""
+
+    number: str
+    issued_at: Time | None = moment()
+    url: str | None = Field(description="A page to read and print, for this person only")
+    mail: MailView
+
+
 class Receipt(Answer):
     role: Role
     number: str
     issued_at: Time | None = moment()
     url: str | None = Field(description="A page to read and print, for this person only")
     mail: MailView
+    corrections: list[Correction] = Field(description="Oldest first; numbered in the receipt's own series")
 
 
 class ReceiptList(Answer):

@@ -306,7 +306,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "listReceipts",
         "Money",
         "List the receipts",
-        "Both sides' receipts: numbers, links and how far the mails have come. Empty until they are issued.",
+        "Both sides' receipts: numbers, links and how far the mails have come; and the corrections that followed on "
+        "refunds, lost disputes and late payments, each numbered in the same series. Empty until they are issued.",
         receipts,
         answers.ReceiptList,
         scope="read",

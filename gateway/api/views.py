@@ -215,21 +215,26 @@ def endpoint(found: WebhookEndpoint, *, secret: bool = False) -> answers.Webhook
 
 
 def receipts(docs: Docs, public_url: str) -> answers.ReceiptList:
-    """Both sides' receipts, once they are issued."""
-    issued = docs.receipts or {}
+    """Both sides' receipts, once they are issued, each with its corrections."""
+    issued = {name: letter for name, letter in (docs.receipts or {}).items() if name != "schema" and letter["number"]}
     return answers.ReceiptList(
-        data=[_receipt(role, issued[role], public_url) for role in ROLES if issued.get(role)], has_more=False
+        data=[_receipt(role, issued, public_url) for role in ROLES if role in issued], has_more=False
     )
 
 
-def _receipt(role: Role, receipt: Record, public_url: str) -> answers.Receipt:
-    mail = receipt["mail"]
-    return answers.Receipt(
-        role=role,
-        number=receipt["number"],
-        issued_at=time(receipt["issued_at"]),
-        url=f"{public_url}/r/{receipt['secret']}",
-        mail=answers.MailView(
+def _receipt(role: Role, issued: Record, public_url: str) -> answers.Receipt:
+    later = [letter for name, letter in issued.items() if name.startswith(f"{role}.")]
+    corrections = [answers.Correction(**_letter(letter, public_url)) for letter in later]
+    return answers.Receipt(role=role, corrections=corrections, **_letter(issued[role], public_url))
+
+
+def _letter(letter: Record, public_url: str) -> dict[str, Any]:
+    mail = letter["mail"]
+    return {
+        "number": letter["number"],
+        "issued_at": time(letter["issued_at"]),
+        "url": f"{public_url}/r/{letter['secret']}",
+        "mail": answers.MailView(
             status=mail["status"], tries=mail["tries"], sent_at=time(mail["sent_at"]), error=mail["error"]
         ),
-    )
+    }

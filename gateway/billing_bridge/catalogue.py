@@ -198,13 +198,15 @@ CATALOGUE: Final = (
     ),
     EventType(
         "receipt.sent",
-        "A receipt was handed to the mail server for one side.",
+        "A receipt was handed to the mail server for one side; or its correction after a refund, a lost dispute or a "
+        "late payment: then `corrects` is the number of the document whose place it takes.",
         {
             "role": "client",
             "number": "C-2026-000042",
             "issued_at": CREATED + 1_803_000,
             "amount_total": 7500,
             "currency": "usd",
+            "corrects": None,
         },
     ),
 )

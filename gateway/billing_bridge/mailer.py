@@ -1,15 +1,16 @@
-"""The mailer: numbers the receipts of settled sessions, keeps them, sends both mails, and serves the receipt page.
+"""The mailer: drafts, numbers and sends the letters of settled sessions, and serves the receipts' pages.
 
-Order, for each session: number and secret of both receipts are allocated and on disk before anything is sent; then the
-mails, one by one, each result kept. A crash between sending and keeping sends a mail twice under the same Message-ID,
-which is the safer side: SMTP knows no idempotency.
+Order, for each session: the letters' places on its record; then their numbers, on disk before anything is sent; then
+the mails, one by one, each result kept. What is to be written follows from the records alone, so a look too many does
+nothing twice. A crash between sending and keeping sends a mail twice under the same Message-ID, which is the safer
+side: SMTP knows no idempotency.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.headerregistry import Address
@@ -22,9 +23,10 @@ import structlog
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge import claims, rendering
-from gateway.billing_bridge.delivery import MAIL_SCHEDULE_MS, Answer, Delivery, attempted
-from gateway.billing_bridge.receipt import ROLES, Issuer, Receipt, Role, compose, plain, readiness
+from gateway.billing_bridge import claims, letters, rendering
+from gateway.billing_bridge.correction import Facts
+from gateway.billing_bridge.delivery import Answer
+from gateway.billing_bridge.receipt import Issuer, Receipt, Role, compose, plain, readiness
 from gateway.billing_bridge.smtp import Post, Refused, Undelivered
 from gateway.clock import Clock
 from gateway.errors import NotFound, StoreUnavailable
@@ -32,7 +34,8 @@ from gateway.ids import new_secret
 from gateway.journal import NOW, Claim, Doc, Event, Journal
 
 QUEUE: Final = "mail"
-LEASE_MS: Final = 90_000  # two mails at the SMTP time-out, with room
+LOOK: Final = 2  # mails to send in one look at a session
+LEASE_MS: Final = 90_000  # so many mails at the SMTP time-out, with room
 WAIT_MS: Final = 5_000  # a session whose payment is still moving is looked at again, though its owner also calls us
 DOCS: Final = ("session", "payment", "people", "receipts")
 UNDELIVERABLE: Final = "receipts:undeliverable"
@@ -99,47 +102,54 @@ class Mailer:
     async def handle(self, claim: Claim) -> None:
         """One look at a claimed session: whatever is due for it is done and kept."""
         docs = await self._journal.read(claim.session, *DOCS)
-        session, payment = _body(docs["session"]), _body(docs["payment"])
-        match readiness(session, payment, self._clock.wall_ms()):
-            case "never":
-                await self._journal.done(claim)
-            case "wait":
-                await self._journal.done(claim, self._clock.wall_ms() + WAIT_MS)
-            case "send":
-                assert session is not None
-                receipts = docs["receipts"] or await self._issue(session)
-                receipts = await self._send_due(claim.session, docs, receipts)
-                await self._journal.done(claim, _next(receipts.body))
+        session, payment, now = _body(docs["session"]), _body(docs["payment"]), self._clock.wall_ms()
+        kept = docs["receipts"] or Doc(0, {letters.SCHEMA: 1})
+        fresh = letters.drafts(session, payment, kept.body, now)
+        if fresh:
+            kept = await self._draft(claim.session, kept, fresh, now)
+        if session is not None:
+            kept = await self._numbered(session, kept)
+            kept = await self._send_due(claim.session, docs, kept)
+        waits = now + WAIT_MS if readiness(session, payment, now) == "wait" else None
+        times = [at for at in (letters.next_at(kept.body), waits) if at is not None]
+        await self._journal.done(claim, min(times, default=None))
 
-    async def _issue(self, session: Mapping[str, Any]) -> Doc:
-        """Allocate numbers and secrets of both receipts and keep them on disk."""
-        now = self._clock.wall_ms()
-        body: dict[str, Any] = {"schema": 1}
-        for role in ROLES:
-            number, issued_at = await self._number(session, role, now)
-            mail = {
-                "status": "pending",
-                "message_id": self._message_id(session["id"], role),
-                "tries": 0,
-                "sent_at": None,
-                "error": None,
-                "next_at": now,
-            }
-            body[role] = {"number": number, "secret": new_secret(size=24), "issued_at": issued_at, "mail": mail}
-        versions = await self._journal.commit(session["id"], {"receipts": (0, body)}, durable=True)
+    async def _draft(self, session: str, kept: Doc, fresh: Mapping[str, Facts], now: int) -> Doc:
+        """The letters' places on the record: from here on they will exist, so their numbers leave no gap."""
+        made = {
+            name: letters.drafted(facts, new_secret(size=24), self._message_id(session, name), now)
+            for name, facts in fresh.items()
+        }
+        return await self._keep(session, kept, made)
+
+    async def _numbered(self, session: Mapping[str, Any], kept: Doc) -> Doc:
+        """Allocate the numbers that are missing and keep them on disk before anything is sent."""
+        numbers = {}
+        for name in letters.unnumbered(kept.body):
+            number, issued_at = await self._number(session, name)
+            numbers[name] = {**kept.body[name], "number": number, "issued_at": issued_at}
+        return await self._keep(session["id"], kept, numbers, durable=True) if numbers else kept
+
+    async def _keep(
+        self, session: str, kept: Doc, changed: Mapping[str, Any], events: Sequence[Event] = (), durable: bool = False
+    ) -> Doc:
+        body = {**kept.body, **changed}
+        put = {"receipts": (kept.version, body)}
+        versions = await self._journal.commit(session, put, events=events, durable=durable)
         return Doc(versions["receipts"], body)
 
-    async def _number(self, session: Mapping[str, Any], role: Role, now: int) -> tuple[str, int]:
-        """The receipt's number and issue time: gapless per issuer and series, confirmed on disk.
+    async def _number(self, session: Mapping[str, Any], name: str) -> tuple[str, int]:
+        """The letter's number and issue time: gapless per issuer and series, confirmed on disk.
 
-        The year is that of the session's end, so that asking again in January asks the same series."""
+        The year is that of the session's end, so that asking again in January asks the same series; a correction
+        stands in the series of what it corrects."""
         year = datetime.fromtimestamp((session["bill"]["ended_at"] or session["created"]) // 1000, UTC).year
         mode = "" if session.get("livemode") else "TEST-"
-        series = f"{mode}{self._settings.series[role]}-{year}"
+        series = f"{mode}{self._settings.series[letters.role_of(name)]}-{year}"
         key = f"{{receipts:{self._settings.issuer.id}}}:{series}"
         try:
             pipe = self._journal.redis.pipeline(transaction=False)
-            await self._allocate(keys=[key], args=[f"{session['id']}|{role}", now], client=pipe)
+            await self._allocate(keys=[key], args=[f"{session['id']}|{name}", self._clock.wall_ms()], client=pipe)
             pipe.execute_command("WAITAOF", 1, 0, 1000)
             row, (local, _replicas) = await pipe.execute()
         except RedisError as error:
@@ -149,33 +159,32 @@ class Mailer:
         count, issued_at = row.decode().split(":")
         return f"{series}-{int(count):06d}", int(issued_at)
 
-    def _message_id(self, session: str, role: Role) -> str:
+    def _message_id(self, session: str, name: str) -> str:
         """The same for every attempt, so that a mail sent twice is one mail to the reader's program."""
         domain = parseaddr(self._settings.sender)[1].rpartition("@")[2] or "localhost"
-        return f"<receipt.{session}.{role}@{domain}>"
+        return f"<receipt.{session}.{name}@{domain}>"
 
-    async def _send_due(self, session: str, docs: Mapping[str, Doc | None], receipts: Doc) -> Doc:
-        for role in ROLES:
-            await self._journal.redis.set(_page_key(receipts.body[role]["secret"]), f"{session}:{role}")
-        for role in ROLES:
-            mail = receipts.body[role]["mail"]
-            if mail["status"] == "pending" and mail["next_at"] <= self._clock.wall_ms():
-                receipts = await self._send(session, docs, receipts, role)
-        return receipts
+    async def _send_due(self, session: str, docs: Mapping[str, Doc | None], kept: Doc) -> Doc:
+        """At most LOOK mails, so that the claim outlasts them; the others have their own look at once."""
+        due = letters.to_send(kept.body, self._clock.wall_ms())[:LOOK]
+        for name in due:
+            await self._journal.redis.set(_page_key(kept.body[name]["secret"]), f"{session}:{name}")
+        for name in due:
+            kept = await self._send(session, docs, kept, name)
+        return kept
 
-    async def _send(self, session: str, docs: Mapping[str, Doc | None], receipts: Doc, role: Role) -> Doc:
-        receipt = self._compose(docs, receipts.body, role)
+    async def _send(self, session: str, docs: Mapping[str, Doc | None], kept: Doc, name: str) -> Doc:
+        receipt, role = self._compose(docs, kept.body, name), letters.role_of(name)
         address = ((_body(docs["people"]) or {}).get(role) or {}).get("email")
-        answer, final = await self._attempt(receipt, receipts.body[role]["mail"]["message_id"], address)
-        mail = _after(receipts.body[role]["mail"], answer, final, self._clock.wall_ms())
+        answer, final = await self._attempt(receipt, kept.body[name]["mail"]["message_id"], address)
+        now = self._clock.wall_ms()
+        letter = letters.after(kept.body[name], answer, final, now, random.random())
+        mail = letter["mail"]
         MAILS.labels(_OUTCOMES[mail["status"]]).inc()
-        log.info("receipt.mail", session=session, role=role, status=mail["status"], error=mail["error"])
+        log.info("receipt.mail", session=session, letter=name, status=mail["status"], error=mail["error"])
         if mail["status"] == "failed":
-            await self._journal.redis.zadd(UNDELIVERABLE, {f"{session}|{role}": self._clock.wall_ms()})
-        body = {**receipts.body, role: {**receipts.body[role], "mail": mail}}
-        events = [_sent(receipt)] if mail["status"] == "sent" else []
-        versions = await self._journal.commit(session, {"receipts": (receipts.version, body)}, events=events)
-        return Doc(versions["receipts"], body)
+            await self._journal.redis.zadd(UNDELIVERABLE, {f"{session}|{name}": now})
+        return await self._keep(session, kept, {name: letter}, events=[_sent(receipt)] if mail["sent_at"] else [])
 
     async def _attempt(self, receipt: Receipt, message_id: str, address: str | None) -> tuple[Answer, bool]:
         """How sending went, and whether trying again is useless."""
@@ -203,12 +212,14 @@ class Mailer:
         message.add_alternative(words.html, subtype="html")
         return message
 
-    def _compose(self, docs: Mapping[str, Doc | None], receipts: Mapping[str, Any], role: Role) -> Receipt:
-        session, mine = _body(docs["session"]), receipts[role]
+    def _compose(self, docs: Mapping[str, Doc | None], kept: letters.Letters, name: str) -> Receipt:
+        session, mine, role = _body(docs["session"]), kept[name], letters.role_of(name)
         assert session is not None
-        link = f"{self._settings.public_url.rstrip('/')}/r/{mine['secret']}"
         payment, people = _body(docs["payment"]), _body(docs["people"])
-        return compose(session, payment, people, role, mine["number"], self._settings.issuer, mine["issued_at"], link)
+        link = f"{self._settings.public_url.rstrip('/')}/r/{mine['secret']}"
+        issuer = self._settings.issuer
+        receipt = compose(session, payment, people, role, mine["number"], issuer, mine["issued_at"], link)
+        return letters.written(receipt, name, kept, session, payment)
 
     async def receipt_page(self, secret: str) -> str:
         """The printable page behind an unguessable link, as HTML; serve it with `rendering.PAGE_HEADERS`.
@@ -223,42 +234,42 @@ class Mailer:
             raise StoreUnavailable("The session store is away; try again.") from error
         if place is None:
             raise unknown
-        session, _, role = place.decode().rpartition(":")
+        session, _, name = place.decode().rpartition(":")
         docs = await self._journal.read(session, *DOCS)
-        receipts = _body(docs["receipts"])
-        if docs["session"] is None or receipts is None or receipts[role]["secret"] != secret:
+        kept = _body(docs["receipts"]) or {}
+        if docs["session"] is None or name not in kept or kept[name]["secret"] != secret:
             raise unknown
-        return rendering.page(self._compose(docs, receipts, cast(Role, role)))
+        return rendering.page(self._compose(docs, kept, name))
 
     async def undeliverable(self, limit: int = 100) -> list[dict[str, Any]]:
         """The receipts that no mail server took, latest first."""
         return await undeliverable(self._journal, limit)
 
-    async def resend(self, session: str, role: Role) -> None:
+    async def resend(self, session: str, name: str) -> None:
         """Start the attempts of one mail anew (a corrected address, say). Raises NotFound, Conflict."""
-        receipts = (await self._journal.read(session, "receipts"))["receipts"]
-        if receipts is None:
-            raise NotFound("This session has no receipts.", code="receipt_not_found")
-        mail = receipts.body[role]["mail"] | {"status": "pending", "tries": 0, "next_at": 0, "error": None}
-        body = {**receipts.body, role: {**receipts.body[role], "mail": mail}}
-        await self._journal.commit(session, {"receipts": (receipts.version, body)}, due={QUEUE: NOW})
-        await self._journal.redis.zrem(UNDELIVERABLE, f"{session}|{role}")
+        kept = (await self._journal.read(session, "receipts"))["receipts"]
+        if kept is None or name not in letters.names(kept.body):
+            raise NotFound("This session has no such receipt.", code="receipt_not_found")
+        body = {**kept.body, name: letters.anew(kept.body[name])}
+        await self._journal.commit(session, {"receipts": (kept.version, body)}, due={QUEUE: NOW})
+        await self._journal.redis.zrem(UNDELIVERABLE, f"{session}|{name}")
 
 
 async def undeliverable(journal: Journal, limit: int = 100) -> list[dict[str, Any]]:
-    """The receipts that no mail server took, latest first: session, role, number, error, tries, failed_at."""
+    """The letters that no mail server took, latest first: session, letter, role, number, error, tries, failed_at."""
     newest = await journal.redis.zrevrange(UNDELIVERABLE, 0, limit - 1, withscores=True)
     found = []
     for member, failed_at in cast(list[tuple[bytes, float]], newest):
-        session, _, role = member.decode().partition("|")
-        receipts = _body((await journal.read(session, "receipts"))["receipts"])
-        if receipts:
-            mail = receipts[role]["mail"]
+        session, _, name = member.decode().partition("|")
+        kept = _body((await journal.read(session, "receipts"))["receipts"]) or {}
+        if name in kept:
+            mail = kept[name]["mail"]
             found.append(
                 {
                     "session": session,
-                    "role": role,
-                    "number": receipts[role]["number"],
+                    "letter": name,
+                    "role": letters.role_of(name),
+                    "number": kept[name]["number"],
                     "error": mail["error"],
                     "tries": mail["tries"],
                     "failed_at": int(failed_at),
@@ -270,26 +281,6 @@ async def undeliverable(journal: Journal, limit: int = 100) -> list[dict[str, An
 _OUTCOMES: Final = {"sent": "sent", "pending": "retried", "failed": "failed"}
 
 
-def _after(mail: Mapping[str, Any], answer: Answer, final: bool, now: int) -> dict[str, Any]:
-    """The mail's state after an attempt."""
-    tried = attempted(Delivery(mail["tries"]), answer, now, random.random(), MAIL_SCHEDULE_MS)
-    if tried.state == "delivered":
-        return {**mail, "status": "sent", "tries": tried.attempts, "sent_at": now, "error": None, "next_at": None}
-    failed = final or tried.state == "dead"
-    return {
-        **mail,
-        "status": "failed" if failed else "pending",
-        "tries": tried.attempts,
-        "error": tried.why,
-        "next_at": None if failed else tried.next_at,
-    }
-
-
-def _next(receipts: Mapping[str, Any]) -> int | None:
-    times = [receipts[role]["mail"]["next_at"] for role in ROLES if receipts[role]["mail"]["status"] == "pending"]
-    return min(times, default=None)
-
-
 def _sent(receipt: Receipt) -> Event:
     return Event(
         "receipt.sent",
@@ -299,6 +290,7 @@ def _sent(receipt: Receipt) -> Event:
             "issued_at": receipt.issued_at,
             "amount_total": receipt.amount_total,
             "currency": receipt.currency,
+            "corrects": receipt.corrects or None,
         },
     )
 

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
+from gateway.billing_bridge.pricing import settled_share
 from gateway.errors import Bug
 from gateway.money import split
 
 Role = Literal["client", "expert"]
 ROLES: Final[tuple[Role, Role]] = ("client", "expert")
 
+# `payment`: a bill that was due has been paid; `due`: the call to pay it, which has no number.
+Kind = Literal["receipt", "correction", "payment", "due"]
 Readiness = Literal["send", "wait", "never"]
 Outcome = Literal[
     "paid", "due", "partly_refunded", "refunded", "disputed", "waived", "below_minimum", "within_free", "free"
 ]
-LineKind = Literal["together", "free", "billable", "booked", "waived", "total", "commission", "net"]
+LineKind = Literal[
+    "together", "free", "billable", "booked", "waived", "total", "commission", "net",
+    "charged", "refunded", "paid", "remaining", "stated", "difference",
+]  # fmt: skip
 SpanKind = Literal["free", "billed", "interrupted"]
 
 # A payment in one of these may still change what the receipt would say.
@@ -115,16 +121,22 @@ class Week:
 
 @dataclass(frozen=True, slots=True)
 class Earnings:
-    """The expert's side of the money. `transfer` is the transfer's status, None while there is none."""
+    """The expert's side of the money. `transfer` is the transfer's status, None while there is none. In the settlement
+    currency, `taken_back` of it was reversed since and `kept_back` is taken from the next transfers."""
 
     transfer: str | None
     settlement: Settlement | None
     payout: Week | None
+    currency: str = ""
+    taken_back: int = 0
+    kept_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that one side's receipt states. It never holds the other side's e-mail, address or account (law 7)."""
+    """All that one side's receipt states. It never holds the other side's e-mail, address or account (law 7).
+
+    `corrects` is the number of the document that this one takes the place of, `corrected_by` those that came after."""
 
     role: Role
     number: str
@@ -153,6 +165,9 @@ class Receipt:
     timeline: tuple[Span, ...]
     payment: CardMoney | None
     earnings: Earnings | None
+    kind: Kind = "receipt"
+    corrects: str = ""
+    corrected_by: tuple[str, ...] = ()
 
     @property
     def interruptions(self) -> int:
@@ -200,7 +215,7 @@ def compose(
     if session.get("bill") is None:
         raise Bug("a receipt needs the frozen bill")
     money = payment or {"status": "none"}
-    bill = _charged(session["bill"], money, session["commission_bps"])
+    bill = charged(session["bill"], money, session["commission_bps"])
     started_at, ended_at = _bounds(session, bill)
     outcome = _outcome(session, bill, money)
     reader = (people or {}).get(role) or {}
@@ -250,7 +265,7 @@ def _bounds(session: Mapping[str, Any], bill: Mapping[str, Any]) -> tuple[int, i
     return bill["started_at"] or session.get("started_at") or ended_at, ended_at
 
 
-def _charged(bill: Mapping[str, Any], payment: Mapping[str, Any], commission_bps: int) -> Mapping[str, Any]:
+def charged(bill: Mapping[str, Any], payment: Mapping[str, Any], commission_bps: int) -> Mapping[str, Any]:
     """The bill as it was charged: the frozen one, unless the bridge had to let something off afterwards (waived before
     the capture was sent, refused by Stripe as too small, or beyond what was held)."""
     total = payment.get("amount_total")
@@ -339,20 +354,25 @@ def _earnings(bill: Mapping[str, Any], payment: Mapping[str, Any], ended_at: int
         transfer=transfer["status"] if transfer else None,
         settlement=_settlement(bill, payment, transfer),
         payout=iso_week(ended_at) if outcome in ("paid", "partly_refunded") else None,
+        currency=transfer["currency"] if transfer else bill["currency"],
     )
 
 
 def _settlement(
     bill: Mapping[str, Any], payment: Mapping[str, Any], transfer: Mapping[str, Any] | None
 ) -> Settlement | None:
-    """Both figures and the rate, when Stripe settled in another currency than the session's (5-money)."""
-    settled = payment.get("settlement")
-    if not settled or settled["currency"] == bill["currency"] or bill["amount_total"] <= 0:
+    found = foreign(bill["currency"], bill["amount_expert"], bill["amount_total"], payment.get("settlement"))
+    if found and transfer and transfer["currency"] == found.currency:
+        return replace(found, amount=transfer["amount"])
+    return found
+
+
+def foreign(currency: str, share: int, total: int, settled: Mapping[str, Any] | None) -> Settlement | None:
+    """A share of a total with the rate, when Stripe settled in another currency than the session's (5-money)."""
+    if not settled or settled["currency"] == currency or total <= 0:
         return None
-    share = settled["amount"] * bill["amount_expert"] // bill["amount_total"]
-    amount = transfer["amount"] if transfer and transfer["currency"] == settled["currency"] else share
-    rate = settled.get("exchange_rate") or Decimal(settled["amount"]) / Decimal(bill["amount_total"])
-    return Settlement(settled["currency"], amount, Decimal(str(rate)))
+    rate = settled.get("exchange_rate") or Decimal(settled["amount"]) / Decimal(total)
+    return Settlement(settled["currency"], settled_share(settled["amount"], share, total), Decimal(str(rate)))
 
 
 def iso_week(wall_ms: int) -> Week:

@@ -21,7 +21,7 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_interval, format_time, get_timezone_gmt, get_timezone_name
 from babel.numbers import format_decimal, format_percent
 
-from gateway.billing_bridge.receipt import Line, Receipt, Span, Week
+from gateway.billing_bridge.receipt import Line, Receipt, Settlement, Span, Week
 
 LANGUAGES: Final = ("en", "de", "fr", "es")
 # The page needs inline styles and nothing else. Its link is a secret, so it must not leave in a Referer.
@@ -133,17 +133,17 @@ def sheet_of(receipt: Receipt) -> Sheet:
     reader = _Reader(receipt)
     issuer, r = receipt.issuer, receipt
     gross = reader.money(r.amount_total)
-    expert = r.role == "expert" and r.amount_total > 0
+    expert = r.role == "expert" and (r.amount_total > 0 or r.kind == "correction")
     net = next((line.amount for line in r.lines if line.kind == "net"), None)
     head, _, code = (reader.money(net or 0) if expert else gross).rpartition(_NBSP)
     return Sheet(
         lang=reader.locale.language,
-        title=reader.word("receipt"),
+        title=reader.word("correction" if r.kind == "correction" else "receipt"),
         number=r.number,
         status=reader.status(),
         tone=_TONES.get(r.outcome, "calm"),
         test="" if r.livemode else reader.word("test"),
-        head_label=reader.word("head_expert" if expert else "head_client"),
+        head_label=reader.word(reader.head()),
         head_money=head if code == r.currency.upper() else f"{head}{_NBSP}{code}",
         head_code=code if code == r.currency.upper() else "",
         head_note=reader.word("head_expert_of", total=gross) if expert else "",
@@ -192,10 +192,20 @@ class _Reader:
     def money(self, amount: int, currency: str | None = None) -> str:
         return money(amount, currency or self.receipt.currency, self.locale)
 
+    def head(self) -> str:
+        """What the large figure is."""
+        r = self.receipt
+        if r.role == "client":
+            return "head_client" if r.kind == "receipt" else "head_paid"
+        return "head_expert" if r.amount_total or r.kind != "receipt" else "head_client"
+
     def subject(self) -> str:
         r = self.receipt
         key = f"subject_{r.role}" + ("" if r.amount_total else "_nothing")
-        words = self.word(key, number=r.number, total=self.money(r.amount_total), peer=self.peer)
+        if r.kind != "receipt":
+            key = f"subject_{r.kind}"
+        values = {"number": r.number, "corrects": r.corrects, "total": self.money(r.amount_total), "peer": self.peer}
+        words = self.word(key, **values)
         return _plain_spaces(words if r.livemode else f"[{self.word('test')}] {words}")
 
     def status(self) -> str:
@@ -205,6 +215,20 @@ class _Reader:
     def notes(self) -> tuple[str, ...]:
         r = self.receipt
         told = [] if r.livemode else [self.word("test_note")]
+        if r.kind == "receipt":
+            told += self._notes_of_receipt()
+        elif r.kind == "payment":
+            told.append(self.word(f"note_payment_{r.role}", corrects=r.corrects))
+        else:
+            told.append(self.word("note_corrects", corrects=r.corrects))
+            if r.role == "client" and self._amount("difference") < 0:
+                told.append(self.word("note_refund_time"))
+        if r.corrected_by:
+            told.append(self.word("note_corrected_by", number=r.corrected_by[-1]))
+        return tuple(told)
+
+    def _notes_of_receipt(self) -> list[str]:
+        r, told = self.receipt, []
         if f"note_{r.outcome}_{r.role}" in self._words:
             expert = r.expert_name or self.word("expert")
             told.append(self.word(f"note_{r.outcome}_{r.role}", expert=expert))
@@ -212,7 +236,10 @@ class _Reader:
             told.append(self.word("note_refunded", amount=self.money(r.payment.refunded)))
         if r.outcome == "disputed":
             told.append(self.word("note_disputed"))
-        return tuple(told)
+        return told
+
+    def _amount(self, kind: str) -> int:
+        return next((line.amount or 0 for line in self.receipt.lines if line.kind == kind), 0)
 
     def line(self, line: Line) -> Row:
         r = self.receipt
@@ -229,8 +256,17 @@ class _Reader:
         if line.kind == "commission":
             percent = format_percent(Decimal(line.bps or 0) / 10_000, format=self._percent(line), locale=self.locale)
             return Row(self.word("line_commission", percent=percent), amount)
-        if line.kind == "net":
-            return Row(self.word("line_net"), amount, strong=True)
+        if line.kind == "refunded":
+            return Row(self.word(f"line_refunded_{r.role}"), amount)
+        if line.kind in ("charged", "remaining"):
+            return Row(self.word(f"line_{line.kind}"), amount)
+        if line.kind == "stated":
+            return Row(self.word("line_stated", corrects=r.corrects), amount)
+        if line.kind == "difference":
+            sign = "+" if (line.amount or 0) > 0 else ""
+            return Row(self.word("line_difference"), f"{sign}{amount}", strong=True)
+        if line.kind in ("net", "paid"):
+            return Row(self.word(f"line_{line.kind}"), amount, strong=True)
         return Row(self.word("line_total_expert" if r.role == "expert" else "line_total"), amount, strong=True)
 
     def _percent(self, line: Line) -> str | None:
@@ -246,37 +282,39 @@ class _Reader:
         if paid is None:
             return ()
         card = f"{_BRANDS.get(paid.card.brand, paid.card.brand.title())} •••• {paid.card.last4}" if paid.card else ""
-        rows = [Row(self.word("held"), self.money(paid.held))] if paid.held else []
+        rows = [Row(self.word("card"), card)] if card else []
+        if self.receipt.kind == "correction":
+            return tuple(rows)
+        if paid.held:
+            rows.append(Row(self.word("held"), self.money(paid.held)))
         rows.append(Row(self.word("charged"), self.money(paid.charged), strong=True))
         if paid.released:
             rows.append(Row(self.word("released"), self.money(paid.released)))
         if paid.refunded:
             rows.append(Row(self.word("refunded"), self.money(paid.refunded)))
-        return (*([Row(self.word("card"), card)] if card else []), *rows)
+        return tuple(rows)
 
     def payout_rows(self) -> tuple[Row, ...]:
-        earned, r = self.receipt.earnings, self.receipt
+        earned = self.receipt.earnings
         if earned is None:
             return ()
-        rows = []
-        if earned.settlement:
-            one = earned.settlement
-            rate = format_decimal(one.rate.normalize(), format="0.00####", locale=self.locale)
-            codes = {"from": r.currency.upper(), "to": one.currency.upper(), "rate": rate}
-            exchange = self.word("exchange", **codes)
-            rows.append(
-                Row(
-                    self.word("share_in", currency=codes["to"]),
-                    self.money(one.amount, one.currency),
-                    note=exchange,
-                    strong=True,
-                )
-            )
+        rows = [self._share_row(earned.settlement)] if earned.settlement else []
+        for key, amount in (("taken_back", earned.taken_back), ("kept_back", earned.kept_back)):
+            if amount:
+                rows.append(Row(self.word(key), self.money(amount, earned.currency)))
         if earned.transfer:
             rows.append(Row(self.word("transfer"), self.word(f"transfer_{earned.transfer}")))
         if earned.payout:
             rows.append(Row(self.word("payout_week"), self._week(earned.payout)))
         return tuple(rows)
+
+    def _share_row(self, share: Settlement) -> Row:
+        """The share as it is transferred, with the rate beneath."""
+        rate = format_decimal(share.rate.normalize(), format="0.00####", locale=self.locale)
+        codes = {"from": self.receipt.currency.upper(), "to": share.currency.upper(), "rate": rate}
+        value = self.money(share.amount, share.currency)
+        label = self.word("share_in", currency=codes["to"])
+        return Row(label, value, note=self.word("exchange", **codes), strong=True)
 
     def _week(self, week: Week) -> str:
         dates = format_interval(week.first, week.last, "yMMMd", locale=self.locale)
@@ -300,6 +338,7 @@ class _Reader:
         r = self.receipt
         rows = [
             Row(self.word("number"), r.number),
+            *([Row(self.word("corrects"), r.corrects)] if r.corrects else []),
             Row(self.word("issued"), self.day(r.issued_at)),
             Row(self.word("client"), r.client_name or "–"),
             Row(self.word("expert"), r.expert_name or "–"),

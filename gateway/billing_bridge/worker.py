@@ -324,5 +324,5 @@ def _for_mail(session: Mapping[str, Any], before: Payment, after: Payment) -> bo
     """Whether a receipt may now be written, or has to say more: the money's end, how it settled, that all is paid."""
     if session["status"] != "finalized" or after.status not in FINAL - {"failed"}:
         return False
-    told = ("status", "amount_total", "settlement", "transfers", "settled")
+    told = ("status", "amount_total", "amount_refunded", "settlement", "transfers", "settled")
     return any(getattr(before, name) != getattr(after, name) for name in told)

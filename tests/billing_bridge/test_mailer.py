@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from gateway.billing_bridge.mailer import Mailer, MailSettings
+from gateway.billing_bridge.mailer import Mailer
 from gateway.billing_bridge.receipt import ROLES
 from gateway.errors import NotFound
 from gateway.journal import NOW, Journal
 from tests.billing_bridge.clocks import StandingClock, look
+from tests.billing_bridge.post import Sink, settings_for, sunk
 from tests.billing_bridge.receipt_cases import (
-    ISSUER,
     SESSION,
     START,
     bill,
     payment,
     people,
+    refunded,
     released,
     session,
 )
@@ -31,46 +29,10 @@ from tests.billing_bridge.receipt_cases import (
 LATER = START + 2_000_000
 
 
-class Sink:
-    """What the mail server does with mails: takes them, or answers as it is told to."""
-
-    port: int
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
-        self.recipients: list[str] = []
-        self.refusals: dict[str, str] = {}
-        self.data_answer = "250 OK"
-
-    async def handle_RCPT(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        if address in self.refusals:
-            return self.refusals[address]
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        if self.data_answer.startswith("250"):
-            content = envelope.content
-            assert isinstance(content, bytes)
-            mail = message_from_bytes(content, policy=policy.default)
-            assert isinstance(mail, EmailMessage)
-            self.mails.append(mail)
-            self.recipients += envelope.rcpt_tos
-        return self.data_answer
-
-
 @pytest.fixture
 async def sink() -> AsyncIterator[Sink]:
-    handler = Sink()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(handler, hostname="127.0.0.1", enable_SMTPUTF8=True), "127.0.0.1", 0
-    )
-    handler.port = server.sockets[0].getsockname()[1]
-    yield handler
-    server.close()
-    await server.wait_closed()
+    async with sunk() as sink:
+        yield sink
 
 
 @pytest.fixture
@@ -83,19 +45,6 @@ async def mailer(journal: Journal, sink: Sink, clock: StandingClock) -> AsyncIte
     made = Mailer(journal, settings_for(sink), clock)
     yield made
     await made._post.close()
-
-
-def settings_for(sink: Sink, **changes: Any) -> MailSettings:
-    values = {
-        "host": "127.0.0.1",
-        "port": sink.port,
-        "sender": "Parley <receipts@parley.example>",
-        "issuer": ISSUER,
-        "public_url": "https://calls.example.com",
-        "starttls": False,
-        "timeout_s": 5.0,
-    }
-    return MailSettings(**{**values, **changes})
 
 
 async def settle(journal: Journal, record: dict[str, Any] | None = None, **docs: Any) -> str:
@@ -151,22 +100,32 @@ async def test_numbers_have_no_gap_when_many_sessions_end_at_once(journal: Journ
     assert numbers == [f"C-2026-{n:06d}" for n in range(1, 31)]
 
 
-async def test_a_crash_between_number_and_record_burns_no_number(
-    journal: Journal, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("write", [0, 1])
+async def test_a_crash_at_either_write_of_a_receipt_burns_no_number(
+    journal: Journal, mailer: Mailer, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
     await settle(journal)
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "commit", _crash)
+        patch.setattr(journal, "commit", _crash_at(write, journal.commit))
         with pytest.raises(ConnectionResetError):
             await look(journal, "mail", mailer.handle, LATER)
     await settle(journal, session(id="ses_other"))
     await look(journal, "mail", mailer.handle, LATER + 61_000)
-    assert (await receipts_of(journal))["client"]["number"] == "C-2026-000001"
-    assert (await receipts_of(journal, "ses_other"))["client"]["number"] == "C-2026-000002"
+    numbers = [(await receipts_of(journal, one))["client"]["number"] for one in (SESSION, "ses_other")]
+    assert sorted(numbers) == ["C-2026-000001", "C-2026-000002"]
+    assert await journal.redis.hget("{receipts:default}:C-2026", "last") == b"2"
 
 
-async def _crash(*_: Any, **__: Any) -> None:
-    raise ConnectionResetError
+def _crash_at(write: int, commit: Any) -> Any:
+    """The journal's commit, until its so-manieth call (from 0), which breaks off before it."""
+    count = iter(range(100))
+
+    async def crashing(*args: Any, **kwargs: Any) -> Any:
+        if next(count) == write:
+            raise ConnectionResetError
+        return await commit(*args, **kwargs)
+
+    return crashing
 
 
 async def test_two_mailers_at_once_give_one_number(journal: Journal, sink: Sink, clock: StandingClock) -> None:
@@ -298,6 +257,134 @@ async def test_the_receipt_page_opens_by_its_secret_alone(journal: Journal, mail
     for wrong in ("", "x" * 32, secret[:-1] + "_", SESSION, "é" * 20):
         with pytest.raises(NotFound):
             await mailer.receipt_page(wrong)
+
+
+# Corrections
+
+
+async def refund(journal: Journal, *refunds: dict[str, Any], **changes: Any) -> None:
+    """What the bridge leaves when refunds were made: 25.00 of the 75.00 unless said otherwise."""
+    made = refunds or (refunded(2_500),)
+    back = sum(one["amount"] for one in made if one["status"] in ("pending", "succeeded"))
+    money = payment(status="partially_refunded" if back else "captured", amount_refunded=back, refunds=list(made))
+    doc = (await journal.read(SESSION, "payment"))["payment"]
+    assert doc is not None
+    await journal.commit(SESSION, {"payment": (doc.version, money | changes)}, due={"mail": NOW})
+
+
+async def corrected(journal: Journal, mailer: Mailer, clock: StandingClock) -> None:
+    """A session whose receipts are out, and a refund after it."""
+    await settle(journal)
+    await look(journal, "mail", mailer.handle, LATER)
+    await refund(journal)
+    clock.now = LATER + 60_000
+    await look(journal, "mail", mailer.handle, clock.now * 2)
+
+
+async def test_r07_after_a_refund_both_sides_get_a_numbered_correction(
+    journal: Journal, mailer: Mailer, sink: Sink, clock: StandingClock
+) -> None:
+    await corrected(journal, mailer, clock)
+    assert sink.recipients == ["client@example.com", "expert@example.com"] * 2
+    numbers = {name: letter["number"] for name, letter in (await receipts_of(journal)).items() if name != "schema"}
+    assert numbers == {
+        "client": "C-2026-000001", "expert": "E-2026-000001", "client.2": "C-2026-000002", "expert.2": "E-2026-000002",
+    }  # fmt: skip
+    told = [event["data"] for event in await journal.events(SESSION)]
+    assert [(one["number"], one["corrects"], one["amount_total"]) for one in told[2:]] == [
+        ("C-2026-000002", "C-2026-000001", 5_000),
+        ("E-2026-000002", "E-2026-000001", 5_000),
+    ]
+    assert sink.mails[2]["Message-ID"] == f"<receipt.{SESSION}.client.2@parley.example>"
+    assert sink.mails[2]["Subject"] == (
+        "Correction C-2026-000002 to receipt C-2026-000001: now $50.00 USD, session with Expert Two"
+    )
+
+
+async def test_a_look_too_many_corrects_nothing_twice(
+    journal: Journal, mailer: Mailer, sink: Sink, clock: StandingClock
+) -> None:
+    await corrected(journal, mailer, clock)
+    await journal.schedule("mail", SESSION, 0)
+    await look(journal, "mail", mailer.handle, clock.now * 3)
+    assert len(sink.mails) == 4
+
+
+@pytest.mark.parametrize("write", [0, 1, 2, 3])
+async def test_law5_a_crash_at_any_write_of_a_correction_leaves_one_document_and_one_number(
+    journal: Journal, mailer: Mailer, sink: Sink, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    await settle(journal)
+    await look(journal, "mail", mailer.handle, LATER)
+    await refund(journal)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "commit", _crash_at(write, journal.commit))
+        with pytest.raises(ConnectionResetError):
+            await look(journal, "mail", mailer.handle, LATER * 2)
+    await look(journal, "mail", mailer.handle, LATER * 3)
+    assert await journal.redis.hget("{receipts:default}:C-2026", "last") == b"2"
+    assert set(await receipts_of(journal)) == {"schema", "client", "expert", "client.2", "expert.2"}
+    assert len({mail["Message-ID"] for mail in sink.mails}) == 4, "repeated under the same id, if at all"
+    assert len(sink.mails) == 4 + (write >= 2), "a mail whose sending was not kept goes out again"
+
+
+async def test_nothing_is_corrected_while_it_is_not_known_whether_the_refund_was_made(
+    journal: Journal, mailer: Mailer, sink: Sink
+) -> None:
+    await settle(journal)
+    await look(journal, "mail", mailer.handle, LATER)
+    await refund(journal, refunded(2_500, "ordered"), settled=False, steps=[{"step": "refund", "state": "unknown"}])
+    await look(journal, "mail", mailer.handle, LATER * 2)
+    assert len(sink.mails) == 2
+
+
+async def test_a_refund_that_vanished_before_it_was_numbered_leaves_no_gap(
+    journal: Journal, mailer: Mailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document is on the record first: what it stated was true, and the next one takes it back."""
+    await settle(journal)
+    await look(journal, "mail", mailer.handle, LATER)
+    await refund(journal)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "commit", _crash_at(1, journal.commit))
+        with pytest.raises(ConnectionResetError):
+            await look(journal, "mail", mailer.handle, LATER * 2)
+    await refund(journal, refunded(2_500, "failed"))
+    for n in (3, 4):
+        await look(journal, "mail", mailer.handle, LATER * n)
+    kept = await receipts_of(journal)
+    assert [kept[name]["number"] for name in ("client.2", "client.3")] == ["C-2026-000002", "C-2026-000003"]
+    assert [kept[name]["facts"]["refunded"] for name in ("client.2", "client.3")] == [2_500, 0]
+
+
+async def test_a_correction_has_a_page_of_its_own_and_the_receipt_points_to_it(
+    journal: Journal, mailer: Mailer, clock: StandingClock
+) -> None:
+    await corrected(journal, mailer, clock)
+    kept = await receipts_of(journal)
+    page = await mailer.receipt_page(kept["client.2"]["secret"])
+    assert "C-2026-000002" in page
+    assert "This document corrects C-2026-000001" in page
+    assert "Corrected by C-2026-000002" in await mailer.receipt_page(kept["client"]["secret"])
+    assert "C-2026" not in await mailer.receipt_page(kept["expert.2"]["secret"]), "law 7: the other side's series"
+
+
+async def test_an_undeliverable_correction_is_seen_and_can_be_sent_again(
+    journal: Journal, mailer: Mailer, sink: Sink, clock: StandingClock
+) -> None:
+    await settle(journal)
+    await look(journal, "mail", mailer.handle, LATER)
+    sink.refusals["client@example.com"] = "550 gone"
+    await refund(journal)
+    await look(journal, "mail", mailer.handle, LATER * 2)
+    (undelivered,) = await mailer.undeliverable()
+    assert (undelivered["letter"], undelivered["number"]) == ("client.2", "C-2026-000002")
+    sink.refusals.clear()
+    await mailer.resend(SESSION, "client.2")
+    await look(journal, "mail", mailer.handle, LATER * 3)
+    assert sink.recipients[-1] == "client@example.com"
+    with pytest.raises(NotFound):
+        await mailer.resend(SESSION, "client.3")
 
 
 async def test_run_works_until_it_is_cancelled(journal: Journal, mailer: Mailer, sink: Sink) -> None:

@@ -1,0 +1,109 @@
+"""The letters of a session, kept in its `receipts` record: both receipts and their corrections. Pure.
+
+A letter is known by its name: `client` and `expert` are the receipts, `client.2` the client's second document. It is
+drafted on the record before it is given a number, so that no number is ever without its document; numbered before it
+is sent; and each attempt to send it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from gateway.billing_bridge.correction import Facts, at_rest, corrected, differs
+from gateway.billing_bridge.delivery import MAIL_SCHEDULE_MS, Answer, Delivery, attempted
+from gateway.billing_bridge.receipt import ROLES, Receipt, Role, readiness
+
+Letter = dict[str, Any]
+Letters = Mapping[str, Any]
+SCHEMA: Final = "schema"
+
+
+def role_of(name: str) -> Role:
+    return "expert" if name.startswith("expert") else "client"
+
+
+def names(letters: Letters) -> list[str]:
+    """All letters, in the order in which they were written."""
+    return [name for name in letters if name != SCHEMA]
+
+
+def series(letters: Letters, role: Role) -> list[str]:
+    """A side's receipt and its corrections, in order."""
+    return [name for name in names(letters) if role_of(name) == role]
+
+
+def drafts(
+    session: Mapping[str, Any] | None, payment: Mapping[str, Any] | None, letters: Letters, now: int
+) -> dict[str, Facts]:
+    """Letters that are due and not written yet, with the figures that each is going to state."""
+    if session is None or readiness(session, payment, now) != "send":
+        return {}
+    facts = Facts.of(session, payment)
+    found: dict[str, Facts] = {}
+    for role in ROLES:
+        line = series(letters, role)
+        if not line:
+            found[role] = facts
+        elif at_rest(role, payment) and differs(role, _stated(letters, line[-1]), facts):
+            found[f"{role}.{len(line) + 1}"] = facts
+    return found
+
+
+def _stated(letters: Letters, name: str) -> Facts:
+    return Facts(**letters[name]["facts"])
+
+
+def drafted(facts: Facts, secret: str, message_id: str, now: int) -> Letter:
+    """A letter before it has its number."""
+    mail = {"status": "pending", "message_id": message_id, "tries": 0, "sent_at": None, "error": None, "next_at": now}
+    return {"number": None, "secret": secret, "issued_at": now, "facts": facts.to_dict(), "mail": mail}
+
+
+def unnumbered(letters: Letters) -> list[str]:
+    return [name for name in names(letters) if letters[name]["number"] is None]
+
+
+def to_send(letters: Letters, now: int) -> list[str]:
+    """Whose time has come."""
+    mails = [(name, letters[name]["mail"]) for name in names(letters)]
+    return [name for name, mail in mails if mail["status"] == "pending" and mail["next_at"] <= now]
+
+
+def after(letter: Letter, answer: Answer, final: bool, now: int, jitter: float) -> Letter:
+    """The letter after an attempt to send it; `final`: trying again is useless."""
+    mail = letter["mail"]
+    tried = attempted(Delivery(mail["tries"]), answer, now, jitter, MAIL_SCHEDULE_MS)
+    if tried.state == "delivered":
+        sent = {"status": "sent", "tries": tried.attempts, "sent_at": now, "error": None, "next_at": None}
+        return {**letter, "mail": {**mail, **sent}}
+    failed = final or tried.state == "dead"
+    state = {"status": "failed" if failed else "pending", "next_at": None if failed else tried.next_at}
+    return {**letter, "mail": {**mail, **state, "tries": tried.attempts, "error": tried.why}}
+
+
+def anew(letter: Letter) -> Letter:
+    """The letter with its attempts before it again; under the same Message-ID."""
+    return {**letter, "mail": {**letter["mail"], "status": "pending", "tries": 0, "next_at": 0, "error": None}}
+
+
+def next_at(letters: Letters) -> int | None:
+    """When a mail has to be tried, if any."""
+    mails = [letters[name]["mail"] for name in names(letters)]
+    return min((mail["next_at"] for mail in mails if mail["status"] == "pending"), default=None)
+
+
+def written(
+    receipt: Receipt, name: str, letters: Letters, session: Mapping[str, Any], payment: Mapping[str, Any] | None
+) -> Receipt:
+    """The session's receipt made into the letter of that name."""
+    line = series(letters, receipt.role)
+    place = line.index(name)
+    numbers = tuple(letters[later]["number"] for later in line[place + 1 :] if letters[later]["number"])
+    receipt = replace(receipt, corrected_by=numbers)
+    if place == 0:
+        return receipt
+    last = line[place - 1]
+    before, now = _stated(letters, last), _stated(letters, name)
+    return corrected(receipt, before, now, letters[last]["number"], session, payment)
