@@ -337,6 +337,8 @@ class Agent:
 
     def silent(self, since: int, now: int) -> bool:
         """Whether neither RTP nor RTCP has come for so long, counted from `since` at the earliest, that none does."""
+        if now - since < UNHEARD_MS or (self.selected is not None and now - self.selected.heard < UNHEARD_MS):
+            return False
         heard = max((path.heard for path in self.paths.values()), default=NEVER)
         return now - max(heard, since) >= UNHEARD_MS
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from gateway.sfu.activity import NO_RATE, UNKNOWN, Leg, leg_report
 from gateway.sfu.agent import Agent
 from gateway.sfu.hold import Hold, Pool
 from gateway.sfu.path import Path, Table
@@ -82,9 +83,9 @@ class Call:
     """A configured call: two legs, the gate between them, and the spans in which it was open."""
 
     __slots__ = (
-        "changed", "config", "deadline", "directions", "first", "gate", "handshake_at", "id", "legs", "number",
-        "opened_at", "present", "report_at", "seen", "span_at", "spans", "started_at", "table", "ufrags", "until",
-        "wake",
+        "changed", "config", "deadline", "directions", "first", "gate", "handshake_at", "id", "legs", "mark", "number",
+        "opened_at", "present", "report_at", "running", "safe_until", "seen", "serial", "span_at", "spans",
+        "started_at", "table", "ufrags", "until", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -109,7 +110,14 @@ class Call:
         self.present = (False, False)
         self.seen: tuple[object, ...] = (False, False, None, None)
         self.changed = False
+        self.safe_until = NEVER
+        """Before this instant nothing happens to an open gate by itself."""
+        # Reports: the call's name in short ones, whether it is among the running ones, when its turn is, and `stirred`
+        # at the last.
+        self.serial = 0
+        self.running = False
         self.report_at = now
+        self.mark = -1
         self.wake = FAR
 
     # --- desired state
@@ -124,11 +132,14 @@ class Call:
                 direction.renew()
         elif self.gate == "open" and not config.funded:
             self._shut(now, "unfunded")
+        before = self.config.incarnation, self.config.tag, self.deadline
         self.config = config
         self.until = min(config.until, now + UNTIL_MS)
         self.deadline = config.deadline
         if self.deadline is None and self.started_at is not None:
             self.deadline = self.started_at + config.limit_ms
+        if self.gate != "shut" and (config.incarnation, config.tag, self.deadline) != before:
+            self.changed = True
 
     def extend(self, config: CallConfig, now: int) -> bool:
         """`configure`, if nothing but time is different: the usual case by far. False if more is."""
@@ -137,6 +148,12 @@ class Call:
             return False
         self.configure(config, now)
         return True
+
+    def prolong(self, until: int, now: int) -> None:
+        """Only `until` is new."""
+        if now >= self.safe_until:
+            self.advance(now)
+        self.until = min(until, now + UNTIL_MS)
 
     def release(self, now: int) -> None:
         self.advance(now)
@@ -276,6 +293,7 @@ class Call:
         one, two = self.legs[0].selected, self.legs[1].selected
         armed = self.gate == "open" and self.span_at is not None
         cut = self.cut()[0] if armed else 0
+        self.safe_until = cut if armed else NEVER
         for path, other in ((one, two), (two, one)):
             if path is not None:
                 path.to = other if armed else None
@@ -294,57 +312,53 @@ class Call:
             if expires_at is not None and expires_at < at:
                 at = expires_at
         if self.gate == "open":
-            at = min(at, self.cut()[0], self.report_at)
+            at = min(at, self.cut()[0])
             if self.span_at is None:
                 at = min(at, self.opened_at + MUTUAL_MS)
         elif self.gate == "handshake":
-            at = min(at, self._handshake_end(), self.report_at)
+            at = min(at, self._handshake_end())
         return at
 
     def silent_legs(self, now: int) -> int:
         """How many legs of an open gate nothing is heard of; one of two is a one-way call."""
         return sum(leg.silent(self.opened_at, now) for leg in self.legs) if self.gate == "open" else 0
 
-    def wants_report(self, now: int) -> bool:
-        return self.changed or (self.gate != "shut" and self.report_at <= now)
+    def stirred(self) -> int:
+        """Rises with everything that arrives from the selected addresses."""
+        one, two = self.legs[0].selected, self.legs[1].selected
+        return (one.packets + one.checked if one else 0) + (two.packets + two.checked if two else 0)
+
+    def activity(self) -> tuple[Leg, Leg]:
+        """What goes on in both legs; see the module of that name."""
+        one, two = self.legs
+        of_one, of_two = one.received(), two.received()
+        return self._activity(one, two, of_one, of_two), self._activity(two, one, of_two, of_one)
+
+    def _activity(self, leg: Agent, other: Agent, own: tuple[int, int], others: tuple[int, int]) -> Leg:
+        selected, uplink = leg.selected, leg.ear.uplink
+        checked, heard, rtt = (selected.checked, selected.heard, selected.rtt_ms) if selected else (NEVER, NEVER, None)
+        return (
+            checked, heard, leg.arrived, *own, others[0] - other.refused_packets, others[1] - other.refused_octets,
+            UNKNOWN if rtt is None else rtt, UNKNOWN if uplink.loss is None else uplink.loss,
+            UNKNOWN if uplink.jitter_ms is None else uplink.jitter_ms, NO_RATE if uplink.kbps is None else uplink.kbps,
+        )  # fmt: skip
 
     def report(self, now: int) -> Report:
         """What became of the call up to `now`; counts as told."""
         self.changed = False
-        self.report_at = next_report(now)
         spans = tuple(self.spans)
         if self.span_at is not None:
             spans = (*spans, self._span(now, None))[-SPAN_LIMIT:]
-        legs = (self._leg_report(0), self._leg_report(1))
+        one, two = self.activity()
+        legs = (self._leg_report(0, one), self._leg_report(1, two))
         return Report(self.id, now, self.config.incarnation, self.gate, legs, spans, self.deadline, self.config.tag)
 
-    def _leg_report(self, number: int) -> LegReport:
-        leg, other = self.legs[number], self.legs[1 - number]
-        selected = leg.selected
-        packets, octets = leg.received()
-        forwarded_packets, forwarded_octets = other.forwarded()
-        return LegReport(
-            selected=selected is not None,
-            present=self.present[number],
-            transport=_transport(selected),
-            last_check=_seen(selected, selected.checked if selected else NEVER),
-            last_packet=_seen(selected, selected.heard if selected else NEVER),
-            rtt_ms=selected.rtt_ms if selected is not None else None,
-            packets_in=packets,
-            bytes_in=octets,
-            packets_out=forwarded_packets,
-            bytes_out=forwarded_octets,
-            loss=leg.ear.uplink.loss,
-            jitter_ms=leg.ear.uplink.jitter_ms,
-            kbps=leg.ear.uplink.kbps,
-        )
+    def _leg_report(self, number: int, activity: Leg) -> LegReport:
+        selected = self.legs[number].selected
+        return leg_report(selected is not None, self.present[number], _transport(selected), activity)
 
 
 def _transport(path: Path | None) -> Transport | None:
     if path is None:
         return None
     return "tcp" if path.stream else "udp"
-
-
-def _seen(path: Path | None, at: int) -> int | None:
-    return None if path is None or at == NEVER else at

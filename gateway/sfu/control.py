@@ -2,8 +2,11 @@
 
 A frame is its length (four octets, big-endian) and one JSON object. Control says `hello` with its instance number; the
 worker answers with what it is, or closes when it has met a newer control. Then requests, each with an `id` that its
-answer carries: `configure`, `release`, `statistics`. The worker sends `reports` and `statistics` of its own accord.
-Commands are declarative and so idempotent: saying one again changes nothing.
+answer carries: `configure`, `prolong`, `release`, `statistics`. The worker sends `reports` and `statistics` of its own
+accord. Commands are declarative and so idempotent: saying one again changes nothing.
+
+What the worker says four times a second of every running call is a `Pulse`, a frame that is no JSON: in it calls go by
+the numbers that their last report gave them.
 """
 
 from __future__ import annotations
@@ -11,16 +14,21 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from gateway.errors import GatewayError
+from gateway.sfu.activity import OCTETS
 from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig, LegReport, Report, Span, Statistics
 
 FRAME_LIMIT: Final = 4_194_304
 """Longer frames are a fault: 5,000 reports at once are about half of it."""
 _LENGTH: Final = struct.Struct("!I")
+_PULSE: Final = struct.Struct("=BqII")
+_PULSE_KIND: Final = 1
+"""First octet of a frame that is a pulse; JSON objects begin with another."""
 Frame = dict[str, Any]
 
 
@@ -28,6 +36,21 @@ class ControlFault(GatewayError):
     """The other side does not keep to this protocol, or must not speak to us."""
 
     code = "control_fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Of running calls, by number, as of `at`: of which nothing has arrived, and the packed activity of the others."""
+
+    at: int
+    still: Sequence[int]
+    active: Mapping[int, bytes]
+
+    def encode(self) -> bytes:
+        numbers = array("I", (*self.still, *self.active))
+        head = _PULSE.pack(_PULSE_KIND, self.at, len(self.still), len(self.active))
+        body = b"".join((head, numbers.tobytes(), *self.active.values()))
+        return _LENGTH.pack(len(body)) + body
 
 
 def encode(frame: Mapping[str, Any]) -> bytes:
@@ -53,7 +76,19 @@ class Decoder:
                 return
             body = bytes(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
-            yield _object(body)
+            yield {"pulse": _pulse(body)} if body[:1] == b"\1" else _object(body)
+
+
+def _pulse(body: bytes) -> Pulse:
+    try:
+        _kind, at, still, active = _PULSE.unpack_from(body)
+        numbers = array("I", body[_PULSE.size : (start := _PULSE.size + 4 * (still + active))])
+        parts = [body[place : place + OCTETS] for place in range(start, len(body), OCTETS)]
+        if len(body) != start + active * OCTETS:
+            raise ValueError("a pulse of another length than it says")
+    except (struct.error, ValueError):
+        raise ControlFault("a pulse is none") from None
+    return Pulse(at, numbers[:still], dict(zip(numbers[still:], parts, strict=True)))
 
 
 def _object(body: bytes) -> Frame:
@@ -75,7 +110,7 @@ def peer_uid(sock: socket.socket) -> int | None:
     return int(uid)
 
 
-# Values. Positions, not names, in what is sent four times a second for each call.
+# Values. Positions, not names, in what is sent often.
 
 
 def pack_config(config: CallConfig) -> Frame:

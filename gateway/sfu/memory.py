@@ -2,8 +2,8 @@
 
 The file belongs to the supervisor, has no name in any directory (where the platform allows, none on disk either: it
 holds ICE passwords), and is handed to each start of the worker. A slot holds a snapshot's length and checksum, the
-instant up to which it holds, and its bytes; one that the worker's death tore does not match its checksum and is as
-good as empty.
+instant up to which it holds, what is newer than it, and its bytes; one that the worker's death tore does not match its
+checksum and is as good as empty.
 """
 
 from __future__ import annotations
@@ -17,12 +17,17 @@ from binascii import crc32
 from collections.abc import Iterator
 from typing import Any, Final
 
-SLOT_OCTETS: Final = 2_048
+SLOT_OCTETS: Final = 2_304
 """A call takes about 1 KiB, with what `snapshot` takes of it at most 2."""
 GROWTH: Final = 256
 _HEAD: Final = struct.Struct("=IIq")
 _UNTIL: Final = struct.Struct("=q")
 _UNTIL_AT: Final = 8
+_NEWER: Final = struct.Struct("=II")
+_NEWER_OCTETS: Final = 192
+"""Room for what is newer: its length, its checksum, its bytes."""
+_BODY_AT: Final = _HEAD.size + _NEWER_OCTETS
+BODY_LIMIT: Final = SLOT_OCTETS - _BODY_AT
 
 
 def new_file() -> int:
@@ -47,22 +52,26 @@ class Memory:
         self._free = list(range(size // SLOT_OCTETS - 1, -1, -1))
 
     def load(self) -> Iterator[tuple[tuple[Any, ...], int]]:
-        """What was kept, and until when each held; before the first `keep`. What cannot be read is left out."""
+        """What was kept, and until when each held; before the first `keep`. What cannot be read is left out.
+
+        What it was touched with is one more value at the end.
+        """
         if self._map is None:
             return
         for slot in sorted(self._free):
             length, checksum, until = _HEAD.unpack_from(self._map, slot * SLOT_OCTETS)
-            start = slot * SLOT_OCTETS + _HEAD.size
-            body = self._map[start : start + length] if 0 < length <= SLOT_OCTETS - _HEAD.size else b""
+            start = slot * SLOT_OCTETS + _BODY_AT
+            body = self._map[start : start + length] if 0 < length <= BODY_LIMIT else b""
             if body and crc32(body) == checksum:
                 kept: tuple[Any, ...] = marshal.loads(body)  # noqa: S302  our own, checked, of this very interpreter
-                yield kept, until
+                newer = self._newer(slot)
+                yield (*kept, newer) if newer else kept, until
         self._map[:] = bytes(len(self._map))
 
     def keep(self, call: str, kept: tuple[Any, ...], now: int) -> bool:
         """Write a call's slot anew; False if it is too long, and then the call is not kept at all."""
         body = marshal.dumps(kept)
-        if len(body) > SLOT_OCTETS - _HEAD.size:
+        if len(body) > BODY_LIMIT:
             self.drop(call)
             return False
         slot = self._slots.get(call)
@@ -70,14 +79,27 @@ class Memory:
             slot = self._slots[call] = self._take()
         assert self._map is not None
         start = slot * SLOT_OCTETS
-        self._map[start : start + _HEAD.size + len(body)] = _HEAD.pack(len(body), crc32(body), now) + body
+        head = _HEAD.pack(len(body), crc32(body), now)
+        self._map[start : start + _BODY_AT + len(body)] = head + bytes(_NEWER_OCTETS) + body
         return True
 
-    def touch(self, call: str, now: int) -> None:
-        """What was kept of the call still holds."""
+    def touch(self, call: str, now: int, newer: bytes = b"") -> None:
+        """What was kept of the call still holds, with what is `newer` than it; at most 184 octets."""
         slot = self._slots.get(call)
-        if slot is not None and self._map is not None:
-            _UNTIL.pack_into(self._map, slot * SLOT_OCTETS + _UNTIL_AT, now)
+        if slot is None or self._map is None:
+            return
+        start = slot * SLOT_OCTETS
+        _UNTIL.pack_into(self._map, start + _UNTIL_AT, now)
+        if newer:
+            start += _HEAD.size
+            self._map[start : start + _NEWER.size + len(newer)] = _NEWER.pack(len(newer), crc32(newer)) + newer
+
+    def _newer(self, slot: int) -> bytes:
+        assert self._map is not None
+        start = slot * SLOT_OCTETS + _HEAD.size
+        length, checksum = _NEWER.unpack_from(self._map, start)
+        newer = self._map[start + _NEWER.size : start + _NEWER.size + min(length, _NEWER_OCTETS - _NEWER.size)]
+        return newer if newer and crc32(newer) == checksum else b""
 
     def drop(self, call: str) -> None:
         slot = self._slots.pop(call, None)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from itertools import islice
 from typing import Final
 
 from gateway.errors import Conflict
 from gateway.sfu import snapshot, stun
 from gateway.sfu.agent import Agent
-from gateway.sfu.call import FAR, ORPHAN_MS, Call, next_report
+from gateway.sfu.call import FAR, ORPHAN_MS, Call
 from gateway.sfu.demux import DTLS, JUNK, MEDIA, STUN, classify, is_rtcp
 from gateway.sfu.path import Challenge, Datagram, Local, Path, Rows, Table
 from gateway.sfu.port import CallConfig, Report, Statistics
+from gateway.sfu.reporting import News, Reporting
 from gateway.sfu.snapshot import Snapshot
 from gateway.sfu.stun import Address, Buffer, Message, StunError
 
@@ -44,7 +44,7 @@ class Relay:
         self._calls: dict[str, Call] = {}
         self._heap: list[tuple[int, int, Call]] = []
         self._serial = 0
-        self._dirty: dict[Call, None] = {}
+        self._told = Reporting(self._after)
         self._drop = self._table.drop
         self._checks = self._answers = 0
         self._forgotten: list[str] = []
@@ -80,6 +80,20 @@ class Relay:
         self._index(call)
         call.advance(now)
         self._after(call, now)
+        return True
+
+    def prolong(self, call: str, until: int, now: int) -> bool:
+        """`configure` where `until` alone is new, at a fraction of its cost; False if the call is not known."""
+        known = self._calls.get(call)
+        if known is None:
+            return False
+        before = known.until
+        known.prolong(until, now)
+        if known.changed or known.until < before:
+            self._after(known, now)
+        else:
+            # Its timer comes too early now, and then finds nothing to do.
+            known.arm()
         return True
 
     def release(self, call: str, now: int) -> Report | None:
@@ -123,6 +137,8 @@ class Relay:
 
     def _add(self, config: CallConfig, now: int) -> Call:
         call = self._calls[config.call] = Call(config, self._table, self._random_bytes, now, self._first_number)
+        self._serial += 1
+        call.serial = self._serial
         return call
 
     def _index(self, call: Call) -> None:
@@ -144,7 +160,7 @@ class Relay:
             agent.clear(now)
         self._index(call)
         del self._calls[call.id]
-        self._dirty.pop(call, None)
+        self._told.forget(call)
         call.wake = -1
         return report
 
@@ -357,9 +373,7 @@ class Relay:
 
     def _after(self, call: Call, now: int) -> None:
         call.arm()
-        if call.wants_report(now):
-            call.report_at = next_report(now)
-            self._dirty[call] = None
+        self._told.note(call, now)
         self._schedule(call)
 
     # --- time
@@ -374,14 +388,17 @@ class Relay:
 
     def get_timer(self) -> int | None:
         """When `handle_timer` wants to be called, or None while nothing is configured."""
-        heap = self._heap
+        heap, report_at = self._heap, self._told.get_timer()
         while heap and heap[0][2].wake != heap[0][0]:
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        if not heap or (report_at is not None and report_at < heap[0][0]):
+            return report_at
+        return heap[0][0]
 
     def handle_timer(self, now: int) -> list[Datagram]:
         """Do what is due by `now`; what is to be sent because of it."""
         out: list[Datagram] = []
+        self._told.handle_timer(now)
         while (at := self.get_timer()) is not None and at <= now:
             call = heapq.heappop(self._heap)[2]
             call.wake = FAR
@@ -396,58 +413,55 @@ class Relay:
 
     @property
     def has_reports(self) -> bool:
-        return bool(self._dirty)
+        return self._told.waiting
 
-    def reports(self, now: int, limit: int = FAR) -> list[Report]:
-        """Reports of the calls that changed, and of those with a gate not shut, 250 ms after their last one.
+    def news(self, now: int, limit: int = FAR) -> list[News]:
+        """Of the calls that changed, and of those with a gate not shut, 250 ms after their last; as of `now`.
 
         At most `limit` of them, those that wait longest: the others are for the next time.
         """
-        calls = list(islice(self._dirty, limit))
-        reports = []
-        for call in calls:
-            del self._dirty[call]
-            before = call.gate, call.span_at
-            call.advance(now)
-            reports.append(call.report(now))
-            if (call.gate, call.span_at) != before:
-                self._after(call, now)
-        return reports
+        return [(call, self._told.tell(call, now)) for call in self._told.take(limit)]
+
+    def reports(self, now: int, limit: int = FAR) -> list[Report]:
+        """`news`, all of each call."""
+        return [self._told.report(call, now) for call in self._told.take(limit)]
 
     def survey(self) -> None:
-        """Let every call be reported, changed or not: for a reader that has just come."""
-        self._dirty = dict.fromkeys(self._calls.values())
+        """Let every call be reported in full, changed or not: for a reader that has just come."""
+        for call in self._calls.values():
+            self._told.survey(call)
 
     def talking(self) -> list[Agent]:
         """The legs of open gates."""
-        return [agent for call in self._calls.values() if call.gate == "open" for agent in call.legs]
+        return [agent for call in self._told.running if call.gate == "open" for agent in call.legs]
 
     def silence(self, now: int) -> tuple[int, int]:
         """One-way calls, and silent legs in all."""
-        silent = [call.silent_legs(now) for call in self._calls.values()]
-        return silent.count(1), sum(silent)
+        return self._told.listen(now)
 
     def statistics(self) -> Statistics:
         """Sums over the relay's life. packets_in = forwarded + checks + answers + drops + datagrams still held."""
-        received_packets, received_octets, forwarded_packets, forwarded_octets = self._gone
-        for call in self._calls.values():
-            for agent in call.legs:
-                packets, octets = agent.received()
-                received_packets, received_octets = received_packets + packets, received_octets + octets
-                packets, octets = agent.forwarded()
-                forwarded_packets, forwarded_octets = forwarded_packets + packets, forwarded_octets + octets
+        self._told.count(self._calls.values())
+        return self.totals()
+
+    def totals(self) -> Statistics:
+        """`statistics` without a walk over all calls: what one carried since its last report is missing."""
+        packets_in, octets_in, packets_out, octets_out, legs, open_gates = self._told.sums
+        one_way_calls, silent_legs = self._told.silence()
         return Statistics(
             calls=len(self._calls),
-            legs=sum(agent.selected is not None for call in self._calls.values() for agent in call.legs),
-            open_gates=sum(call.gate == "open" for call in self._calls.values()),
-            packets_in=received_packets + self._other_packets,
-            packets_out=forwarded_packets + self._table.sent_packets,
-            bytes_in=received_octets + self._other_octets,
-            bytes_out=forwarded_octets + self._table.sent_octets,
+            legs=legs,
+            open_gates=open_gates,
+            packets_in=packets_in + self._gone[0] + self._other_packets,
+            packets_out=packets_out + self._gone[2] + self._table.sent_packets,
+            bytes_in=octets_in + self._gone[1] + self._other_octets,
+            bytes_out=octets_out + self._gone[3] + self._table.sent_octets,
             checks=self._checks,
             address_switches=self._table.switches,
             drops=dict(self._table.drops),
             answers=self._answers,
             address_moves=self._table.moves,
             held=self._table.pool.datagrams,
+            one_way_calls=one_way_calls,
+            silent_legs=silent_legs,
         )

@@ -12,6 +12,7 @@ import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import structlog
 
 from gateway.clock import Clock, SystemClock
 from gateway.errors import Conflict, RelayUnavailable
-from gateway.sfu import control, metrics
+from gateway.sfu import activity, control, metrics
 from gateway.sfu.port import CallConfig, Candidate, RelayPort, Report, Statistics
 
 log = structlog.get_logger(__name__)
@@ -159,6 +160,9 @@ class Link:
         self.statistics: Statistics | None = None
         self.newest: dict[str, Report] = {}
         """The last report of each call that the worker has."""
+        self._numbers: dict[str, int] = {}
+        self._numbered: dict[int, str] = {}
+        """Calls by the numbers that pulses name them by."""
         self.expected: set[str] = set()
         """Calls that are placed there, and of which it has not reported yet."""
         self._wanted: dict[str, CallConfig] = {}
@@ -193,6 +197,11 @@ class Link:
         before = self._wanted.get(config.call)
         self._wanted[config.call] = config
         self._released.discard(config.call)
+        if before is not None and replace(before, until=config.until) == config:
+            # The usual case by far, once a second for each call; a worker that does not know the call is told all.
+            answer = await self._ask({"prolong": [config.call, config.until]})
+            if answer is None or answer["known"]:
+                return
         try:
             await self._ask({"configure": control.pack_config(config)})
         except Conflict:
@@ -208,6 +217,7 @@ class Link:
         self._released.add(call)
         answer = await self._ask({"release": call})
         last = self.newest.pop(call, None)
+        self._numbered.pop(self._numbers.pop(call, 0), None)
         if answer is None:
             return last
         self._released.discard(call)
@@ -267,12 +277,17 @@ class Link:
             writer.close()
 
     def _take(self, frame: control.Frame) -> None:
+        if "pulse" in frame:
+            self._felt(frame["pulse"])
+            return
         if "hello" in frame:
             self._greeted(frame)
         if "statistics" in frame and "id" not in frame:
             self.statistics = control.unpack_statistics(frame["statistics"])
-        for packed in frame.get("reports", ()):
-            self._reported(control.unpack_report(packed))
+        for number, packed in frame.get("reports", ()):
+            report = control.unpack_report(packed)
+            self._numbers[report.call], self._numbered[number] = number, report.call
+            self._reported(report)
         answer = self._answers.get(frame.get("id", 0))
         if answer is not None and not answer.done():
             answer.set_result(frame)
@@ -282,6 +297,8 @@ class Link:
         self.candidates = tuple(control.unpack_candidate(packed) for packed in frame["hello"]["candidates"])
         known = [call for call in frame["calls"] if call not in self._released]
         self.newest = {call: report for call, report in self.newest.items() if call in known}
+        self._numbers.clear()
+        self._numbered.clear()
         self.expected = set(known) | set(self._wanted)
         assert self._writer is not None
         for config in self._wanted.values():
@@ -291,6 +308,12 @@ class Link:
         self._met = True
         self.greeted.set()
         self._on_found(self, known)
+
+    def _felt(self, pulse: control.Pulse) -> None:
+        for number, packed in (*((number, None) for number in pulse.still), *pulse.active.items()):
+            report = self.newest.get(self._numbered.get(number, ""))
+            if report is not None:
+                self._reported(activity.renew(report, pulse.at, packed))
 
     def _reported(self, report: Report) -> None:
         if report.call in self._released:

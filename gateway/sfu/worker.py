@@ -21,7 +21,8 @@ from typing import Final
 
 from gateway.clock import SystemClock
 from gateway.errors import GatewayError
-from gateway.sfu import control
+from gateway.sfu import control, snapshot
+from gateway.sfu.call import Call
 from gateway.sfu.memory import Memory
 from gateway.sfu.pace import PLENTY, Pace
 from gateway.sfu.port import Candidate, Report
@@ -32,11 +33,11 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_TIMERSLACK: Final = 29
 BACKLOG_OCTETS: Final = 1_048_576
 """A control that does not read is told nothing more until it has; then it gets every call as it is."""
-KEEP_MS: Final = 2_000
-"""Arrivals in the memory are at most this old: a leg that was present is so again after a restart."""
+KEEP_MS: Final = 10_000
+"""In the memory so old at most is what of a running call is neither a change nor activity: other addresses, budgets."""
 TURNS: Final = 8
 """Control waits no longer than so many gatherings, about 6 ms."""
-REPORTS: Final = 16
+REPORTS: Final = 32
 """At once: more would keep media waiting for more than about half a millisecond."""
 READ_OCTETS: Final = 65_536
 STATISTICS_MS: Final = 1_000
@@ -142,8 +143,8 @@ class Desk:
         self._relay, self._shell, self._memory, self._given, self._now = relay, shell, memory, given, now
         self._visitors: dict[int, Visitor] = {}
         self._control: Visitor | None = None
-        self._kept: dict[str, tuple[object, int]] = {}
-        """What each call was like when it was kept last, and when that was."""
+        self._kept: dict[str, int] = {}
+        """When each call was kept last."""
         self._newest = 0
         self._told_at = 0
         self._poll = select.poll()
@@ -170,31 +171,42 @@ class Desk:
 
     def publish(self, now: int) -> None:
         """Reports of what changed: into the memory, and to control if it listens."""
-        reports = self._relay.reports(now, REPORTS)
-        for report in reports:
-            self._remember(report, now)
+        reports: list[list[object]] = []
+        still: list[int] = []
+        active: dict[int, bytes] = {}
+        for call, what in self._relay.news(now, REPORTS):
+            if isinstance(what, Report):
+                self.keep(call.id, now)
+                reports.append([call.serial, control.pack_report(what)])
+                continue
+            self._touch(call, what, now)
+            if what is None:
+                still.append(call.serial)
+            else:
+                active[call.serial] = what
+        self._tell(reports, control.Pulse(now, still, active))
+
+    def _tell(self, reports: list[list[object]], pulse: control.Pulse) -> None:
         visitor = self._control
         if visitor is None:
             return
         if len(visitor.out) > BACKLOG_OCTETS:
             visitor.missed = True
             return
-        frame: control.Frame = {"reports": [control.pack_report(report) for report in reports]}
-        if now - self._told_at >= STATISTICS_MS:
-            self._told_at = now
-            frame["statistics"] = control.pack_statistics(self._shell.statistics())
-        self._send(visitor, frame)
+        frame: control.Frame = {"reports": reports} if reports else {}
+        if pulse.at - self._told_at >= STATISTICS_MS:
+            self._told_at = pulse.at
+            frame["statistics"] = control.pack_statistics(self._shell.totals())
+        data = control.encode(frame) if frame else b""
+        if pulse.still or pulse.active:
+            data += pulse.encode()
+        self._send(visitor, data)
 
-    def _remember(self, report: Report, now: int) -> None:
-        """Anew when something is different, or what has been kept is old; else only that it still holds."""
-        legs = tuple((leg.selected, leg.present) for leg in report.legs)
-        state = (report.gate, legs, len(report.spans), report.deadline)
-        before, kept_at = self._kept.get(report.call, (None, 0))
-        if state == before and now - kept_at < KEEP_MS:
-            self._memory.touch(report.call, now)
+    def _touch(self, call: Call, packed: bytes | None, now: int) -> None:
+        if now - self._kept.get(call.id, 0) >= KEEP_MS:
+            self.keep(call.id, now)
         else:
-            self.keep(report.call, now)
-            self._kept[report.call] = (state, now)
+            self._memory.touch(call.id, now, b"" if packed is None else snapshot.latest(call, packed))
 
     def keep(self, call: str, now: int) -> None:
         kept = self._relay.snapshot(call, now)
@@ -202,6 +214,7 @@ class Desk:
             self.forget(call)
         else:
             self._memory.keep(call, kept, now)
+            self._kept[call] = now
 
     def forget(self, call: str) -> None:
         self._memory.drop(call)
@@ -240,7 +253,7 @@ class Desk:
             answer |= self._answer(frame)
         except GatewayError as error:
             answer |= {"error": error.code, "detail": error.detail}
-        self._send(visitor, answer)
+        self._send(visitor, control.encode(answer))
 
     def _greet(self, visitor: Visitor, instance: int) -> None:
         """The newest control is the one that counts; an older one is sent away."""
@@ -250,14 +263,12 @@ class Desk:
             self._dismiss(self._control)
         self._newest, self._control = instance, visitor
         candidates = [control.pack_candidate(candidate) for candidate in self._given.candidates]
-        self._send(
-            visitor,
-            {
-                "hello": {"worker": self._given.number, "instance": self._given.instance, "candidates": candidates},
-                "calls": list(self._relay.calls),
-                "statistics": control.pack_statistics(self._shell.statistics()),
-            },
-        )
+        hello = {
+            "hello": {"worker": self._given.number, "instance": self._given.instance, "candidates": candidates},
+            "calls": list(self._relay.calls),
+            "statistics": control.pack_statistics(self._shell.statistics()),
+        }
+        self._send(visitor, control.encode(hello))
         self._survey()
 
     def _survey(self) -> None:
@@ -267,6 +278,9 @@ class Desk:
 
     def _answer(self, frame: control.Frame) -> control.Frame:
         now = self._now()
+        if "prolong" in frame:
+            call, until = frame["prolong"]
+            return {"known": self._relay.prolong(call, until, now)}
         if "configure" in frame:
             config = control.unpack_config(frame["configure"])
             if self._relay.configure(config, now):
@@ -278,9 +292,9 @@ class Desk:
             return {"report": None if report is None else control.pack_report(report)}
         return {"statistics": control.pack_statistics(self._shell.statistics())}
 
-    def _send(self, visitor: Visitor, frame: control.Frame) -> None:
+    def _send(self, visitor: Visitor, data: bytes) -> None:
         waiting = bool(visitor.out)
-        visitor.out += control.encode(frame)
+        visitor.out += data
         if not waiting:
             self._drained(visitor)
 

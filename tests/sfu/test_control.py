@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sfu import control
+from gateway.sfu import activity, control, snapshot
 from gateway.sfu.memory import GROWTH, SLOT_OCTETS, Memory, new_file
 from gateway.sfu.pace import LIMIT_NS, PLENTY, WINDOW_NS, Pace
-from gateway.sfu.port import Candidate, LegConfig
+from gateway.sfu.port import Candidate, LegConfig, Report
 from gateway.sfu.relay import Relay
-from tests.sfu.network import ONE, TWO, config, counted_bytes, talking
+from tests.sfu.network import ONE, START, TWO, config, counted_bytes, talking
 from tests.sfu.workers import node
 
 # --- frames
@@ -38,6 +38,88 @@ def test_values_come_out_as_they_went_in() -> None:
     assert control.unpack_statistics(_sent(control.pack_statistics(statistics))) == statistics
     candidate = Candidate("2001:db8::1", 5, "tcp", 9, "3")
     assert control.unpack_candidate(_sent(control.pack_candidate(candidate))) == candidate
+
+
+def test_a_pulse_tells_what_a_report_in_full_would() -> None:
+    net = talking()
+    net.relay.survey()
+    ((call, told),) = net.relay.news(net.now)
+    assert isinstance(told, Report)
+    for step in range(12):
+        net.run(250)
+        if step % 3:
+            net.media(ONE, 200)
+        ((call, packed),) = net.relay.news(net.now)
+        assert not isinstance(packed, Report)
+        assert (packed is None) == (step % 3 == 0)
+        told = activity.renew(told, net.now, None if packed is None else _felt(packed))
+        assert told == call.report(net.now)
+
+
+def _felt(packed: bytes) -> bytes:
+    pulse = control.Pulse(5, (1,), {2: packed})
+    (frame,) = control.Decoder().feed(pulse.encode())
+    assert (frame["pulse"].at, list(frame["pulse"].still), frame["pulse"].active) == (5, [1], {2: packed})
+    return frame["pulse"].active[2]  # type: ignore[no-any-return]
+
+
+@given(st.binary(max_size=400))
+def test_what_is_no_pulse_is_a_fault(body: bytes) -> None:
+    stream = struct.pack("!I", len(body) + 1) + b"\1" + body
+    try:
+        (frame,) = control.Decoder().feed(stream)
+    except control.ControlFault:
+        return
+    pulse = frame["pulse"]
+    assert len(body) == 16 + 4 * len(pulse.still) + (4 + activity.OCTETS) * len(pulse.active)
+
+
+def test_a_change_is_told_in_full_and_a_call_that_rests_in_four_octets() -> None:
+    net = talking()
+    net.relay.news(net.now)
+    net.run(250)
+    assert [told for _, told in net.relay.news(net.now)] == [None]
+    net.relay.configure(config(tag="another", until=net.now + 20_000), net.now)
+    ((_, told),) = net.relay.news(net.now)
+    assert isinstance(told, Report)
+    assert told.tag == "another"
+
+
+def test_prolonging_is_configuring_with_another_until() -> None:
+    one, two = talking(until=START + 5_000), talking(until=START + 5_000)
+    for net in (one, two):
+        net.run(3_000)
+    assert one.relay.prolong("call", START + 6_500, one.now)
+    two.relay.configure(config(until=START + 6_500), two.now)
+    for net in (one, two):
+        net.run(3_499)
+        assert net.media(ONE)
+        net.run(1)
+        assert not net.media(ONE)
+        assert [(span.end, span.ended_by) for span in net.report().spans] == [(START + 6_500, "until")]
+    assert not one.relay.prolong("nobody", START, one.now)
+
+
+def test_law4_prolonging_to_an_earlier_until_cuts_there() -> None:
+    net = talking(until=START + 20_000)
+    assert net.relay.prolong("call", START + 500, net.now)
+    net.run(600)
+    assert net.report().spans[-1].end == START + 500
+
+
+def test_totals_need_no_walk_and_are_right_once_every_call_was_told() -> None:
+    net = talking()
+    for _ in range(8):
+        net.run(250)
+        net.media(ONE)
+        net.relay.news(net.now)
+    net.run(250)
+    net.relay.news(net.now)
+    assert net.relay.totals() == net.relay.statistics()
+    assert net.relay.totals().open_gates == 1
+    net.relay.release("call", net.now)
+    assert net.relay.totals() == net.relay.statistics()
+    assert (net.relay.totals().legs, net.relay.totals().open_gates) == (0, 0)
 
 
 def _sent(value: object) -> object:
@@ -125,6 +207,16 @@ def test_what_was_kept_is_there_for_the_next_instance(file: int) -> None:
     assert found == {call: (value, 5) for call, value in expected.items()} | {"call1": (("call1", "changed"), 7)}
 
 
+def test_what_it_was_touched_with_stands_at_the_end_until_it_is_kept_anew(file: int) -> None:
+    memory = Memory(file)
+    memory.keep("call", ("call",), 1)
+    memory.touch("call", 2, b"newer")
+    memory.touch("call", 3)
+    assert list(Memory(os.dup(file)).load()) == [(("call", b"newer"), 3)]
+    memory.keep("call", ("call",), 4)
+    assert list(Memory(file).load()) == [(("call",), 4)]
+
+
 def test_dropped_slots_are_used_again_and_the_file_stays_as_large(file: int) -> None:
     memory = Memory(file)
     for number in range(10 * GROWTH):
@@ -176,6 +268,26 @@ def test_a_restored_call_goes_on_where_it_was_and_fits_its_slot() -> None:
     assert after.spans[-2].end == before.at
     assert after.legs[0].packets_in == before.legs[0].packets_in + 1
     assert after.legs[0].packets_out == before.legs[0].packets_out + 1
+
+
+def test_a_restored_call_has_what_was_newer_than_its_snapshot() -> None:
+    net = talking()
+    kept = net.relay.snapshot("call", net.now)
+    assert kept is not None
+    net.run(3_000)
+    net.media(ONE, 700)
+    net.relay.prolong("call", net.now + 20_000, net.now)
+    before = net.report()
+    newer = snapshot.latest(net.call(), activity.pack(*net.call().activity()))
+    net.relay = Relay(counted_bytes(), instance=2)  # type: ignore[arg-type]
+    net.relay.restore((*copied(kept), newer), net.now, net.now)
+    after = net.report()
+    assert after.spans[-1].heard == before.spans[-1].heard == (START + 3_000, START)
+    assert (after.spans[-1].end, after.spans[-1].ended_by) == (START + 3_000, "lost")
+    assert [leg.packets_in for leg in after.legs] == [leg.packets_in for leg in before.legs] == [2, 1]
+    assert [leg.bytes_out for leg in after.legs] == [leg.bytes_out for leg in before.legs]
+    assert net.call().until == net.now + 20_000
+    assert [leg.last_packet for leg in after.legs] == [START + 3_000, START]
 
 
 def copied(kept: tuple[object, ...]) -> tuple[object, ...]:
