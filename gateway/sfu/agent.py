@@ -160,7 +160,8 @@ class Agent:
             if not idle:
                 return None
             self.forget(min(idle, key=lambda path: path.checked), now)
-        path = self.paths[source] = self.table.asked[source] = Path(self, source, local)
+        path = self.paths[source] = Path(self, source, local)
+        self.table.ask(path)
         if path.stream:
             self.table.streams[source] = path
         return path
@@ -208,7 +209,7 @@ class Agent:
         path.valid = True
         path.generation = max(path.generation, generation)
         self.table.enter(path)
-        self._unask(path)
+        self.table.unask(path)
         if self.selected is None or path.generation > self.selected.generation:
             self._select(path, now)
         elif path is not self.selected:
@@ -224,13 +225,9 @@ class Agent:
         self.retired_octets += path.octets
         path.settle(self.table)
         self.table.drop("held_freed", len(path.early.take()))
-        self._unask(path)
+        self.table.unask(path)
         self._invalidate(path, now)
         self.table.index.forget(path)
-
-    def _unask(self, path: Path) -> None:
-        if self.table.asked.get(path.address) is path:
-            del self.table.asked[path.address]
 
     def _invalidate(self, path: Path, now: int) -> None:
         path.valid = False

@@ -17,7 +17,7 @@ from itertools import compress
 from typing import Final
 
 from gateway.sfu import mmsg
-from gateway.sfu.demux import CLASSES, JUNK, MEDIA
+from gateway.sfu.demux import CLASSES, JUNK, MEDIA, STUN
 from gateway.sfu.path import Datagram, Path
 from gateway.sfu.quality import Ear, Listener
 from gateway.sfu.relay import SIZE_LIMIT, Relay
@@ -34,6 +34,9 @@ CONGESTED: Final = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS})
 UNSEGMENTABLE: Final = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO})
 """A train that fails so may pass in single datagrams: the path takes no datagram of that size whole, or the device
 cannot segment (EIO: it does no checksums)."""
+
+Declined = tuple[int, Path | None]
+"""Place of a message that is for the core, and the row of its source."""
 
 _MEDIA_BYTES: Final = bytes(first for first in range(256) if CLASSES[first] == MEDIA)
 
@@ -167,7 +170,7 @@ class Ring:
         others: Sequence[Staging] = (),
     ) -> None:  # fmt: skip
         self.rows: dict[Hashable, Path] = {}
-        """Rows of addresses that are valid by this socket, by their names' keys."""
+        """Rows of addresses that are known by this socket, by their names' keys."""
         self._listener = listener
         self._ears: dict[Hashable, Ear] = {}
         self._outboxes, self._outbox, self._place = (*outboxes, *others), outboxes[place], place
@@ -221,7 +224,12 @@ class Ring:
         """One datagram that waited alone, the usual case when little is to do; False if it is not an armed row's."""
         words = self._headers.words
         size, control = words[mmsg.LENGTH], words[mmsg.CONTROL_SIZE]
-        path = self.rows.get(self._family.keys(self._names.words, 1)[0])
+        key = self._family.keys(self._names.words, 1)[0]
+        path = self.rows.get(key)
+        if path is None and not (self.trains and control):
+            words[mmsg.CONTROL_SIZE] = mmsg.CONTROL_OCTETS if self.trains else 0
+            self._hand_over(0, None, key, size, size, now)
+            return True
         if (
             path is None
             or (to := path.to) is None
@@ -259,8 +267,8 @@ class Ring:
                 outbox.flush()
         if self._ears:
             self._hear(keys, sizes, segments, now)
-        for at in declined:
-            self._hand_over(at, keys[at], sizes[at], segments[at], now)
+        for at, path in declined:
+            self._hand_over(at, path, keys[at], sizes[at], segments[at], now)
         if self.trains and not self._outbox.segments:
             self._end_trains()
 
@@ -280,9 +288,9 @@ class Ring:
         told = self._segments[: len(sizes)].tolist()
         return [min(t, size) if c and t else size for t, size, c in zip(told, sizes, controls, strict=True)]
 
-    def _stage(self, keys: Sequence[Hashable], sizes: list[int], _segments: list[int], now: int) -> list[int]:
+    def _stage(self, keys: Sequence[Hashable], sizes: list[int], _segments: list[int], now: int) -> list[Declined]:
         """Stage single datagrams that armed rows forward, neighbours as trains; which ones are for the core."""
-        declined: list[int] = []
+        declined: list[Declined] = []
         find, pack, pieces, count = self.rows.get, mmsg.HEADER.pack_into, self._out.address, len(sizes)
         columns = self._columns[count]
         assert columns is not None
@@ -304,7 +312,7 @@ class Ring:
                 or not 0 < size <= SIZE_LIMIT
                 or (strange and firsts[at:end].translate(None, _MEDIA_BYTES))
             ):
-                declined += range(at, end)
+                declined += [(place, path) for place in range(at, end)]
             else:
                 outbox, name, whole = to.wire
                 number = end - at
@@ -328,9 +336,11 @@ class Ring:
             at = end
         return declined
 
-    def _stage_trains(self, keys: Sequence[Hashable], sizes: list[int], segments: list[int], now: int) -> list[int]:
+    def _stage_trains(
+        self, keys: Sequence[Hashable], sizes: list[int], segments: list[int], now: int
+    ) -> list[Declined]:
         """Stage trains that armed rows forward, each as it came; which messages are for the core."""
-        declined: list[int] = []
+        declined: list[Declined] = []
         find, pack, pieces, buffer = self.rows.get, mmsg.HEADER.pack_into, self._out.address, self._buffer
         for at, (key, size, segment) in enumerate(zip(keys, sizes, segments, strict=True)):
             path, start = find(key), at * self._slot
@@ -342,7 +352,7 @@ class Ring:
                 or bytes(buffer[start : start + size : segment]).translate(None, _MEDIA_BYTES)
                 or not (to.wire[2] or segment == size)
             ):
-                declined.append(at)
+                declined.append((at, path))
                 continue
             outbox, name, _whole = to.wire
             control = 0 if segment == size else _CONTROLS.address + segment * mmsg.CONTROL_OCTETS
@@ -373,19 +383,23 @@ class Ring:
     def _hear(self, keys: Sequence[Hashable], sizes: list[int], segments: list[int], now: int) -> None:
         """What was forwarded is measured, if it is its leg's turn."""
         for at in compress(range(len(keys)), map(self._ears.__contains__, keys)):
-            ear, start, segment = self._ears[keys[at]], at * self._slot, segments[at] or 1
+            ear, start, segment = self._ears.get(keys[at]), at * self._slot, segments[at] or 1
+            if ear is None:
+                continue  # It has had enough.
             end = start + sizes[at]
             for offset in range(start, end, segment):
                 ear.hear(self._buffer, offset, min(segment, end - offset), now)
+            if ear.left <= 0:
+                self._ears.pop(keys[at], None)
 
-    def _hand_over(self, at: int, key: Hashable, size: int, segment: int, now: int) -> None:
+    def _hand_over(self, at: int, path: Path | None, key: Hashable, size: int, segment: int, now: int) -> None:
         """Give a message to the core, datagram by datagram. A stranger's costs no more than the look-up it had."""
-        start, known = at * self._slot, key in self.rows
+        start = at * self._slot
         source: Address | None = None
         for offset in range(0, size or 1, segment or 1):
             data = self._buffer[start + offset : start + min(offset + segment, size)]
             kind = CLASSES[data[0]] if size else JUNK
-            if kind == JUNK or (kind == MEDIA and not known):
+            if kind == JUNK or (kind != STUN and path is None):
                 self._relay.ignore(kind, len(data))
                 continue
             source = source or self._source(key)

@@ -56,7 +56,7 @@ class Rows(Protocol):
     """A shell's own index of the rows, by socket addresses as the kernel writes them (or, one day, a kernel map)."""
 
     def enter(self, path: Path) -> None:
-        """The address is its leg's from now on; `path.wire` is the shell's to set."""
+        """The address has this row from now on; `path.wire` is the shell's to set."""
 
     def leave(self, path: Path) -> None:
         """It is no longer."""
@@ -94,6 +94,7 @@ class Table:
         self.sent_packets = self.sent_octets = 0
         self.drops: Counter[str] = Counter()
         self.rows: dict[Address, Path] = {}
+        """Every address that anything is known of: whose it is, or else who claimed it last. Strangers have no row."""
         self.asked: dict[Address, Path] = {}
         """Addresses that have not answered yet, newest claim of each."""
         self.streams: dict[Address, Path] = {}
@@ -101,17 +102,39 @@ class Table:
         self.pool = Pool()
         self.challenges: dict[bytes, Challenge] = {}
 
+    def ask(self, path: Path) -> None:
+        """An authentic check came from the address; until it has answered ours it is known, and no more."""
+        self.asked[path.address] = path
+        row = self.rows.get(path.address)
+        if row is None or not row.valid:
+            self._put(path.address, path)
+
+    def unask(self, path: Path) -> None:
+        """The address has answered, or is not asked any more."""
+        if self.asked.get(path.address) is path:
+            del self.asked[path.address]
+            if self.rows.get(path.address) is path and not path.valid:
+                self._put(path.address, None)
+
     def enter(self, path: Path) -> None:
         """The address is this path's now."""
-        if self.rows.get(path.address) is not path:
-            self.rows[path.address] = path
-            self.index.enter(path)
+        self._put(path.address, path)
 
     def leave(self, path: Path) -> None:
         """The address is not this path's any more, if it was."""
         if self.rows.get(path.address) is path:
-            del self.rows[path.address]
-            self.index.leave(path)
+            self._put(path.address, self.asked.get(path.address))
+
+    def _put(self, address: Address, path: Path | None) -> None:
+        before = self.rows.get(address)
+        if before is path:
+            return
+        if before is not None:
+            del self.rows[address]
+            self.index.leave(before)
+        if path is not None:
+            self.rows[address] = path
+            self.index.enter(path)
 
     def drop(self, reason: str, count: int = 1) -> None:
         """So many datagrams went nowhere."""

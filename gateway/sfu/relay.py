@@ -194,10 +194,9 @@ class Relay:
         """`receive` for a datagram that `forward` has declined already."""
         size, kind = len(data), classify(data)
         path = self._rows.get(source) if kind in (DTLS, MEDIA) else None
-        if path is not None:
+        if path is not None and path.valid:
             return self._pass(path, data, kind, now)
-        path = self._table.asked.get(source) if kind == DTLS and size <= SIZE_LIMIT else None
-        if path is not None:
+        if path is not None and kind == DTLS and size <= SIZE_LIMIT:
             self._keep_early(path, data, now)
             return []
         out: list[Datagram] = []
@@ -210,7 +209,7 @@ class Relay:
         return out
 
     def ignore(self, kind: int, octets: int) -> None:
-        """`accept` for junk, and for media whose source the shell has looked up in vain: counted, no more."""
+        """`accept` for junk, and for media and DTLS whose source the shell has looked up in vain: counted, no more."""
         self._other_packets += 1
         self._other_octets += octets
         if octets > SIZE_LIMIT:
@@ -283,6 +282,7 @@ class Relay:
 
     def _answered(self, challenge: Challenge, now: int, out: list[Datagram]) -> None:
         path, holder = challenge.path, self._rows.get(challenge.path.address)
+        holder = holder if holder is not None and holder.valid else None
         path.agent.call.advance(now)
         path.agent.answered(path, challenge, now)
         if holder is None or holder is path or now - holder.arrived >= HOLDER_MS:

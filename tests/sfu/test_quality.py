@@ -234,6 +234,17 @@ class TestTurns:
         assert listener.due_at == START + PERIOD_MS
         assert not listener._ears
 
+    def test_of_a_leg_among_many_no_more_is_read_than_is_enough(self) -> None:
+        legs = [talking().call().legs[0] for _ in range(60)]
+        listener = Listener(lambda: legs, lambda ears: None)
+        listener.turn(START)
+        ear = listener._ears[0]
+        voice(ear, 500, lost=frozenset(range(100, 400)))
+        ear.end()
+        assert ear.uplink.loss == 0
+        assert len(ear._sources) == 1
+        assert ear.left == 0
+
 
 class Clock:
     def __init__(self) -> None:
