@@ -121,12 +121,13 @@ async def test_a_stall_brings_a_second_socket_and_an_ice_restart(visit: Visit, r
     client, expert = await call(visit)
     await picture(client)
     await client.evaluate(MARK)
-    offers = len(room.seats["client"].of("description"))
+    offers, theirs = (len(room.seats[role].of("description")) for role in ("client", "expert"))
     room.relay.legs["client"].cut = True
     await holds(client, "parley.state === 'reconnecting'")
     await until(lambda: len(room.seats["client"].hellos) >= 2)
     await until(lambda: len(room.seats["client"].of("description")) > offers)
-    assert room.seats["client"].of("description")[-1]["kind"] in ("offer", "answer")
+    assert room.seats["client"].of("description")[-1]["kind"] == "offer"
+    assert all(told["kind"] == "answer" for told in room.seats["expert"].of("description")[theirs:]), "both at once"
     room.relay.legs["client"].cut = False
     await connected(client, expert)
     assert await client.evaluate(MARKED)

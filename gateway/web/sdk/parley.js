@@ -278,9 +278,9 @@ class Signaling {
   #timers = {};
   #stopped = false;
 
-  constructor({ clock, url, hello, heard, up, down, closing }) {
+  constructor({ clock, url, hello, heard, up, down, alive, closing }) {
     this.#clock = clock;
-    Object.assign(this, { url, hello, heard, up, down, closing });
+    Object.assign(this, { url, hello, heard, up, down, alive, closing });
   }
 
   get open() {
@@ -322,9 +322,14 @@ class Signaling {
   }
 
   #heard(wire, message) {
-    if (message.type === "pong") return this.#cancel("pong");
+    if (message.type === "pong") return this.#answered();
     if (message.type === "welcome" && wire === this.#trial) this.#promote(wire, message);
     this.heard(message);
+  }
+
+  #answered() {
+    this.#cancel("pong");
+    this.alive();
   }
 
   #promote(wire, welcome) {
@@ -864,6 +869,8 @@ const STATS_MS = 5000;
 const STALL_MS = 1000;
 /** ICE restarts of one stall: the first after 1.5 s, the next after 1.5, 3 and then every 6 s. */
 const RESTARTS_MS = [1500, 1500, 3000, 6000];
+/** A page whose own network seems well leaves the first restart to the other for so long; both at once would collide. */
+const PATIENCE_MS = { impolite: 1000, polite: 2000 };
 /** A connection that does not come up in this time gets new credentials. */
 const CONNECT_MS = 6000;
 /** After `leave` the gateway's own summary is waited for so long, then the last figures are shown instead. */
@@ -871,7 +878,10 @@ const LEAVE_MS = 4000;
 /** After 4005 (rate limited) the next attempt waits at least so long. */
 const RATE_LIMITED_MS = 5000;
 
-/** So many packets between two looks make a flow; fewer may be a muted peer's stray ones, whose end means nothing. */
+/**
+ * So many packets between two looks make a flow; fewer may be a muted peer's stray ones, whose end means nothing. The
+ * better of the last two counts: a flow that is cut soon after a look shows few in the next.
+ */
 const FLOW = 5;
 
 /** A summary without figures says only that the gateway still adds up. */
@@ -904,7 +914,7 @@ export class Call extends EventTarget {
   #consent = null;
   #resumeRefused = false;
   #stall = null;
-  #arrival = { count: 0, at: 0, flowing: false };
+  #arrival = { count: 0, at: 0, lately: 0, before: 0 };
   #statsAt = 0;
   #seen = null;
   #told = null;
@@ -1171,6 +1181,7 @@ export class Call extends EventTarget {
       heard: (message) => this.#heard(message),
       up: () => this.#emit("signaling", this.signaling),
       down: () => this.#emit("signaling", this.signaling),
+      alive: () => this.#pathStands(),
       closing: (code) => this.#closing(code),
     });
   }
@@ -1347,7 +1358,7 @@ export class Call extends EventTarget {
   #adopt(link) {
     this.#link = link;
     this.#gauge = new Gauge();
-    this.#arrival = { count: 0, at: performance.now(), flowing: false };
+    this.#arrival = { count: 0, at: performance.now(), lately: 0, before: 0 };
     link.addEventListener("track", () => this.#emit("media"));
     link.addEventListener("state", () => this.#linkState(link));
     link.addEventListener("error", ({ detail }) => this.#linkFailed(detail));
@@ -1436,7 +1447,7 @@ export class Call extends EventTarget {
   #count({ received }, now) {
     const packets = received - this.#arrival.count;
     if (packets === 0) return;
-    this.#arrival = { count: received, at: now, flowing: packets >= FLOW };
+    this.#arrival = { count: received, at: now, lately: packets, before: this.#arrival.lately };
     this.#recovered();
   }
 
@@ -1452,12 +1463,14 @@ export class Call extends EventTarget {
 
   #peerSends() {
     const { media } = this.peer;
-    return this.#arrival.flowing && Boolean(media?.audio || media?.video);
+    const { lately, before } = this.#arrival;
+    return Math.max(lately, before) >= FLOW && Boolean(media?.audio || media?.video);
   }
 
   #stalled(now, quiet) {
     if (!this.#stall) {
-      this.#stall = { restarts: 0, next: now - quiet + RESTARTS_MS[0] };
+      this.#stall = { restarts: 0, next: now - quiet + RESTARTS_MS[0], patient: false };
+      this.#signaling.probe();
       this.#signaling.connect();
       this.#setQuality("lost");
       this.#settle();
@@ -1466,6 +1479,13 @@ export class Call extends EventTarget {
     this.#stall.restarts += 1;
     this.#stall.next = now + RESTARTS_MS[Math.min(this.#stall.restarts, RESTARTS_MS.length - 1)];
     this.#link.restart();
+  }
+
+  /** The old socket still answers in a stall: it is rather the peer's network that changed, and the peer restarts. */
+  #pathStands() {
+    if (!this.#stall || this.#stall.patient) return;
+    this.#stall.patient = true;
+    this.#stall.next += this.#link?.polite ? PATIENCE_MS.polite : PATIENCE_MS.impolite;
   }
 
   #recovered() {
