@@ -52,9 +52,9 @@ class Agent:
     """One leg. `number` is its place in `call`, which the agent itself never touches."""
 
     __slots__ = (
-        "barred", "call", "ear", "floor_arrived", "floor_checked", "generation", "locals", "lost_at", "number", "paths",
-        "random_bytes", "refused_octets", "refused_packets", "remotes", "retired_octets", "retired_packets",
-        "selected", "selected_at", "table", "transactions",
+        "barred", "call", "ear", "floor_arrived", "floor_checked", "generation", "inherited", "locals", "lost_at",
+        "number", "paths", "random_bytes", "refused_octets", "refused_packets", "remotes", "retired_octets",
+        "retired_packets", "selected", "selected_at", "table", "transactions",
     )  # fmt: skip
 
     def __init__(self, call: Call, number: int, table: Table, random_bytes: Callable[[int], bytes]) -> None:
@@ -65,6 +65,8 @@ class Agent:
         self.locals: dict[str, Local] = {}
         self.remotes: dict[str, Credentials] = {}
         self.barred: frozenset[str] = frozenset()
+        self.inherited: frozenset[str] | None = None
+        """Pairs of a former control, that the present one cannot list; None while nobody has taken over."""
         self.generation = 0
         self.paths: dict[Address, Path] = {}
         self.ear = Ear()
@@ -81,14 +83,20 @@ class Agent:
     # --- desired state
 
     def configure(self, config: LegConfig, now: int) -> None:
-        """Take over credentials. Addresses that no listed pair stands for are forgotten; others go on forwarding.
+        """Take over credentials. Addresses that no valid pair stands for are forgotten; others go on forwarding.
 
-        With none listed those that are known stand: control has just taken the call over and has made none yet.
+        With none listed those that are known stand, and are what may be inherited.
         """
         if not config.local:
+            self.inherited = frozenset(self.locals)
             return
         listed = {pair.ufrag: pair.password.encode() for pair in config.local if pair.ufrag not in self.barred}
-        self.locals = {u: old for u, old in self.locals.items() if listed.get(u) == old.password}
+        if config.inherits and self.inherited is None:
+            self.inherited = frozenset(self.locals)
+        if not config.inherits:
+            self.inherited = None
+        former = self.inherited or ()
+        self.locals = {u: old for u, old in self.locals.items() if listed.get(u) == old.password or u in former}
         for pair in reversed(config.local):
             if pair.ufrag in listed and pair.ufrag not in self.locals:
                 self.generation += 1

@@ -116,9 +116,12 @@ def peer_uid(sock: socket.socket) -> int | None:
 def pack_config(config: CallConfig) -> Frame:
     """Holds passwords: the socket is readable by its owner alone."""
     legs = [
-        [[[pair.ufrag, pair.password] for pair in leg.local], leg.remote and [leg.remote.ufrag, leg.remote.password]]
+        [
+            [[pair.ufrag, pair.password] for pair in leg.local],
+            leg.remote and [leg.remote.ufrag, leg.remote.password], leg.inherits,
+        ]
         for leg in config.legs
-    ]
+    ]  # fmt: skip
     return {
         "call": config.call, "incarnation": config.incarnation, "legs": legs, "funded": config.funded,
         "limit_ms": config.limit_ms, "until": config.until, "deadline": config.deadline, "tag": config.tag,
@@ -127,8 +130,10 @@ def pack_config(config: CallConfig) -> Frame:
 
 def unpack_config(frame: Frame) -> CallConfig:
     one, two = (
-        LegConfig(tuple(Credentials(*pair) for pair in local), None if remote is None else Credentials(*remote))
-        for local, remote in frame["legs"]
+        LegConfig(
+            tuple(Credentials(*pair) for pair in local), None if remote is None else Credentials(*remote), inherits
+        )
+        for local, remote, inherits in frame["legs"]
     )
     return CallConfig(
         frame["call"], frame["incarnation"], (one, two), frame["funded"], frame["limit_ms"], frame["until"],

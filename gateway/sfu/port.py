@@ -51,12 +51,14 @@ class LegConfig:
     """What one leg may authenticate with.
 
     `local`: our credentials, newest first; older ones stay listed (and so valid) while their window lasts. None at all
-    change nothing within an incarnation.
+    change nothing within an incarnation: control has just taken the call over and has made none yet.
     `remote`: the caller's own, from its SDP; without them its addresses cannot be challenged and so not selected.
+    `inherits`: those that the relay had when control took over, which it cannot list, are valid still.
     """
 
     local: tuple[Credentials, ...] = ()
     remote: Credentials | None = None
+    inherits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,24 @@ MAX_PAST = 2
 
 @dataclass(slots=True)
 class Past:
-    """Former credentials, valid until `until`; None: until the browser was told the new ones."""
+    """Former credentials, valid until `until`; None: until the browser was told the new ones.
 
-    credentials: Credentials
+    `credentials`: None for those of a former owner, which only the relay has.
+    """
+
+    credentials: Credentials | None
     until: int | None
 
 
 @dataclass(slots=True)
 class Leg:
-    """`number` counts local credentials over the whole session: the generation's `transport`."""
+    """`number` counts local credentials over the whole session: the generation's `transport`.
+
+    `inherits`: the browser still uses those that a former owner of the session gave it.
+    """
 
     number: int = 0
+    inherits: bool = False
     local: Credentials | None = None
     pending: Credentials | None = None
     remote: Credentials | None = None
@@ -37,17 +44,17 @@ class Leg:
     def begin(self, credentials: Credentials) -> None:
         """A new incarnation: nothing of the former counts any more."""
         self.number += 1
-        self.local, self.pending, self.remote = credentials, None, None
+        self.local, self.pending, self.remote, self.inherits = credentials, None, None, False
         self.past.clear()
 
     def promote(self, now: int, *, told: bool) -> None:
         """The pending credentials become current. `told`: the browser knows them by now, so the overlap starts."""
         if self.pending is None:
             return
-        if self.local is not None:
+        if self.local is not None or self.inherits:
             self.past.insert(0, Past(self.local, now + OVERLAP_MS if told else None))
             del self.past[MAX_PAST:]
-        self.local, self.pending = self.pending, None
+        self.local, self.pending, self.inherits = self.pending, None, False
         self.number += 1
 
     def told(self, now: int) -> None:
@@ -70,4 +77,6 @@ class Leg:
     def config(self) -> LegConfig:
         """What the relay is told; newest first."""
         newest = (self.pending, self.local, *(past.credentials for past in self.past))
-        return LegConfig(tuple(one for one in newest if one is not None), self.remote)
+        listed = tuple(one for one in newest if one is not None)
+        inherits = self.inherits or any(past.credentials is None for past in self.past)
+        return LegConfig(listed, self.remote, inherits and bool(listed))

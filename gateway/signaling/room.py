@@ -117,6 +117,7 @@ class Room:
         room._established = room.incarnation > 0
         for role, side in room._sides.items():
             side.page, side.leg.number = snapshot[role]["page"], snapshot[role]["transport"]
+            side.leg.inherits = room.incarnation > 0
             side.arrived = side.described = side.page > 0
         return room
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from gateway.sfu.port import Credentials, LegConfig
 from gateway.sfu.stun import Address
 from tests.sfu.caller import Caller
@@ -194,3 +196,48 @@ def test_a_control_that_has_made_no_credentials_yet_changes_nothing() -> None:
     assert both(net, 5) == 10
     assert net.report().tag == "another"
     assert len(net.report().spans) == 1
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_after_a_takeover_old_credentials_carry_the_call_until_their_window_is_over(seen: bool) -> None:
+    net = talking()
+    if seen:
+        net.relay.configure(config(legs=(LegConfig(), LegConfig()), tag="another"), net.now)
+    own, ours = pair("taken")
+    legs = (LegConfig((ours,), own, inherits=True), config().legs[1])
+    net.relay.configure(config(legs=legs, tag="another"), net.now)
+    assert both(net, 5) == 10
+    confirmed = net.callers[ONE].confirmed
+    net.check(ONE)
+    assert net.callers[ONE].confirmed == confirmed + 1
+    new = Caller(own, ours)
+    net.check(WIFI, new, nominate=True)
+    assert net.selected(0) == WIFI
+    assert both(net, 5, WIFI) == 10
+    net.relay.configure(config(legs=(LegConfig((ours,), own), legs[1]), tag="another"), net.now)
+    assert both(net, 5, WIFI) == 10
+    assert not net.media(ONE)
+    net.check(ONE)
+    assert net.drops["unknown_ufrag"] == 1
+    assert len(net.report().spans) == 1
+
+
+def test_what_the_new_control_takes_back_is_not_inherited() -> None:
+    net = talking()
+    for name in ("rolled", "kept"):
+        own, ours = pair(name)
+        legs = (LegConfig((ours,), own, inherits=True), config().legs[1])
+        net.relay.configure(config(legs=legs, tag="another"), net.now)
+    assert set(net.call().legs[0].locals) == {pair("call0")[1].ufrag, pair("kept")[1].ufrag}
+
+
+def test_a_second_takeover_inherits_from_both_before_it() -> None:
+    net = talking()
+    for name in ("second", "third"):
+        net.relay.configure(config(legs=(LegConfig(), LegConfig()), tag=name), net.now)
+        own, ours = pair(name)
+        legs = (LegConfig((ours,), own, inherits=True), config().legs[1])
+        net.relay.configure(config(legs=legs, tag=name), net.now)
+    names = {pair(name)[1].ufrag for name in ("call0", "second", "third")}
+    assert set(net.call().legs[0].locals) == names
+    assert both(net, 5) == 10

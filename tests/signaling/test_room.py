@@ -429,6 +429,30 @@ def test_after_a_takeover_an_ordinary_offer_is_answered_by_an_order(connected: S
     assert [order.generation.transport for order in sent(outputs, "client", Restart)] == [2]
 
 
+def test_after_a_takeover_the_former_credentials_stay_valid_for_their_window(connected: Solo) -> None:
+    ours, theirs = numbered("next"), connected.credentials
+    connected.room = Room.restored(connected.room.snapshot(), CANDIDATES, lambda: next(ours))
+    connected.room.restart("takeover", 0)
+    for role in ROLES:
+        connected.join(role, connected.room.generation(role))
+    connected.credentials = {role: next(connected.theirs) for role in ROLES}
+    connected.say("client", "offer", now=50)
+    assert [(leg.inherits, len(leg.local)) for leg in connected.room.legs] == [(True, 1), (True, 1)]
+    connected.say("expert", "answer", now=100)
+    assert [leg.inherits for leg in connected.room.legs] == [True, True]
+    assert [leg.remote for leg in connected.room.legs] == list(connected.credentials.values()) != list(theirs.values())
+    assert connected.room.timer() == 100 + OVERLAP_MS
+    assert LegsChanged() in connected.room.handle_timer(100 + OVERLAP_MS)
+    assert [(leg.inherits, len(leg.local)) for leg in connected.room.legs] == [(False, 1), (False, 1)]
+
+
+def test_a_fresh_page_after_a_takeover_inherits_nothing(connected: Solo) -> None:
+    ours = numbered("next")
+    connected.room = Room.restored(connected.room.snapshot(), CANDIDATES, lambda: next(ours))
+    connected.join("client")
+    assert [leg.inherits for leg in connected.room.legs] == [False, False]
+
+
 # Verification
 
 
