@@ -32,6 +32,7 @@ from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.webhook_desk import WebhookDesk
 from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
+from gateway.bookings import Bookings
 from gateway.changes import Changes
 from gateway.clock import Clock
 from gateway.errors import StoreUnavailable
@@ -221,6 +222,7 @@ class Gateway:
                 sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
                 public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
                 receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
+                bookings=Bookings(sessions, open_payment=payment.opened),
             )
         )  # fmt: skip
         app.router.add_get("/v1/signal", signal_handler(host))

@@ -56,27 +56,31 @@ class Directory:
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal, self._redis, self._clock = journal, journal.redis, clock
 
-    async def claim_reference(self, record: SessionRecord) -> None:
-        """The reference is this session's from now on; a continued session takes its predecessor's while that still
-        runs. Raises Conflict `reference_in_use`."""
-        if record.reference is None:
+    async def claim_reference(self, account: str, reference: str | None, owner: str, former: str | None = None) -> None:
+        """The reference is this session's, or this booking's, from now on; a continued session takes its `former`
+        one's while that still runs. Raises Conflict `reference_in_use`."""
+        if reference is None:
             return
-        key = f"gateway:reference:{record.account}:{record.reference}"
+        key = f"gateway:reference:{account}:{reference}"
         try:
-            holder = cast("bytes | None", await self._redis.set(key, record.id, nx=True, get=True))
-            while holder is not None and holder.decode() != record.id:
-                if holder.decode() != record.continues and await self._in_use(holder.decode()):
+            holder = cast("bytes | None", await self._redis.set(key, owner, nx=True, get=True))
+            while holder is not None and holder.decode() != owner:
+                if holder.decode() != former and await self._in_use(holder.decode()):
                     raise Conflict(
                         f"The reference belongs to {holder.decode()}, which has not ended.",
                         code="reference_in_use", param="reference", session=holder.decode(),
                     )  # fmt: skip
-                holder = await self._take_over(key, holder, record.id)
+                holder = await self._take_over(key, holder, owner)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
 
     async def _in_use(self, session: str) -> bool:
         doc = (await self._journal.read(session, "session"))["session"]
-        return self._being_made(session) if doc is None else SessionRecord.from_dict(doc.body).open
+        if doc is None:
+            return self._being_made(session)
+        if doc.body["kind"] == "booking":
+            return any([await self._in_use(meeting) for meeting in doc.body["meetings"]])
+        return SessionRecord.from_dict(doc.body).open
 
     def _being_made(self, session: str) -> bool:
         """A reference is taken before its session is there; one that never came was lost in a crash."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import secrets
 import time
 
+# Whose records an object of Stripe may belong to: a session's or a booking's.
+OWNERS = ("ses_", "bkg_")
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -19,9 +22,17 @@ def uuid7_int(unix_ms: int, entropy: bytes) -> int:
 
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters of Crockford's base32, which sort by time of creation."""
-    number = uuid7_int(time.time_ns() // 1_000_000, os.urandom(10))
-    body = "".join(_BASE32[(number >> shift) & 31] for shift in range(125, -1, -5))
-    return f"{prefix}_{body}"
+    return _written(prefix, uuid7_int(time.time_ns() // 1_000_000, os.urandom(10)))
+
+
+def _written(prefix: str, number: int) -> str:
+    return f"{prefix}_" + "".join(_BASE32[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def derived_id(prefix: str, parent: str, number: int) -> str:
+    """The `number`th id of its kind under `parent`, always the same; it sorts beside its parent."""
+    entropy = hashlib.sha256(f"{parent}:{prefix}:{number}".encode()).digest()
+    return _written(prefix, uuid7_int(born_ms(parent), entropy))
 
 
 def born_ms(id: str) -> int:
@@ -37,8 +48,7 @@ def born_ms(id: str) -> int:
 
 def first_id(prefix: str, unix_ms: int) -> str:
     """What sorts before every id of that millisecond and after all older ones."""
-    number = (unix_ms & ((1 << 48) - 1)) << 80
-    return f"{prefix}_" + "".join(_BASE32[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return _written(prefix, (unix_ms & ((1 << 48) - 1)) << 80)
 
 
 def new_secret(prefix: str = "", size: int = 32) -> str:

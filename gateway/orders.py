@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.booking import NewBooking
 from gateway.money import hold_amount
 from gateway.session import Ambassador, NewClient, NewExpert, NewSession, SessionRecord
 
 
-def people_of(terms: NewSession) -> dict[str, Any]:
+def people_of(terms: NewSession | NewBooking) -> dict[str, Any]:
     """The record of people, apart from the session's own (R22)."""
     return {
         "schema": 1,
@@ -42,7 +43,8 @@ def again(record: SessionRecord, people: Mapping[str, Any], now: int) -> NewSess
             record.expert["id"], **people["expert"], stripe_account=record.expert["stripe_account"],
             country=record.expert["country"], rating_milli=record.expert["rating_milli"],
         ),
-        unit_amount=record.unit_amount, currency=record.currency, reference=record.reference, kind=record.kind,
+        unit_amount=record.unit_amount, currency=record.currency, reference=record.reference,
+        kind="metered" if record.meeting else record.kind,
         media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
         free_minutes=free_left_ms(record) // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
         commission_bps=record.commission_bps, continues=record.id, expires_in_ms=to_come_ms + ENTER_MS,
@@ -56,5 +58,5 @@ def free_left_ms(record: SessionRecord) -> int:
 
 def next_amount(record: SessionRecord) -> int:
     """The most that the session after this one can cost, as its client is told before agreeing: minor units."""
-    paid = record.kind == "metered"
+    paid = record.kind in ("metered", "booked")
     return hold_amount(record.unit_amount, record.limit_ms, free_left_ms(record)) if paid else 0

@@ -29,7 +29,8 @@ def refundable(payment: Mapping[str, Any], orders: Mapping[str, Any] | None) -> 
     """What is left of the charge: captured, less every refund that was ordered or made and did not fail."""
     made = payment.get("refunds", ())
     failed = {refund["number"] for refund in made if refund["status"] == "failed"}
-    lost = sum(refund["amount"] for refund in made if not refund["number"])
+    # Numbers below 1 are nobody's orders: lost disputes, and what the terms of a booking give back.
+    lost = sum(refund["amount"] for refund in made if refund["number"] < 1 and refund["status"] != "failed")
     ordered = sum(order["amount"] for order in (orders or {}).get("orders", ()) if order["number"] not in failed)
     return int(payment["amount_captured"] - lost - ordered)
 

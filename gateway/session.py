@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from gateway.errors import Conflict
+from gateway.meetings import CanceledBy, Meeting, absence
 from gateway.money import hold_amount
 
 Role = Literal["client", "expert"]
@@ -102,6 +103,7 @@ class NewSession:
     commission_bps: int = 1000
     expires_in_ms: int | None = None
     continues: str | None = None
+    meeting: Meeting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class SessionRecord:
     continued_by: str | None = None
     bill: dict[str, Any] | None = None
     chain: dict[str, Any] | None = None
+    meeting: Meeting | None = None
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,12 +178,13 @@ class SessionRecord:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> SessionRecord:
-        funding, consent = body.get("funding"), body.get("consent")
+        funding, consent, meeting = body.get("funding"), body.get("consent"), body.get("meeting")
         return cls(
             **{
                 **body,
                 "funding": None if funding is None else Funding(**funding),
                 "consent": None if consent is None else Consent(**consent),
+                "meeting": None if meeting is None else Meeting.from_dict(meeting),
             }
         )
 
@@ -197,6 +201,12 @@ class SessionRecord:
     def deadline(self) -> int | None:
         """When the limit is reached, once the session has started; interruptions do not move it (5-money)."""
         return None if self.started_at is None else self.started_at + self.limit_ms
+
+    @property
+    def begin_by(self) -> int:
+        """Until when it must have begun; then it ends."""
+        appointed = self.meeting.begin_by if self.meeting else None
+        return self.expires_at if appointed is None else appointed
 
     @property
     def limit_reason(self) -> EndReason:
@@ -225,9 +235,9 @@ def opened(new: NewSession, *, id: str, account: str, livemode: bool, now: int, 
     if new.kind in ("free", "pro_bono"):
         limit_ms = min(limit_ms, FREE_LIMIT_MINUTES * 60_000)
     free_ms = min(new.free_minutes * 60_000, limit_ms)
-    paid = new.kind == "metered"
-    amount = hold_amount(new.unit_amount, limit_ms, free_ms) if paid else 0
-    funding = Funding(1, new.client.payment_method, amount, now) if amount else None
+    amount = hold_amount(new.unit_amount, limit_ms, free_ms) if new.kind in ("metered", "booked") else 0
+    # A meeting's fee is a part of its booking's charge.
+    funding = Funding(1, new.client.payment_method, amount, now) if amount and new.meeting is None else None
     record = SessionRecord(
         id=id, account=account, livemode=livemode, created=now, expires_at=now + (new.expires_in_ms or expires_ms),
         kind=new.kind, media=new.media, ring=new.ring, hold=new.hold,
@@ -239,10 +249,10 @@ def opened(new: NewSession, *, id: str, account: str, livemode: bool, now: int, 
         ambassador=None if new.ambassador is None else asdict(new.ambassador),
         unit_amount=new.unit_amount, currency=new.currency, commission_bps=new.commission_bps, free_ms=free_ms,
         limit_ms=limit_ms, cap_ms=cap_ms, amount_max=amount, funding=funding, reference=new.reference,
-        continues=new.continues,
+        continues=new.continues, meeting=new.meeting,
     )  # fmt: skip
     told: list[Told] = [("session.created", summary(record))]
-    if funding is None:
+    if funding is None and new.meeting is None:
         record = replace(record, funded=True)
         if not record.ring:
             record, more = _move(record, "fund")
@@ -414,11 +424,29 @@ def finalized(record: SessionRecord, bill: Mapping[str, Any], chain: Mapping[str
     return Step(record, (("session.finalized", {**summary(record), **bill, "ledger_head": head}),))
 
 
-def expiry(record: SessionRecord, now: int) -> EndReason | None:
-    """The reason to end a session that nobody is in, if its time has come."""
-    if record.status in ("created", "ringing", "ready") and now >= record.expires_at:
+def canceled(record: SessionRecord, by: CanceledBy, at: int, *, note: str | None = None) -> Step:
+    """A booked meeting is called off. Idempotent. Raises Conflict `meeting_state` once it has begun, and for its client
+    once its time has come: whether the client was absent is then another rule's matter."""
+    meeting = record.meeting
+    if meeting is None:
+        raise Conflict("This session was not booked.", code="meeting_state")
+    if meeting.canceled_by is not None:
+        return unchanged(record)
+    late = by == "client" and meeting.starts_at is not None and at >= meeting.starts_at
+    if not record.open or record.started_at is not None or late:
+        raise Conflict("The meeting has begun, or is over.", code="meeting_state", session=record.id)
+    record = replace(record, meeting=replace(meeting, canceled_by=by))
+    return ended(record, "canceled", at, note=note)
+
+
+def expiry(record: SessionRecord, now: int, here: Mapping[Role, bool] | None = None) -> EndReason | None:
+    """The reason to end a session that did not begin, if its time has come. `here`: who is; else who ever joined."""
+    if record.status not in ("created", "ringing", "ready") or now < record.begin_by:
+        return None
+    if record.meeting is None:
         return "expired"
-    return None
+    came = here if here and any(here.values()) else {role: at is not None for role, at in record.joined.items()}
+    return absence(record.meeting, funded=record.funded, client=came["client"], expert=came["expert"])
 
 
 def party(record: SessionRecord, role: Role) -> dict[str, Any]:

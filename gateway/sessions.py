@@ -72,7 +72,7 @@ class Sessions:
         self.journal, self.ledger, self.clock, self.changes = journal, ledger, clock, changes
         self.rules, self._open_payment = rules, open_payment
         self.doors = Doors(journal.redis, tokens, clock, public_url)
-        self._directory = Directory(journal, clock)
+        self.directory = Directory(journal, clock)
 
     async def create(self, terms: NewSession, *, account: str, livemode: bool, session_id: str) -> Created:
         """A new session and the order to hold the money, in one durable step; then waits for the first word of the
@@ -86,12 +86,16 @@ class Sessions:
             cap_ms=self.rules.cap_ms, expires_ms=self.rules.expires_ms,
         )  # fmt: skip
         if (await self.journal.read(session_id, "session"))["session"] is None:
-            await self._directory.claim_reference(step.record)
-            await self._directory.enter(step.record)
-            with suppress(_AlreadyThere):
-                await self._open(step, people_of(terms), now)
+            await self.directory.claim_reference(account, terms.reference, session_id, terms.continues)
+            await self.place(step, people_of(terms))
         docs = await self._first_word(session_id)
         return Created(docs, self.doors.entry(docs.record, "client"), self.doors.entry(docs.record, "expert"))
+
+    async def place(self, step: Step, people: dict[str, Any]) -> None:
+        """Put a new session where it can be found; without effect if it is there."""
+        await self.directory.enter(step.record)
+        with suppress(_AlreadyThere):
+            await self._open(step, people, step.record.created)
 
     async def _open(self, step: Step, people: dict[str, Any], now: int) -> None:
         record = step.record
@@ -101,7 +105,7 @@ class Sessions:
                 record.id,
                 {"session": (0, body), "payment": (0, self._open_payment(body, now)), "people": (0, people)},
                 events=[Event(kind, data) for kind, data in step.events],
-                due={"money": NOW, "watch": record.expires_at},
+                due={"money": NOW, "watch": record.begin_by},
                 durable=True,
             )
         except Conflict as error:
@@ -153,7 +157,7 @@ class Sessions:
         if starting_after is not None:
             await self.get(account, starting_after)
         found: list[Docs] = []
-        async for session in self._directory.newest(wanted, starting_after):
+        async for session in self.directory.newest(wanted, starting_after):
             with suppress(NotFound):
                 docs = await self.get(account, session)
                 if wanted.fits(docs.session):

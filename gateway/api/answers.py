@@ -97,7 +97,9 @@ class RefundView(Answer):
     session: str
     amount: int
     currency: str
-    reason: str | None = Field(description="Yours; `dispute` for what a lost dispute took")
+    reason: str | None = Field(
+        description="Yours; `dispute` for what a lost dispute took, `booking_policy` for what its terms give back"
+    )
     charge_to: Literal["shares", "platform"]
     status: Literal["ordered", "pending", "succeeded", "failed"] = Field(
         description="`ordered`: not at Stripe yet; `pending`: on its way to the card"
@@ -117,6 +119,14 @@ class Seat(Answer):
 class Participants(Answer):
     client: Seat
     expert: Seat
+
+
+class BookingPlace(Answer):
+    """Which meeting of which booking."""
+
+    id: str
+    meeting: int
+    starts_at: Time | None = moment()
 
 
 class Session(Answer):
@@ -148,6 +158,7 @@ class Session(Answer):
     participants: Participants
     started_at: Time | None = moment()
     ended_at: Time | None = moment("2026-11-21T20:30:00.000Z")
+    booking: BookingPlace | None
     continues: str | None = Field(description="The session before this one, on the same terms")
     continued_by: str | None
     ratings: dict[str, Any] = Field(description="By the side that gave them")

@@ -11,7 +11,10 @@ from aiohttp import web
 from gateway.api.auth import KeyRing
 from gateway.api.idempotency import Idempotency
 from gateway.api.terms import Limits
+from gateway.booking import BookingRecord, NewBooking
+from gateway.booking import Status as BookingStatus
 from gateway.clock import Clock, SystemClock
+from gateway.meetings import CanceledBy
 from gateway.refunds import NewRefund
 from gateway.session import NewSession, Role
 
@@ -107,6 +110,49 @@ class Sessions(Protocol):
     async def events(self, account: str, session: str, after: int) -> Sequence[Mapping[str, Any]]: ...
 
 
+class Booked(Protocol):
+    """A booking's records, its meetings' in order, and by session the ways into those that are still to be held."""
+
+    @property
+    def booking(self) -> BookingRecord: ...
+
+    @property
+    def payment(self) -> Mapping[str, Any]: ...
+
+    @property
+    def meetings(self) -> Sequence[Docs]: ...
+
+    @property
+    def ways(self) -> Mapping[str, Mapping[Role, Entry]]: ...
+
+    @property
+    def status(self) -> BookingStatus: ...
+
+
+class Bookings(Protocol):
+    """The use cases of bookings. Each raises NotFound `booking_not_found` for one that the account does not have."""
+
+    async def create(self, new: NewBooking, *, account: str, livemode: bool, booking_id: str) -> Booked:
+        """Again with the same id, gives the booking that is there. Raises Conflict `reference_in_use`."""
+        ...
+
+    async def get(self, account: str, livemode: bool, booking: str) -> Booked: ...
+
+    async def pay(self, account: str, livemode: bool, booking: str, payment_method: str) -> Booked:
+        """Raises Conflict `payment_state`."""
+        ...
+
+    async def preview(
+        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy
+    ) -> tuple[Booked, Mapping[str, int]]:
+        """And what is given back by session, in minor units. Raises Conflict `meeting_state`, NotFound."""
+        ...
+
+    async def cancel(
+        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy
+    ) -> tuple[Booked, Mapping[str, int]]: ...
+
+
 class EndpointSecret(Protocol):
     @property
     def value(self) -> str: ...
@@ -182,6 +228,7 @@ class ApiContext:
     receipt_page: ReceiptPage | None = None
     stripe_events: StripeEvents | None = None
     webhooks: WebhookDesk | None = None
+    bookings: Bookings | None = None
 
     @property
     def docs_url(self) -> str:

@@ -27,7 +27,7 @@ ACCOUNT = web.RequestKey("account", str)
 
 Result = Answer | web.StreamResponse
 Handler = Callable[["Call"], Awaitable[Result]]
-Tag = Literal["Sessions", "Money", "Events", "Webhooks", "People", "Reference", "Callbacks"]
+Tag = Literal["Sessions", "Bookings", "Money", "Events", "Webhooks", "People", "Reference", "Callbacks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _served(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamR
         )
         if idempotency_key is None or key is None:
             return _response(endpoint, await endpoint.handler(call))
-        mark = fingerprint(request.method, request.path, values)
+        mark = fingerprint(request.method, request.path_qs, values)
         return await _once(endpoint, call, key, idempotency_key, mark)
 
     return serve

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
+from gateway import booking, shown
 from gateway import session as core
-from gateway import shown
-from gateway.api import terms, views
+from gateway.api import bookings, terms, views
 from gateway.api.schemas import CreateSession, parse
+from gateway.booking import BookingRecord, Status
 
 NOW: Final = 1_795_291_200_000  # 2026-11-21T20:00:00.000Z
 ID: Final = "ses_01k9m0h3f8q2v7x4r6s5t1w2y3"
+BOOKING_ID: Final = "bkg_01k9m0h3f8q2v7x4r6s5t1w2y3"
 
 CREATE: Final[dict[str, Any]] = {
     "reference": "order-123",
@@ -194,7 +196,47 @@ def _page(*items: dict[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": list(items), "has_more": False}
 
 
+BOOK: Final[dict[str, Any]] = {
+    "reference": "order-124",
+    "client": CREATE["client"],
+    "expert": CREATE["expert"],
+    "rate": {"unit_amount": 300, "currency": "usd"},
+    "minutes": 30,
+    "meetings": [{"starts_at": "2026-11-28T15:00:00Z"}, {"starts_at": "2026-12-05T15:00:00Z"}],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """A booking's records, as `context.Booked` wants them."""
+
+    booking: BookingRecord
+    payment: dict[str, Any]
+    meetings: tuple[Records, ...]
+    ways: dict[str, dict[core.Role, Way]]
+    status: Status = "paid"
+
+
+def booked(*, now: int = NOW, order: dict[str, Any] = BOOK, id: str = BOOKING_ID, account: str = "acc_dev") -> Booked:
+    """The records right after the card was charged."""
+    new = bookings.order(parse(bookings.CreateBooking, order), terms.Limits(), now=now)
+    record, steps = booking.booked(new, id=id, account=account, livemode=False, now=now, cap_ms=5_400_000)
+    payment = {"status": "captured", "currency": "usd", "amount_captured": record.fee, "amount_refunded": 0}
+    card = {"attempt": 1, "card": {"brand": "visa", "last4": "4242", "country": "US"}}
+    people: dict[str, Any] = {role: {"name": order[role]["name"], "email": order[role]["email"]} for role in core.ROLES}
+    meetings = tuple(Records(core.funded(step.record).record.to_dict(), payment | card, people) for step in steps)
+    ways: dict[str, dict[core.Role, Way]] = {
+        step.record.id: {role: Way("", f"https://gateway.example/call#eyJ…{role}") for role in core.ROLES}
+        for step in steps
+    }
+    total = record.fee * len(steps)
+    return Booked(record, payment | card | {"amount_captured": total, "settled": True}, meetings, ways)
+
+
 REQUESTS: Final[dict[str, dict[str, Any]]] = {
+    "createBooking": BOOK,
+    "payBookingWithAnotherCard": {"payment_method": "pm_card_mastercard"},
+    "cancelBooking": {"meeting": 2, "by": "client"},
     "createSession": CREATE,
     "endSession": {"reason": "support request 42"},
     "createToken": {"role": "client"},
@@ -218,7 +260,15 @@ def answers() -> dict[str, Any]:
     """By the name of the endpoint."""
     issued = {role: _receipt(number) for role, number in (("client", "C-2026-000042"), ("expert", "E-2026-000042"))}
     receipts = views.receipts(replace(finalized(), receipts=issued), "https://gateway.example")
+    reserved = booked()
+    told = bookings.booking(reserved).model_dump(mode="json")
+    refunds = {reserved.booking.meetings[1]: reserved.booking.fee}
     return {
+        "createBooking": told,
+        "getBooking": told,
+        "payBookingWithAnotherCard": told,
+        "cancelBooking": bookings.cancellation(reserved, refunds, "client", preview=True).model_dump(mode="json"),
+        "deleteBooking": bookings.cancellation(reserved, refunds, "platform", preview=False).model_dump(mode="json"),
         "createSession": _created(),
         "listSessions": _page(_finalized()),
         "getSession": _finalized(),

@@ -25,6 +25,7 @@ unknown fields in requests are refused."""
 
 TAGS: Final = {
     "Sessions": "A session is one call on agreed terms, from the hold on the card to the receipts.",
+    "Bookings": "Meetings that are paid before they begin.",
     "Money": "What was used, what it costs, and who pays.",
     "Events": "What happened, as the webhooks tell it; to catch up, or to do without webhooks.",
     "Webhooks": "Where your events are sent to, and sending them again.",
@@ -34,6 +35,7 @@ TAGS: Final = {
 }
 _PATH_PARAMETER: Final = {
     "id": "The session's id",
+    "booking": "The booking's id",
     "secret": "The secret of the link",
     "endpoint": "The webhook endpoint's id",
     "event": "The event's id",

@@ -56,6 +56,8 @@ REQUEST = (
         "Check the path. Objects of other accounts and of the other mode look absent.",
     ),
     Problem("session_not_found", 404, "There is no such session", "Check the id, the account and the mode of the key."),
+    Problem("booking_not_found", 404, "There is no such booking", "Check the id, the account and the mode of the key."),
+    Problem("meeting_not_found", 404, "The booking has no such meeting", "Meetings are numbered from 1."),
     Problem("endpoint_not_found", 404, "There is no such webhook endpoint", "List the endpoints."),
     Problem("event_not_found", 404, "There is no such event", "List the session's events; their ids are there."),
     Problem("method_not_allowed", 405, "The path does not take this method", "The header `Allow` lists what it takes."),
@@ -121,6 +123,12 @@ TERMS = (
     ),
     Problem("booked_minutes_invalid", 400, "A meeting cannot last that long", "Use 15, 30, 45, 60, 75 or 90 minutes."),
     Problem(
+        "meeting_time_invalid",
+        400,
+        "A meeting cannot be at that time",
+        "Meetings lie ahead, within 180 days, and do not overlap.",
+    ),
+    Problem(
         "pro_bono_too_long",
         400,
         "A session without a fee is too long",
@@ -171,6 +179,8 @@ STATE = (
         "expert_busy", 409, "The expert is in another session", "Offer a message, an appointment or another expert."
     ),
     Problem("expert_offline", 409, "The expert is offline", "Offer a message, an appointment or another expert."),
+    Problem("meeting_state", 409, "The meeting has begun, or is over", "Read the booking; refund the session instead."),
+    Problem("meeting_not_open", 409, "The meeting is not open yet", "It opens ten minutes before its time."),
     Problem("endpoint_configured", 409, "The endpoint is set in the configuration", "Change it there."),
     Problem("session_ended", 409, "The session has ended", "Create a new session."),
     Problem("session_state", 409, "The session's state does not allow this", "Read the session; its `status` tells."),

@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.api import answers, middleware, openapi, page, schemas, terms, views
+from gateway.api.booking_routes import BOOKING_ENDPOINTS
 from gateway.api.context import CONTEXT, ApiContext, Docs, WebhookDesk
 from gateway.api.endpoint import Call, Endpoint, register
 from gateway.errors import InvalidRequest, NotFound
@@ -288,6 +289,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         idempotent="accepted",
         problems=("session_ended",),
     ),
+    *BOOKING_ENDPOINTS,
     Endpoint(
         "GET",
         "/v1/sessions/{id}/usage",

@@ -51,6 +51,7 @@ Email = Annotated[
 ]
 Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}([-_][A-Z][a-z]{3})?([-_]([A-Z]{2}|[0-9]{3}))?$")]
 Timezone = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$"), AfterValidator(_timezone)]
+Reference = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
 BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -112,9 +113,7 @@ class Rate(Request):
 class CreateSession(Request):
     """`POST /v1/sessions`. A declined card is no refusal: the answer tells it in `payment`."""
 
-    reference: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)] | None = Field(
-        default=None, description="Yours; unique among unfinished sessions"
-    )
+    reference: Reference | None = Field(default=None, description="Yours; unique among unfinished sessions")
     kind: Kind = "metered"
     media: Media = Field(default="video", description="How the call starts; both may switch at any time")
     ring: bool = Field(default=False, description="Ring the expert's devices, instead of sending links")

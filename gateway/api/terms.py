@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.api.schemas import Ambassador as AmbassadorRequest
 from gateway.api.schemas import Client, CreateSession, Expert, Rate, as_utc_ms
 from gateway.errors import InvalidRequest
 from gateway.money import CURRENCIES, hold_amount
@@ -47,7 +48,7 @@ def order(request: CreateSession, limits: Limits, *, now: int) -> NewSession:
         _check_payable(request.expert)
     minutes = _minutes(request, kind, limits)
     new = _assemble(request, kind, minutes, limits, now)
-    _check_card(request.client, needed=priced and _hold(new) > 0)
+    check_card(request.client, needed=priced and _hold(new) > 0)
     return new
 
 
@@ -84,6 +85,16 @@ def _rate_out_of_range(limits: Limits) -> InvalidRequest:
     )
 
 
+def check_price(rate: Rate, payee: Expert, limits: Limits) -> None:
+    """All that a price asks of the rate and of the expert (R1, R16, R17). Raises InvalidRequest."""
+    _check_rate(rate, limits)
+    if rate.unit_amount == 0:
+        raise _rate_out_of_range(limits)
+    if not eligible(payee.rating):
+        raise _not_eligible()
+    _check_payable(payee)
+
+
 def _kind(request: CreateSession) -> Kind:
     """R16: a price for an expert who may not be paid is refused, or dropped because the request says so."""
     if request.kind != "metered":
@@ -92,7 +103,11 @@ def _kind(request: CreateSession) -> Kind:
         return "metered"
     if request.if_not_eligible == "free":
         return "free"
-    raise InvalidRequest(
+    raise _not_eligible()
+
+
+def _not_eligible() -> InvalidRequest:
+    return InvalidRequest(
         "Paid sessions need an expert with a rating of 3.5 or more.", code="expert_not_eligible", param="expert.rating"
     )
 
@@ -147,8 +162,8 @@ def _assemble(request: CreateSession, kind: Kind, minutes: int, limits: Limits, 
         )
     chosen = request.commission_bps
     return NewSession(
-        client=_client(request.client),
-        expert=_expert(request.expert),
+        client=client(request.client),
+        expert=expert(request.expert),
         unit_amount=rate.unit_amount if rate else 0,
         currency=rate.currency if rate else "usd",
         reference=request.reference,
@@ -156,7 +171,7 @@ def _assemble(request: CreateSession, kind: Kind, minutes: int, limits: Limits, 
         media=request.media,
         ring=request.ring,
         hold=request.hold,
-        ambassador=Ambassador(**request.ambassador.model_dump()) if request.ambassador else None,
+        ambassador=ambassador(request.ambassador),
         free_minutes=request.free_minutes,
         max_minutes=minutes,
         commission_bps=limits.commission_bps if chosen is None else chosen,
@@ -164,13 +179,17 @@ def _assemble(request: CreateSession, kind: Kind, minutes: int, limits: Limits, 
     )
 
 
-def _client(client: Client) -> NewClient:
-    return NewClient(**client.model_dump())
+def client(given: Client) -> NewClient:
+    return NewClient(**given.model_dump())
 
 
-def _expert(expert: Expert) -> NewExpert:
-    members = expert.model_dump(exclude={"rating"})
-    return NewExpert(**members, rating_milli=None if expert.rating is None else milli(expert.rating))
+def expert(given: Expert) -> NewExpert:
+    members = given.model_dump(exclude={"rating"})
+    return NewExpert(**members, rating_milli=None if given.rating is None else milli(given.rating))
+
+
+def ambassador(given: AmbassadorRequest | None) -> Ambassador | None:
+    return None if given is None else Ambassador(**given.model_dump())
 
 
 def _life(request: CreateSession, now: int) -> int | None:
@@ -191,7 +210,7 @@ def _hold(new: NewSession) -> int:
     return hold_amount(new.unit_amount, new.max_minutes * MINUTE_MS, new.free_minutes * MINUTE_MS)
 
 
-def _check_card(client: Client, *, needed: bool) -> None:
+def check_card(client: Client, *, needed: bool) -> None:
     """No hold, no call (R4); the customer keeps the card for a continued session (5-money, Continue)."""
     if client.payment_method is None and needed:
         raise InvalidRequest(

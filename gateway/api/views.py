@@ -57,12 +57,13 @@ def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.
         limit_seconds=record["limit_ms"] // 1000,
         cap_seconds=record["cap_ms"] // 1000,
         waived=record["waived"],
-        payment=_payment(payment),
+        payment=payment_view(payment),
         transfers=[_transfer(transfer) for transfer in payment.get("transfers", ())],
         refunds=[_refund(record, refund) for refund in payment.get("refunds", ())],
         participants=_participants(record, entries or {}),
         started_at=time(record["started_at"]),
         ended_at=time(record["ended_at"]),
+        booking=_place(record.get("meeting")),
         continues=record.get("continues"),
         continued_by=record.get("continued_by"),
         ratings=dict(record.get("ratings") or {}),
@@ -71,6 +72,12 @@ def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.
         amount_refunded=payment.get("amount_refunded", 0),
         **_figures(bill),
     )
+
+
+def _place(meeting: Record | None) -> answers.BookingPlace | None:
+    if meeting is None:
+        return None
+    return answers.BookingPlace(id=meeting["booking"], meeting=meeting["number"], starts_at=time(meeting["starts_at"]))
 
 
 def _figures(bill: Record) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def _person(people: Record, role: Role) -> dict[str, Any]:
     return {name: person.get(name) for name in PEOPLE}
 
 
-def _payment(payment: Record) -> answers.PaymentView:
+def payment_view(payment: Record) -> answers.PaymentView:
     card = payment.get("card")
     return answers.PaymentView(
         status=payment.get("status", "none"),

@@ -22,6 +22,7 @@ from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
+from gateway.ids import OWNERS
 from gateway.journal import NOW, Journal
 
 log = structlog.get_logger(__name__)
@@ -107,7 +108,7 @@ class Sweep:
         for kind in ("payment_intent", "transfer", "refund"):
             async for thing in listed(self._stripe, kind, since_s):
                 session = (thing.get("metadata") or {}).get("session")
-                if isinstance(session, str) and session.startswith("ses_") and thing["created"] <= now_s - YOUNG_S:
+                if isinstance(session, str) and session.startswith(OWNERS) and thing["created"] <= now_s - YOUNG_S:
                     seen += await self._see_to(session, thing)
         await self._journal.redis.set(POINT, now_s)
         return seen

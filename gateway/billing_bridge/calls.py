@@ -8,7 +8,8 @@ How an `unknown` step is asked:
 - *capture, release*: the PaymentIntent itself says whether it was captured or canceled.
 - *transfer*: the transfers of the session's `transfer_group`, by metadata; *refund*, *reversal*: those of the payment
   and of the transfer, likewise.
-- *owe, offset*: nobody is asked. They go to our own account of debts, where the same key does nothing twice.
+- *owe, offset, share_out*: nobody is asked. They go to our own account of debts, and to the records of a booking's
+  meetings, where the same key does nothing twice.
 If Stripe says that it was not done, the step is sent again, with the same key and parameters. Only a key that is
 *spent* (Stripe replayed a 5xx which it keeps under it) has a successor, after asking; that of a hold is the client's
 next try.
@@ -42,11 +43,16 @@ OPERATION: Final[Mapping[StepName, str]] = {
     "owe_ambassador": "debts.owe",
     "offset_expert": "debts.take",
     "offset_ambassador": "debts.take",
+    "share_out": "meetings.pay",
     "check": "payment_intents.retrieve",
     "settlement": "payment_intents.retrieve",
     "disputes": "disputes.list",
     "refunds": "refunds.list",
 }
+
+
+# Operations on our own records: not at Stripe, and without its limits.
+OWN: Final = ("debts.", "meetings.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ def call_of(step: Step, now: int) -> Call:
     """What to send for a step: itself, or while it is unknown, the question."""
     if step.reads:
         return Call(OPERATION[step.step], step.params)
-    if step.state != "unknown" or OPERATION[step.step].startswith("debts."):
+    if step.state != "unknown" or OPERATION[step.step].startswith(OWN):
         return Call(OPERATION[step.step], step.params, step.key)
     return _question(step, now)
 
@@ -108,7 +114,7 @@ def hold_step(order: Order, terms: Terms, expert_name: str) -> Step:
         "confirm": True,
         "payment_method": order.payment_method,
         "allowed_payment_method_types": ["card"],
-        "transfer_group": order.session,
+        "transfer_group": order.group,
         "metadata": metadata_of(order.session, "hold", order.attempt),
         "expand": ["latest_charge"],
     }
@@ -151,7 +157,7 @@ def transfer_step(order: Order, payment: Payment, transfer: Transfer) -> Step:
         "currency": transfer.currency,
         "destination": transfer.account,
         "source_transaction": payment.charge,
-        "transfer_group": order.session,
+        "transfer_group": order.group,
         "metadata": metadata_of(order.session, name, attempt),
     }
     return Step(name, attempt, key_of(order.session, name, attempt), params)
@@ -196,6 +202,19 @@ def offset_step(order: Order, transfer: Transfer) -> Step:
     name: StepName = "offset_expert" if transfer.to == "expert" else "offset_ambassador"
     params = {"account": transfer.account, "currency": transfer.currency, "at_most": transfer.amount}
     return Step(name, 1, key_of(order.session, name, 1), params)
+
+
+def share_out_step(order: Order, payment: Payment) -> Step:
+    """The charge of a booking, written into the records of its meetings: a part for each."""
+    params = {
+        "booking": order.session,
+        "meetings": list(order.meetings),
+        "amount": payment.amount_captured,
+        "payment_intent": payment.payment_intent,
+        "charge": payment.charge,
+        "card": payment.card,
+    }
+    return Step("share_out", 1, key_of(order.session, "share_out", 1), params)
 
 
 def read_step(order: Order, payment: Payment, name: StepName) -> Step:

@@ -197,6 +197,27 @@ CATALOGUE: Final = (
         _transfer("withheld", stripe_id=None, reason="no_account"),
     ),
     EventType(
+        "booking.paid",
+        "All meetings of a booking are paid. `session` is the booking's id; each meeting tells `payment.captured` too.",
+        _payment(
+            "captured",
+            amount_held=0,
+            hold_until=None,
+            amount_captured=18000,
+            amount_total=18000,
+            meetings=[SESSION_ID, "ses_06ec5gfc58004nfah5znvbrqwh"],
+        ),
+    ),
+    EventType(
+        "booking.canceled",
+        "Meetings of a booking were called off, and what is given back of each. `session` is the booking's id.",
+        {
+            "reference": "order-124",
+            "currency": "usd",
+            "meetings": [{"session": SESSION_ID, "canceled_by": "client", "amount_refund": 9000}],
+        },
+    ),
+    EventType(
         "receipt.sent",
         "A receipt was handed to the mail server for one side; or its correction after a refund, a lost dispute or a "
         "late payment: then `corrects` is the number of the document whose place it takes.",
@@ -213,7 +234,7 @@ CATALOGUE: Final = (
 
 # Names with a fixed meaning that nothing sends yet.
 RESERVED: Final = (
-    "session.ringing", "participant.left", "presence.changed", "booking.paid", "booking.canceled", "invite.redeemed",
+    "session.ringing", "participant.left", "presence.changed", "invite.redeemed",
     "payout.paid", "payout.failed", "account.updated",
 )  # fmt: skip
 

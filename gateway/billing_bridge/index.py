@@ -54,6 +54,8 @@ class Index:
 
 
 def _objects(payment: Payment) -> set[str]:
+    if payment.part is not None:
+        return set()  # the charge is its booking's
     held = {step.result["id"] for step in payment.steps if step.step == "hold" and step.result and "id" in step.result}
     return held | {payment.charge} if payment.charge else held
 

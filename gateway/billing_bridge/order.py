@@ -64,6 +64,11 @@ class Order:
     refunds: tuple[RefundOrder, ...]
     news: News
     debts: Mapping[str, int]
+    # A booking: one charge for all of its meetings, taken at once; and one of its meetings, paid by a part of that.
+    booking: bool = False
+    booked: bool = False
+    group: str = ""
+    meetings: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -98,16 +103,17 @@ class Order:
 
 def order_of(session: Mapping[str, Any]) -> Order:
     """Read the `session` document, and what the bridge lays beside it: `refunds` (the orders), `news`, and `debts`
-    (what each payee's account owes, in the settlement currency)."""
+    (what each payee's account owes, in the settlement currency). A booking's is read as a bill that is due at once."""
+    booking, meeting = session["kind"] == "booking", session.get("meeting") or {}
     funding = session.get("funding") or {}
     ambassador = session.get("ambassador") or {}
     joined = session.get("joined") or {}
     return Order(
         session=session["id"],
         currency=session["currency"],
-        status=session["status"],
-        started=session.get("started_at") is not None,
-        waived=bool(session.get("waived")),
+        status="finalized" if booking else session["status"],
+        started=booking or session.get("started_at") is not None,
+        waived=bool(session.get("waived") or session.get("canceled")),
         wanted_now=session.get("hold", "now") == "now" or joined.get("client") is not None,
         attempt=int(funding.get("attempt") or 0),
         amount=int(funding.get("amount") or 0),
@@ -118,15 +124,25 @@ def order_of(session: Mapping[str, Any]) -> Order:
         expert_account=session["expert"].get("stripe_account"),
         ambassador_account=ambassador.get("stripe_account"),
         ambassador_bps=int(ambassador.get("share_bps") or 0),
-        bill=_billed(session.get("bill")),
+        bill=_fee(session) if booking else _billed(session.get("bill")),
         refunds=tuple(_refund(order) for order in session.get("refunds") or ()),
         news=News(**(session.get("news") or {})),
         debts=session.get("debts") or {},
+        booking=booking,
+        booked=bool(meeting),
+        group=meeting.get("booking") or session["id"],
+        meetings=tuple(session["meetings"]) if booking else (),
     )
 
 
 def _refund(order: Mapping[str, Any]) -> RefundOrder:
     return RefundOrder(order["number"], order["id"], order["amount"], order["reason"], order["charge_to"])
+
+
+def _fee(booking: Mapping[str, Any]) -> Billed:
+    """The whole charge; who gets what of it is each meeting's own matter."""
+    total = int(booking["funding"]["amount"])
+    return Billed(Shares(total, 0, total, 0), 0)
 
 
 def _billed(bill: Mapping[str, Any] | None) -> Billed | None:

@@ -16,6 +16,7 @@ from gateway.billing_bridge.calls import (
     offset_step,
     read_step,
     release_step,
+    share_out_step,
     transfer_step,
 )
 from gateway.billing_bridge.order import Order, order_of
@@ -49,6 +50,8 @@ def opened(session: Mapping[str, Any], now: int = 0) -> dict[str, Any]:
     The order in the session and this record are written in one durable step, before Stripe is called.
     """
     order, reads = order_of(session), Reads(not_before=now)
+    if order.booked:
+        return Payment("pending", order.currency, reads=reads).to_dict()  # until its booking is paid
     if not order.priced:
         return Payment("none", order.currency, reads=reads).to_dict()
     if not order.can_hold:
@@ -146,6 +149,8 @@ def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name
             return release_step(order, payment, intent, "waived" if order.waived else "nothing_due")
         if order.finalized and (why := _given_up(payment, now)):
             return release_step(order, payment, intent, why)
+    if payment.status in PAID and order.booking:
+        return share_out_step(order, payment) if payment.latest("share_out") is None else None
     if payment.status in PAID:
         return (
             _next_read(order, payment, now, nudges)
@@ -193,7 +198,7 @@ def _next_read(order: Order, payment: Payment, now: int, nudges: int) -> Step | 
 
 def _read(order: Order, payment: Payment, nudges: int) -> tuple[StepName, int] | None:
     """What is worth asking Stripe, and from when: at once after a nudge, else as it becomes likely to have changed."""
-    if payment.payment_intent is None or payment.open_steps:
+    if payment.payment_intent is None or payment.open_steps or (order.booking and payment.status in PAID):
         return None
     nudged, at = nudges > payment.reads.seen, payment.reads.not_before
     if payment.status in PAID:
@@ -248,7 +253,7 @@ def _without_hold(order: Order, payment: Payment, terms: Terms) -> tuple[Payment
         return payment, ()
     if payment.status in ("awaiting_join", "pending") and nothing_due(order, payment, terms):
         return payment.to("none"), ()
-    if payment.status in ("pending", "failed") and owed(order, terms):
+    if payment.status in ("pending", "failed") and owed(order, terms) and not order.booking:
         payment = payment.to("due", amount_total=owed(order, terms))
         return payment, (told("due", payment),)
     return payment, ()
@@ -256,7 +261,7 @@ def _without_hold(order: Order, payment: Payment, terms: Terms) -> tuple[Payment
 
 def _with_transfers(order: Order, payment: Payment) -> tuple[Payment, tuple[Notice, ...]]:
     """The shares as transfers, once the charge's balance transaction is known (R3, R19, law 6)."""
-    if payment.status not in PAID or payment.settlement is None or payment.transfers:
+    if payment.status not in PAID or payment.settlement is None or payment.transfers or not order.finalized:
         return payment, ()
     transfers = _transfers(order, payment.amount_captured, payment.settlement)
     withheld = tuple(told_transfer("withheld", transfer) for transfer in transfers if transfer.status == "withheld")
@@ -278,7 +283,8 @@ def _with_totals(order: Order, payment: Payment, terms: Terms) -> Payment:
     """What the session cost in the end, and what was let off, once both are certain."""
     if not order.finalized or order.bill is None or payment.status not in FINAL:
         return payment
-    total = payment.amount_captured if payment.status in PAID else owed(order, terms) if payment.status == "due" else 0
+    taken = order.bill.total if order.booked else payment.amount_captured
+    total = taken if payment.status in PAID else owed(order, terms) if payment.status == "due" else 0
     waived = order.bill.waived + max(0, order.bill.total - total)
     return replace(payment, amount_total=total, amount_waived=waived)
 
@@ -287,6 +293,8 @@ def _settled(order: Order, payment: Payment) -> tuple[Payment, tuple[Notice, ...
     """No money step is open: nothing is on its way to Stripe, nothing held, nothing still to be paid by either side."""
     pending = any(transfer.status == "pending" for transfer in payment.transfers) or outstanding(order, payment)
     busy = payment.open_steps or payment.live_intents or pending
+    if order.booking:
+        return replace(payment, settled=_shared_out(order, payment) and not busy), ()
     unknown = payment.status in PAID and payment.settlement is None
     if payment.settled and busy:
         return replace(payment, settled=False), ()  # a refund was ordered, a dispute was lost
@@ -295,3 +303,11 @@ def _settled(order: Order, payment: Payment) -> tuple[Payment, tuple[Notice, ...
     payment = replace(payment, settled=True)
     data = public(payment) | {"transfers": [told_transfer("", transfer).data for transfer in payment.transfers]}
     return payment, (Notice("session.settled", data),)
+
+
+def _shared_out(order: Order, payment: Payment) -> bool:
+    """Whether a booking's money is with its meetings, which then settle it; or none will come any more."""
+    if payment.status in PAID:
+        step = payment.latest("share_out")
+        return step is not None and step.state == "done"
+    return order.waived and payment.status in FINAL

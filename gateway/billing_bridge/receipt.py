@@ -27,7 +27,7 @@ Outcome = Literal[
     "paid", "due", "partly_refunded", "refunded", "disputed", "waived", "below_minimum", "within_free", "free"
 ]
 LineKind = Literal[
-    "together", "free", "billable", "booked", "waived", "total", "commission", "net",
+    "together", "free", "billable", "booked", "waived", "given_back", "total", "commission", "net",
     "charged", "refunded", "paid", "remaining", "stated", "difference",
 ]  # fmt: skip
 SpanKind = Literal["free", "billed", "interrupted"]
@@ -189,8 +189,18 @@ def readiness(session: Mapping[str, Any] | None, payment: Mapping[str, Any] | No
         return "wait"
     if money["status"] == "captured" and money.get("settlement") is None and now < _ended(session) + _PATIENCE_MS:
         return "wait"
+    if _to_go_back(session, money) and now < _ended(session) + _PATIENCE_MS:
+        return "wait"
     met = session.get("started_at") is not None or session["bill"]["started_at"] is not None
     return "send" if met or money.get("amount_captured", 0) > 0 else "never"
+
+
+def _to_go_back(session: Mapping[str, Any], payment: Mapping[str, Any]) -> bool:
+    """Whether a refund by the terms of a booking is on its way: the receipt is to state it."""
+    if not session.get("meeting") or any(refund["status"] == "failed" for refund in payment.get("refunds", ())):
+        return False
+    left = payment.get("amount_captured", 0) - payment.get("amount_refunded", 0)
+    return bool(left > session["bill"]["amount_total"])
 
 
 def _ended(session: Mapping[str, Any]) -> int:
@@ -283,6 +293,8 @@ def charged(bill: Mapping[str, Any], payment: Mapping[str, Any], commission_bps:
 def _outcome(session: Mapping[str, Any], bill: Mapping[str, Any], payment: Mapping[str, Any]) -> Outcome:
     if bill["amount_total"] > 0:
         return _REFUNDED.get(payment["status"], "paid")
+    if session.get("meeting") and payment.get("amount_captured"):
+        return "refunded"
     if bill.get("waived_reason") == "below_minimum":
         return "below_minimum"
     if bill.get("waived_reason") == "waived" or session.get("waived") or session.get("kind") == "pro_bono":
@@ -305,7 +317,8 @@ def _lines(session: Mapping[str, Any], bill: Mapping[str, Any], role: Role) -> t
         if session["unit_amount"]:
             lines.append(Line("billable", bill["amount_metered"], bill["billable_seconds"], session["unit_amount"]))
     if bill["amount_waived"]:
-        lines.append(Line("waived", -bill["amount_waived"]))
+        kind: LineKind = "given_back" if bill.get("waived_reason") == "policy" else "waived"
+        lines.append(Line(kind, -bill["amount_waived"]))
     lines.append(Line("total", bill["amount_total"]))
     if role == "expert" and bill["amount_total"]:
         # The ambassador's part comes out of the commission and is no business of the expert's.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from gateway.billing_bridge.record import PAID, Payment
+from gateway.ids import OWNERS
 
 Kind = Literal["payment_intent", "transfer", "refund"]
 Document = Mapping[str, Any]
@@ -75,12 +76,14 @@ def strays(known: Mapping[Kind, set[str]], theirs: Theirs) -> list[Difference]:
 
 def _within(session: Document, payment: Payment) -> list[Difference]:
     """The bill against the payment record, and both against themselves (laws 5 and 6)."""
-    bill, ident = session.get("bill"), session["id"]
+    bill, ident, booked = session.get("bill"), session["id"], bool(session.get("meeting"))
     found: list[Difference] = []
     if payment.amount_refunded > payment.amount_captured:
         found.append(
             Difference(ident, "payment", "refunded above captured", payment.amount_refunded, payment.amount_captured)
         )
+    if session["kind"] == "booking" or (booked and bill is None):
+        return found  # paid before, for meetings to come
     if bill is None:
         if payment.amount_captured:
             found.append(Difference(ident, "payment", "captured without a bill", payment.amount_captured, None))
@@ -88,10 +91,13 @@ def _within(session: Document, payment: Payment) -> list[Difference]:
     parts = bill["amount_expert"] + bill["amount_platform"] + bill["amount_ambassador"]
     if parts != bill["amount_total"]:
         found.append(Difference(ident, "bill", "shares do not sum", parts, bill["amount_total"]))
-    if payment.status in PAID and payment.amount_captured != bill["amount_total"]:
+    if payment.status in PAID and payment.amount_captured != bill["amount_total"] and not booked:
         found.append(
             Difference(ident, "payment", "captured is not the bill", payment.amount_captured, bill["amount_total"])
         )
+    if booked and payment.settled and payment.amount_captured - payment.amount_refunded > bill["amount_total"]:
+        left = payment.amount_captured - payment.amount_refunded
+        found.append(Difference(ident, "payment", "kept above the bill", left, bill["amount_total"]))
     if payment.settlement is not None and sum(t.amount for t in payment.transfers) > payment.settlement.amount:
         given = sum(transfer.amount for transfer in payment.transfers)
         found.append(Difference(ident, "payment", "shares above the settled amount", given, payment.settlement.amount))
@@ -169,4 +175,4 @@ def _unlike(session: str, ident: str, pairs: Mapping[str, tuple[Any, Any]]) -> l
 def _named(thing: Document) -> str:
     """The session that an object of Stripe names; "" for those that others made on the same account."""
     named = (thing.get("metadata") or {}).get("session")
-    return named if isinstance(named, str) and named.startswith("ses_") else ""
+    return named if isinstance(named, str) and named.startswith(OWNERS) else ""

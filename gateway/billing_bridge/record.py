@@ -28,7 +28,7 @@ Status = Literal[
 StepName = Literal[
     "hold", "release", "capture", "refund", "transfer_expert", "transfer_ambassador", "reversal_expert",
     "reversal_ambassador", "owe_expert", "owe_ambassador", "offset_expert", "offset_ambassador",
-    "check", "settlement", "disputes", "refunds",
+    "check", "settlement", "disputes", "refunds", "share_out",
 ]  # fmt: skip
 StepState = Literal["intent", "sent", "done", "failed", "unknown"]
 TransferStatus = Literal["pending", "paid", "withheld", "reversed", "owed"]
@@ -39,7 +39,7 @@ DisputeStatus = Literal["open", "won", "lost"]
 
 TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
     {
-        "none": frozenset(),
+        "none": frozenset({"captured"}),  # the charge of a booking whose meeting was over by then; it goes back
         "awaiting_join": frozenset({"pending", "none"}),
         "pending": frozenset({"held", "action_required", "failed", "none", "released", "captured", "due"}),
         "action_required": frozenset({"held", "failed", "pending", "released", "captured"}),
@@ -140,7 +140,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class Refund:
     """One refund of the charge, in the session's currency. `number` is its order's; 0 is a lost dispute, which takes
-    the money back in the same way. `ordered` is not at Stripe yet, `pending` is Stripe's own word."""
+    the money back in the same way; -1 is what the terms of a booking give back. `ordered` is not at Stripe yet,
+    `pending` is Stripe's own word."""
 
     number: int
     id: str
@@ -174,6 +175,18 @@ class Settlement:
     amount: int
     fee: int
     exchange_rate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a booking's charge this is: the `number`th of `count` equal ones."""
+
+    number: int
+    count: int
+
+    def of(self, amount: int) -> int:
+        """Its part of what is not divisible by itself; all parts of an amount sum to it."""
+        return amount * self.number // self.count - amount * (self.number - 1) // self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +229,7 @@ class Payment:
     settled: bool = False
     steps: tuple[Step, ...] = ()
     reads: Reads = field(default_factory=Reads)
+    part: Part | None = None
     schema: int = 1
 
     def to(self, status: Status, **changes: Any) -> Payment:
@@ -279,11 +293,12 @@ class Payment:
             "settlement": None if self.settlement is None else _fields(self.settlement),
             "steps": [_fields(step) for step in self.steps],
             "reads": _fields(self.reads),
+            "part": None if self.part is None else _fields(self.part),
         }
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Payment:
-        settlement, dispute = body.get("settlement"), body.get("dispute")
+        settlement, dispute, part = body.get("settlement"), body.get("dispute"), body.get("part")
         return cls(
             **{
                 **body,
@@ -293,6 +308,7 @@ class Payment:
                 "settlement": None if settlement is None else Settlement(**settlement),
                 "steps": tuple(Step(**step) for step in body.get("steps", ())),
                 "reads": Reads(**body.get("reads", {})),
+                "part": None if part is None else Part(**part),
             }
         )
 
@@ -330,5 +346,5 @@ def told_dispute(payment: Payment, dispute: Dispute) -> Notice:
     return Notice("payment.disputed", public(payment) | {"dispute": _fields(dispute)})
 
 
-def _fields(record: Payment | Step | Transfer | Refund | Dispute | Settlement | Reads) -> dict[str, Any]:
+def _fields(record: Payment | Step | Transfer | Refund | Dispute | Settlement | Reads | Part) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}

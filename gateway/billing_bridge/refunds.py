@@ -30,6 +30,8 @@ from gateway.billing_bridge.record import (
 
 Applied = tuple[Payment, tuple[Notice, ...]]
 
+# The number of the refund that nobody orders because the terms of the booking do.
+POLICY: Final = -1
 # Refusals of a reversal which say that the payee has not got the money: it is taken from the next transfers.
 WANT_OF_BALANCE: Final = frozenset({"balance_insufficient", "insufficient_funds"})
 # Reasons to withhold that an account's own change cannot cure.
@@ -87,11 +89,25 @@ def with_orders(order: Order, payment: Payment) -> Payment:
     """Refunds as they were ordered, each at most what is then left of the charge."""
     if payment.status not in PAID:
         return payment
+    payment = _by_policy(order, payment)
     known = {refund.number for refund in payment.refunds}
     for wanted in order.refunds:
         if wanted.number not in known:
             payment = payment.with_refund(_ordered(wanted, payment))
     return payment
+
+
+def _by_policy(order: Order, payment: Payment) -> Payment:
+    """What does not stay of a meeting's fee is given back, as far as it was not before (R14)."""
+    decided = order.booked and (order.waived or order.finalized)
+    if not decided or any(refund.number == POLICY for refund in payment.refunds):
+        return payment
+    stays = 0 if order.waived or order.bill is None else order.bill.total
+    given = sum(refund.amount for refund in payment.refunds if refund.counts or refund.status == "ordered")
+    back = payment.amount_captured - stays - given
+    if back <= 0:
+        return payment
+    return payment.with_refund(Refund(POLICY, order.session.replace("ses_", "ref_booking_", 1), back, "booking_policy"))
 
 
 def _ordered(wanted: RefundOrder, payment: Payment) -> Refund:
@@ -220,7 +236,8 @@ def disputes_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> A
 
 def _case(payment: Payment, case: Mapping[str, Any]) -> Applied:
     status = DISPUTE_STATUS.get(str(case["status"]), "open")
-    dispute = Dispute(case["id"], case["amount"], status, case.get("reason"))
+    at_stake = case["amount"] if payment.part is None else payment.part.of(case["amount"])
+    dispute = Dispute(case["id"], at_stake, status, case.get("reason"))
     taken = next((refund for refund in payment.refunds if refund.stripe_id == dispute.id), None)
     if payment.dispute == dispute or taken is not None:
         return payment, ()

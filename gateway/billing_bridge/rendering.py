@@ -250,6 +250,8 @@ class _Reader:
         amount = self.money(line.amount or 0)
         if line.kind in ("billable", "booked"):
             return Row(self.word(f"line_{line.kind}"), amount, note=self._arithmetic(line))
+        if line.kind == "given_back":
+            return Row(self.word("line_given_back"), amount)
         if line.kind == "waived":
             why = "below_minimum" if r.outcome == "below_minimum" else "waived"
             return Row(self.word(f"line_waived_{why}"), amount)

@@ -17,7 +17,17 @@ from gateway.billing_bridge.intent import (
     settlement_of,
 )
 from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
-from gateway.billing_bridge.record import CLOSED_INTENT, Notice, Payment, Step, Transfer, told, told_transfer
+from gateway.billing_bridge.record import (
+    CLOSED_INTENT,
+    Notice,
+    Payment,
+    Settlement,
+    Step,
+    Transfer,
+    public,
+    told,
+    told_transfer,
+)
 from gateway.billing_bridge.refunds import (
     WANT_OF_BALANCE,
     disputes_seen,
@@ -85,6 +95,8 @@ def applied(payment: Payment, step: Step, outcome: Outcome, now: int) -> Applied
             return _debt(payment, step, outcome)
         case "settlement":
             return _settlement(payment, outcome, now), ()
+        case "share_out":
+            return _shared_out(payment, step, outcome)
         case "disputes" | "refunds":
             return _listed(payment, step, outcome, now)
 
@@ -341,6 +353,12 @@ def _debt(payment: Payment, step: Step, outcome: Done | Declined | Refused) -> A
     return (owed_by if kind == "owe" else offset_by)(amount, payment, payee)
 
 
+def _shared_out(payment: Payment, step: Step, outcome: Done | Declined | Refused) -> Applied:
+    assert isinstance(outcome, Done), "our own records refuse nothing"
+    payment = payment.with_step(step.to("done", result={"meetings": len(step.params["meetings"])}))
+    return payment, (Notice("booking.paid", public(payment) | {"meetings": step.params["meetings"]}),)
+
+
 def _listed(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
     if not isinstance(outcome, Done):
         return _read_again(payment, now, backoff_ms(payment.reads.tries)), ()
@@ -368,7 +386,14 @@ def _settlement(payment: Payment, outcome: Done | Declined | Refused, now: int) 
     settlement = settlement_of(outcome.object) if isinstance(outcome, Done) else None
     if settlement is None:
         return _read_again(payment, now, backoff_ms(payment.reads.tries))
-    return replace(payment, settlement=settlement)
+    return replace(payment, settlement=_own(payment, settlement))
+
+
+def _own(payment: Payment, charge: Settlement) -> Settlement:
+    """What of a charge's settlement is this payment's: all of it, or its part of a booking's."""
+    if payment.part is None:
+        return charge
+    return replace(charge, amount=payment.part.of(charge.amount), fee=payment.part.of(charge.fee))
 
 
 def _read_again(payment: Payment, now: int, wait_ms: int) -> Payment:

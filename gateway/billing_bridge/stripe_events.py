@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from gateway.billing_bridge.index import Index
 from gateway.clock import Clock
 from gateway.errors import Conflict, InvalidRequest, StoreUnavailable, Unauthorized
+from gateway.ids import OWNERS
 from gateway.journal import NOW, Journal
 
 log = structlog.get_logger(__name__)
@@ -105,7 +106,14 @@ class StripeEvents:
             able = (thing.get("capabilities") or {}).get("transfers") == "active"
             return await self._index.withheld(thing["id"]) if able else []
         session = session_of(thing) or await self._index.session_of(thing)
-        return [] if session is None else [session]
+        if session is None:
+            return []
+        return [session, *(await self._meetings(session) if topic_of(event["type"]) == "disputes" else ())]
+
+    async def _meetings(self, booking: str) -> list[str]:
+        """The sessions that a disputed charge of a booking paid for."""
+        doc = (await self._journal.read(booking, "session"))["session"] if booking.startswith("bkg_") else None
+        return list(doc.body["meetings"]) if doc else []
 
     async def _nudge(self, session: str, event: Mapping[str, Any]) -> bool:
         """Count one more event in the session's `stripe` record and have the bridge look; False if there is no need."""
@@ -150,4 +158,4 @@ def topic_of(kind: str) -> Topic | None:
 def session_of(thing: Mapping[str, Any]) -> str | None:
     """The session that an object of Stripe belongs to: its metadata says so, or its transfer group."""
     named = (thing.get("metadata") or {}).get("session") or thing.get("transfer_group")
-    return named if isinstance(named, str) and named.startswith("ses_") else None
+    return named if isinstance(named, str) and named.startswith(OWNERS) else None

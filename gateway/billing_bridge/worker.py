@@ -13,12 +13,13 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge.calls import Call, call_of
+from gateway.billing_bridge.calls import OWN, Call, call_of
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.outcome import Busy, Outcome, name_of
 from gateway.billing_bridge.pace import Pace, Rank
+from gateway.billing_bridge.parts import Parts
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, recovered
 from gateway.billing_bridge.pricing import FOREIGN_MARGIN_BPS, MINIMUM_MINOR, Terms
 from gateway.billing_bridge.record import FINAL, Notice, Payment, Step
@@ -89,7 +90,7 @@ class Bridge:
     def __init__(self, journal: Journal, stripe: StripeClient, settings: BridgeSettings, clock: Clock) -> None:
         self._journal, self._stripe, self._settings, self._clock = journal, stripe, settings, clock
         self._terms = settings.terms
-        self._debts, self._index = Debts(journal.redis), Index(journal.redis)
+        self._debts, self._parts, self._index = Debts(journal.redis), Parts(journal), Index(journal.redis)
         each, all_ = settings.requests_per_endpoint, settings.requests_per_second
         # Who may begin, in order of urgency; a little more than may go, so that the gate never stands idle.
         self._pace = Pace(journal.redis, -(-all_ * 21 // 20), -(-each * 21 // 20), "begin")
@@ -197,9 +198,9 @@ class Bridge:
             seen = await self._again(seen, session)
 
     async def _may_go(self, payment: Payment, step: Step, turn: str | None) -> bool:
-        """Whether Stripe's limits have room for the step, or its turn has come; our own debts have no limits."""
+        """Whether Stripe's limits have room for the step, or its turn has come; our own records have no limits."""
         operation = call_of(step, self._clock.wall_ms()).operation
-        if operation == turn or operation.startswith("debts."):
+        if operation == turn or operation.startswith(OWN):
             return True
         return await self._pace.at_once(operation, rank_of(payment, step))
 
@@ -212,7 +213,9 @@ class Bridge:
         call = call_of(step, self._clock.wall_ms())
         with OPEN.track_inprogress():
             outcome: Outcome
-            if call.operation.startswith("debts."):
+            if call.operation == "meetings.pay":
+                outcome = await self._parts.send(call.params)
+            elif call.operation.startswith("debts."):
                 assert call.key is not None
                 outcome = await self._debts.send(call.operation, call.params, call.key)
             else:
@@ -241,8 +244,8 @@ class Bridge:
         step: Step | None,
     ) -> int:
         """Write the record. On disk before a step that acts goes out; unconfirmed, it raises and nothing is sent."""
-        finalized = seen.session["status"] == "finalized"
-        due = {} if finalized or payment.status == stored.status else {"watch": NOW}
+        unwatched = seen.session["status"] == "finalized" or seen.session["kind"] == "booking"
+        due = {} if unwatched or payment.status == stored.status else {"watch": NOW}
         if _for_mail(seen.session, stored, payment):
             due["mail"] = NOW
         if payment.settled and not stored.settled and seen.session.get("ended_at"):

@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from gateway.session import SessionRecord
 
-SCHEMA: Final = 1
 START: Final = "parley-ledger-1"
 # All that the bill follows from besides the rows. A name may be added under a new schema only.
 TERMS: Final = (
     "id", "account", "livemode", "kind", "unit_amount", "currency", "commission_bps", "ambassador", "free_ms",
     "limit_ms", "cap_ms", "waived", "started_at", "ended_at", "end_reason",
 )  # fmt: skip
+# By the chain's schema; the second is a booked meeting's, whose bill follows from more.
+SCHEMAS: Final = {1: TERMS, 2: (*TERMS, "meeting", "funded", "amount_max")}
 
 # Of the ledger's rows the chain needs no more: (epoch, owner, number, start, end), times in wall ms.
 SealedRow = tuple[int, str, int, int, int]
@@ -28,12 +29,13 @@ SealedRow = tuple[int, str, int, int, int]
 
 def sealed(record: SessionRecord, rows: Sequence[SealedRow], bill: Mapping[str, Any]) -> dict[str, Any]:
     """The chain as the record keeps it: {schema, terms, rows: [[name, link], …], head}."""
-    first = link = _link(START, _terms(record))
+    schema = 1 if record.meeting is None else 2
+    first = link = _link(START, _terms(record, schema))
     links = []
     for row in sorted(rows):
         link = _link(link, list(row))
         links.append([name(row), link])
-    return {"schema": SCHEMA, "terms": first, "rows": links, "head": _link(link, dict(bill))}
+    return {"schema": schema, "terms": first, "rows": links, "head": _link(link, dict(bill))}
 
 
 def broken(
@@ -41,9 +43,10 @@ def broken(
 ) -> list[str]:
     """What is not as it was sealed, in words; empty when all is. Each link is checked against the one kept before it,
     so one changed row is one line, not all that follow."""
-    if chain.get("schema") != SCHEMA:
-        return [f"the chain has the unknown schema {chain.get('schema')}"]
-    found = [] if chain["terms"] == _link(START, _terms(record)) else ["the terms of the session were changed"]
+    schema = chain.get("schema")
+    if schema not in SCHEMAS:
+        return [f"the chain has the unknown schema {schema}"]
+    found = [] if chain["terms"] == _link(START, _terms(record, schema)) else ["the terms of the session were changed"]
     here = {name(row): row for row in rows}
     before = chain["terms"]
     for label, link in chain["rows"]:
@@ -64,8 +67,9 @@ def name(row: SealedRow) -> str:
     return f"{row[0]}:{row[1]}:{row[2]}"
 
 
-def _terms(record: SessionRecord) -> dict[str, Any]:
-    return {field: getattr(record, field) for field in TERMS}
+def _terms(record: SessionRecord, schema: int) -> dict[str, Any]:
+    body = record.to_dict()
+    return {field: body[field] for field in SCHEMAS[schema]}
 
 
 def _link(before: str, thing: Any) -> str:

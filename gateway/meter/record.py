@@ -6,18 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gateway.meetings import kept
 from gateway.meter.intervals import Interval, clip, length
 from gateway.money import Shares, billable_ms, price, split
 from gateway.session import SessionRecord
 
-WaivedReason = Literal["waived", "below_minimum"]
+WaivedReason = Literal["waived", "below_minimum", "policy"]
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
     """Times in wall ms, durations in ms or whole seconds as named, amounts in minor units of `currency`.
 
-    `amount_metered` is what the time cost; `amount_total` what is charged; the difference is waived, and why is told.
+    `amount_metered` is what the time cost, or a meeting was booked for; `amount_total` what is charged, or stays of it;
+    the difference is waived, and why is told.
     """
 
     intervals: tuple[Interval, ...]
@@ -70,8 +72,8 @@ def bill(record: SessionRecord, intervals: Iterable[Interval], *, minimum: int =
     held = clip(intervals, start, end) if record.started_at is not None else ()
     union_ms = length(held)
     paid_ms = billable_ms(union_ms, record.free_ms)
-    metered = price(record.unit_amount, paid_ms // 1000) if record.kind in ("metered", "booked") else 0
-    total, reason = _charged(metered, record, minimum)
+    metered = _price(record, paid_ms // 1000)
+    total, reason = _kept(metered, record, union_ms) if record.meeting else _charged(metered, record, minimum)
     bps = record.ambassador["share_bps"] if record.ambassador else 0
     return Bill(
         intervals=held, union_ms=union_ms, free_seconds_used=(union_ms - paid_ms) // 1000, billable_ms=paid_ms,
@@ -79,6 +81,24 @@ def bill(record: SessionRecord, intervals: Iterable[Interval], *, minimum: int =
         shares=split(total, record.commission_bps, bps), currency=record.currency, started_at=record.started_at,
         ended_at=record.ended_at, end_reason=record.end_reason,
     )  # fmt: skip
+
+
+def _price(record: SessionRecord, billable_seconds: int) -> int:
+    if record.meeting is not None:
+        return record.amount_max if record.funded else 0
+    return price(record.unit_amount, billable_seconds) if record.kind == "metered" else 0
+
+
+def _kept(fee: int, record: SessionRecord, union_ms: int) -> tuple[int, WaivedReason | None]:
+    """A meeting's fee was paid before; what does not stay of it is given back (R14)."""
+    assert record.meeting is not None
+    if fee and record.waived:
+        return 0, "waived"
+    stays = kept(
+        record.meeting, fee, end_reason=record.end_reason, ended_at=record.ended_at,
+        started=record.started_at is not None, held_ms=union_ms, full_ms=record.limit_ms,
+    )  # fmt: skip
+    return stays, "policy" if stays < fee else None
 
 
 def _charged(metered: int, record: SessionRecord, minimum: int) -> tuple[int, WaivedReason | None]:

@@ -120,7 +120,7 @@ class Sweeper:
     async def _waiting(self, record: SessionRecord, now: int) -> int | None:
         reason = core.expiry(record, now)
         if reason is None:
-            return record.expires_at
+            return record.begin_by
         await self._finish(record.id, reason, now)
         return None
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from gateway import session as core
 from gateway.meter import schedule
 from gateway.meter.intervals import Interval, Stretch, metered
 from gateway.meter.record import Bill, bill
@@ -108,8 +109,9 @@ class Call:
         self._watch_loneliness(now)
 
     def _watch_loneliness(self, now: int) -> None:
-        """Nobody waits alone for the card: the time counts from when the call could begin."""
-        lonely = self.record.status == "ready" and sum(self._seated.values()) == 1
+        """Nobody waits alone for the card: the time counts from when the call could begin. At an appointment one waits
+        until it must have begun."""
+        lonely = self.record.status == "ready" and self.record.meeting is None and sum(self._seated.values()) == 1
         self._alone_since = (self._alone_since or now) if lonely else None
 
     def seated(self, role: Role) -> bool:
@@ -218,9 +220,8 @@ class Call:
             return End("connection_lost", now)
         if self._alone_since is not None and now >= self._alone_since + self.timers.lone_ms:
             return End("lone_party_timeout", now)
-        if record.started_at is None and now >= record.expires_at:
-            return End("expired", now)
-        return None
+        missed = core.expiry(record, now, self._seated) if record.started_at is None else None
+        return End(missed, now) if missed else None
 
     def figures(self, role: Role, now: int) -> dict[str, Any]:
         """The live figures of one side: seconds and minor units (R5)."""

@@ -125,6 +125,9 @@ class Host:
     async def _claim(self, session: str) -> Hosted:
         """Become the session's owner, if it still runs. Raises Conflict `held` while its owner lives."""
         docs = await self._with.sessions.read(session)
+        meeting = docs.record.meeting
+        if meeting is not None and self._with.now() < meeting.opens_at:
+            raise Conflict("The meeting opens ten minutes before its time.", code="meeting_not_open")
         if not docs.record.open:
             return Hosted(self._with, docs, None, Room((), new_credentials))
         state = await self._with.ledger.state(session)
@@ -191,6 +194,8 @@ def _in_words_of_the_protocol() -> Iterator[None]:
     except Conflict as error:
         if error.code == "session_ended":
             raise SignalError("session_ended", error.detail, fatal=True, close=Close.ENDED) from error
+        if error.code == "meeting_not_open":
+            raise SignalError(error.code, error.detail, fatal=True) from error
         raise SignalError("protocol", "Another gateway has the call.", fatal=True, close=Close.TRY_AGAIN) from error
     except RelayUnavailable as error:
         raise SignalError("protocol", error.detail, fatal=True, close=Close.TRY_AGAIN) from error

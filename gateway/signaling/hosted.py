@@ -230,7 +230,8 @@ class Hosted:
         reason: core.EndReason = "client_left" if role == "client" else "expert_left"
         now = self._host.now()
         await self._carry_out(self.room.leave(role, now))
-        if self.record.open:
+        waits = self.record.meeting is not None and self.record.started_at is None  # until it must have begun
+        if self.record.open and not waits:
             await self._end(End(reason, now))
 
     async def _rate(self, role: Role, message: wire.Rate) -> None:
