@@ -132,14 +132,15 @@ def simulated() -> Iterator[None]:
     """While it lasts, the shells log nothing, ids are counted, and their sleep is the world's."""
     numbers = itertools.count(1)
     quiet = Null()
-    clockwork = types.SimpleNamespace(Queue=asyncio.Queue, sleep=_sleep)
+    clockwork = types.SimpleNamespace(**(vars(asyncio) | {"sleep": _sleep}))
+    dice = types.SimpleNamespace(uniform=lambda low, high: (low + high) / 2)
     greeting = types.SimpleNamespace(type="welcome")  # its words are not about money
     with mock.patch.multiple(hosted_module, log=quiet, asyncio=clockwork), \
          mock.patch.object(facts, "log", quiet), \
         mock.patch.multiple(flushing, log=quiet, asyncio=clockwork), \
          mock.patch.object(telling, "welcome", return_value=greeting), \
          mock.patch.multiple(hosting, log=quiet, Hosted=QuietHosted), \
-         mock.patch.multiple(worker, log=quiet, Debts=DebtsModel, Index=IndexModel), \
+         mock.patch.multiple(worker, log=quiet, Debts=DebtsModel, Index=IndexModel, asyncio=clockwork, random=dice), \
          mock.patch.object(sweeper, "log", quiet), \
          mock.patch.multiple(stripe_events, log=quiet, Index=IndexModel), \
          mock.patch("gateway.journal.new_id", lambda prefix: f"{prefix}_{next(numbers)}"):  # fmt: skip

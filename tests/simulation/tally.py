@@ -125,6 +125,7 @@ NOT_YET_PAYMENT = frozenset(
         ("disputed", "captured"), ("disputed", "partially_refunded"), ("disputed", "refunded"),
         ("partially_refunded", "captured"), ("refunded", "captured"), ("refunded", "partially_refunded"),
         ("due", "pending"), ("due", "captured"), ("due", "released"),
+        ("none", "captured"),  # bookings: tests/billing_bridge/test_bookings.py
     }
 )  # fmt: skip
 PAID = frozenset({"captured", "refunded", "partially_refunded", "disputed"})
