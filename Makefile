@@ -29,10 +29,8 @@ system:
 	  else echo "please install:$$missing"; fi; \
 	fi
 
-# Calls in real browsers are held against real time, which a busy machine may take away: what failed gets one more
-# chance, alone; what fails twice has failed.
 test: $(READY) system
-	$(BIN)/python -m pytest $(ARGS) || { echo "Once more, what failed:"; $(BIN)/python -m pytest --last-failed $(ARGS); }
+	$(BIN)/python -m tests $(ARGS)
 
 test-stripe: $(READY)
 	STRIPE_API_KEY=$(STRIPE_API_KEY) $(BIN)/python -m pytest tests/stripe_contract $(ARGS)

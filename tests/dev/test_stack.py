@@ -15,21 +15,14 @@ import aiohttp
 import pytest
 
 from gateway.dev.stack import DevKeys, DevOptions, PortTaken, stack
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.conftest import free_port
 
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DevOptions:
     for name in [name for name in os.environ if name.startswith("GATEWAY_") or name == "REDIS_URL"]:
         monkeypatch.delenv(name)
-    return DevOptions(
-        port=free_port(), private_port=free_port(), media_port=free_port(socket.SOCK_DGRAM), data=tmp_path / "data"
-    )
+    return DevOptions(port=free_port(), private_port=free_port(), media_port=free_port(), data=tmp_path / "data")
 
 
 async def get(url: str, **headers: str) -> tuple[int, str]:

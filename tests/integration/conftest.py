@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import aiohttp
 import pytest
 
 from gateway.dev.stack import DevOptions, Running, stack
+from tests.conftest import free_port
 from tests.integration.caller import Caller
 from tests.market import Market
 
@@ -99,12 +99,6 @@ def _merged(config: str) -> str:
     return "\n".join([*kept, config])
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     for name in [name for name in os.environ if name.startswith("GATEWAY_") or name == "REDIS_URL"]:
@@ -112,7 +106,7 @@ async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     # aioice leaves the loopback address out, which is the only one a test may use.
     monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
     options = DevOptions(
-        port=free_port(), private_port=free_port(), media_port=free_port(socket.SOCK_DGRAM),
+        port=free_port(), private_port=free_port(), media_port=free_port(),
         data=tmp_path / "data", config=tmp_path / "test.toml",
     )  # fmt: skip
     async with aiohttp.ClientSession() as http:
