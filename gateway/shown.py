@@ -54,6 +54,8 @@ def pricing(record: SessionRecord, role: Role) -> dict[str, Any]:
         "limit_seconds": record.limit_ms // 1000,
         "amount_max": record.amount_max if record.priced else 0,
     }
+    if record.meeting is not None and record.priced:
+        told["fee"] = record.amount_max  # paid with its booking
     return told if role == "client" else {**told, "commission_bps": record.commission_bps}
 
 

@@ -249,13 +249,14 @@ ClientMessage = Hello | Description | Rollback | Sas | Media | Stats | Leave | R
 
 
 class Pricing(Part):
-    """As in the entry; `commission_bps` for the expert only."""
+    """As in the entry; `commission_bps` for the expert only, `fee` for a booked meeting, which is paid before."""
 
     currency: str
     unit_amount: int
     free_seconds: int
     limit_seconds: int
     amount_max: int
+    fee: Annotated[int | None, LEFT_OUT] = None
     commission_bps: Annotated[int | None, LEFT_OUT] = None
 
 

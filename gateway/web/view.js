@@ -77,6 +77,7 @@ export function announce(text) {
 const ICONS = {
   link_invalid: "link",
   link_expired: "clock",
+  meeting_not_open: "clock",
   token_used: "link",
   bank_done: "check",
   session_ended: "check",
@@ -138,6 +139,13 @@ function clientRows({ pricing, payment }) {
   return rows;
 }
 
+function bookedRows({ pricing: { currency, fee, limit_seconds: limit } }) {
+  return [
+    [say("booked_paid"), money(fee, currency), "strong"],
+    [say("longest"), say("minutes", { minutes: Math.round(limit / 60) })],
+  ];
+}
+
 function expertRows({ pricing }) {
   const { currency, unit_amount: rate, commission_bps: bps = 0 } = pricing;
   return [
@@ -156,12 +164,16 @@ function freeRows({ pricing }) {
 }
 
 export const costs = ({ pricing }) => pricing.unit_amount > 0;
+/** Paid before, with its booking. */
+const booked = ({ pricing }) => pricing.fee > 0;
 
 /** Price, consent text and the names, before anything costs. */
 export function lobby(entry) {
   $("lobby-name").textContent = entry.peer?.name ?? "";
   $("terms").textContent = terms(entry);
-  const rows = !costs(entry) ? freeRows(entry) : entry.role === "client" ? clientRows(entry) : expertRows(entry);
+  const own = entry.role === "client" ? clientRows : expertRows;
+  const rowsOf = !costs(entry) ? freeRows : booked(entry) ? bookedRows : own;
+  const rows = rowsOf(entry);
   ledger($("price"), rows.filter(Boolean));
   paymentNotice(entry);
 }
@@ -171,6 +183,7 @@ function terms(entry) {
   const { pricing, role } = entry;
   if (entry.terms?.text) return entry.terms.text;
   if (!costs(entry)) return [say("terms_nothing"), say("terms_always")].join(" ");
+  if (booked(entry)) return [say("terms_booked"), say("terms_always")].join(" ");
   const values = {
     rate: money(pricing.unit_amount, pricing.currency),
     amount: money(pricing.amount_max ?? 0, pricing.currency),
@@ -209,7 +222,7 @@ function expertPaymentNotice() {
 
 /** The start button says the most that it can cost. */
 export function startButton(entry, ready) {
-  const most = entry.role === "client" && costs(entry) ? entry.pricing.amount_max : 0;
+  const most = entry.role === "client" && costs(entry) && !booked(entry) ? entry.pricing.amount_max : 0;
   $("join").textContent = most > 0 ? say("start_up_to", { amount: money(most, entry.pricing.currency) }) : say("start");
   $("join").disabled = !ready;
 }

@@ -60,6 +60,15 @@ async def test_a_free_call_says_that_it_is_free(visit: Visit, room: Room) -> Non
     await expect(client.get_by_test_id("join")).to_have_text("Start")
 
 
+async def test_r14_a_booked_call_says_that_it_is_paid(visit: Visit, room: Room) -> None:
+    pricing = {"currency": "usd", "unit_amount": 300, "free_seconds": 0, "limit_seconds": 1800, "amount_max": 9000}
+    room.entry["client"] = {"pricing": {**pricing, "fee": 9000}, "payment": {"status": "captured"}}
+    client = await visit("client")
+    await expect(client.get_by_test_id("price")).to_contain_text("90.00 USD")
+    await expect(client.get_by_test_id("terms")).to_contain_text("This meeting is paid.")
+    await expect(client.get_by_test_id("join")).to_have_text("Start")
+
+
 async def test_words_and_numbers_follow_the_callers_language(visit: Visit, room: Room) -> None:
     room.entry["client"] = {"locale": "de"}
     client = await visit("client")

@@ -11,7 +11,7 @@ export type Language = string;
  */
 export type ErrorCode =
   | "action_required" | "audio_blocked" | "bad_fingerprint" | "camera_in_use" | "camera_lost" | "hello_timeout"
-  | "insecure_context" | "link_expired" | "link_invalid" | "microphone_in_use" | "microphone_lost" | "no_camera"
+  | "insecure_context" | "link_expired" | "link_invalid" | "meeting_not_open" | "microphone_in_use" | "microphone_lost" | "no_camera"
   | "no_microphone" | "not_connected" | "permission_denied" | "protocol" | "replaced" | "sas_failed" | "session_ended"
   | "token_invalid" | "token_used" | "unreachable" | "unsupported_browser" | (string & {});
 
@@ -43,6 +43,8 @@ export interface Pricing {
   limit_seconds: number;
   /** The most that this call can cost; the client only. */
   amount_max?: number;
+  /** Of a booked meeting: paid before, whatever it lasts; minor units. */
+  fee?: number;
   commission_bps?: number;
 }
 
