@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
-from gateway import __version__, supervisor
+from gateway import __version__, platforms, supervisor
 from gateway.api.auth import ApiKey, KeyRing
 from gateway.api.context import ApiContext
 from gateway.api.health import private_app
@@ -22,16 +22,15 @@ from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
 from gateway.api.terms import Limits
 from gateway.billing_bridge import payment
+from gateway.billing_bridge.accounts import Accounts
 from gateway.billing_bridge.audit import Sweep
 from gateway.billing_bridge.endpoints import Endpoints, configured
 from gateway.billing_bridge.mailer import Mailer, MailSettings
-from gateway.billing_bridge.pricing import minimum_charge
 from gateway.billing_bridge.receipt import Issuer
-from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.webhook_desk import WebhookDesk
 from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
-from gateway.billing_bridge.worker import Bridge, BridgeSettings
+from gateway.billing_bridge.worker import Bridge
 from gateway.bookings import Bookings
 from gateway.changes import Changes
 from gateway.clock import Clock
@@ -41,8 +40,9 @@ from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.meter.sweeper import Sweeper
 from gateway.meter.usage_file import UsageFile
-from gateway.money import CURRENCIES
 from gateway.nodes import Node, RedisClock
+from gateway.payability import Payees
+from gateway.payees import MAIN
 from gateway.plans import relay_plan
 from gateway.sessions import Rules, Sessions
 from gateway.settings import Settings
@@ -166,15 +166,22 @@ class Gateway:
 
     async def _start_bridge(self) -> None:
         settings = self._settings
-        stripe = StripeClient(settings.stripe.api_key.get_secret_value(), settings.stripe.api_base)
-        self._connections.push_async_callback(stripe.close)
-        bridge = Bridge(self.journal, stripe, bridge_settings(settings), self.clock)
+        stripe = platforms.clients(settings)
+        for client in stripe.values():
+            self._connections.push_async_callback(client.close)
+        bridge = Bridge(
+            self.journal, stripe[MAIN], platforms.bridge_settings(settings), self.clock,
+            platforms.others(settings, self.redis, stripe),
+        )  # fmt: skip
         mailer = Mailer(self.journal, mail_settings(settings), self.clock)
         webhooks = Webhooks(
             self.journal, endpoints(settings, self.redis, self.clock), webhook_settings(settings), self.clock
         )
-        sweep = Sweep(self.journal, stripe, self.clock, sole=settings.stripe.sole_gateway)
-        loops = {"bridge": bridge.run, "mailer": mailer.run, "webhooks": webhooks.run, "sweep": sweep.run}
+        accounts = Accounts(self.journal, bridge.platforms, self.clock, settings.stripe.payout_weekday)
+        loops = {"bridge": bridge.run, "mailer": mailer.run, "webhooks": webhooks.run, "accounts": accounts.run}
+        for name, client in stripe.items():
+            sweep = Sweep(self.journal, client, self.clock, sole=settings.stripe.sole_gateway, platform=name)
+            loops[f"sweep {name}"] = sweep.run
         for name, loop in loops.items():
             self._tasks.start(name, loop)
 
@@ -183,9 +190,10 @@ class Gateway:
         changes = Changes(self.journal)
         self._tasks.start("changes", changes.run)
         tokens = Tokens(settings.secrets.signing_key.get_secret_value().encode())
+        payees = Payees(self.journal, changes, self.clock, platforms.payers(settings))
         sessions = Sessions(
             self.journal, self.ledger, tokens, self.clock, changes, rules=session_rules(settings),
-            public_url=settings.server.public_url, open_payment=payment.opened,
+            public_url=settings.server.public_url, open_payment=payment.opened, payees=payees,
         )  # fmt: skip
         self._relay = await self._reach_relay()
         host = Host(
@@ -198,7 +206,7 @@ class Gateway:
             gone=self.node.gone,
         )  # fmt: skip
         self._tasks.start("sweeper", sweeper.run)
-        await self._serve_public(sessions, host, extra_routes)
+        await self._serve_public(sessions, payees, host, extra_routes)
         self._parts.push_async_callback(host.stop)
 
     async def _reach_relay(self) -> RemoteRelay:
@@ -212,17 +220,19 @@ class Gateway:
         self._parts.push_async_callback(relay.close)
         return relay
 
-    async def _serve_public(self, sessions: Sessions, host: Host, extra_routes: Sequence[web.AbstractRouteDef]) -> None:
+    async def _serve_public(
+        self, sessions: Sessions, payees: Payees, host: Host, extra_routes: Sequence[web.AbstractRouteDef]
+    ) -> None:
         settings = self._settings
         mailer = Mailer(self.journal, mail_settings(settings), self.clock)
-        secrets = [settings.stripe.webhook_secret, settings.stripe.connect_webhook_secret]
-        events = StripeEvents(self.journal, [each.get_secret_value() for each in secrets if each], self.clock)
+        events = StripeEvents(self.journal, platforms.webhook_secrets(settings), self.clock)
         app = public_app(
             ApiContext(
                 sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
                 public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
                 receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
                 bookings=Bookings(sessions, open_payment=payment.opened),
+                payees=payees,
             )
         )  # fmt: skip
         app.router.add_get("/v1/signal", signal_handler(host))
@@ -238,7 +248,7 @@ class Gateway:
     async def _serve_private(self, *, with_node: bool, with_bridge: bool) -> None:
         checks: dict[str, Callable[[], Awaitable[object]]] = {"redis": self.redis.ping}
         names = (["host", "sweeper", "changes"] if with_node else []) + (
-            ["bridge", "mailer", "webhooks"] if with_bridge else []
+            ["bridge", "mailer", "webhooks", "accounts"] if with_bridge else []
         )
         for name in names:
             checks[name] = self._running(name)
@@ -287,11 +297,10 @@ def call_timers(settings: Settings) -> Timers:
 
 def session_rules(settings: Settings) -> Rules:
     """The bridge knows the smallest charge of a currency; the meter must know it before the bill is frozen."""
-    terms = bridge_settings(settings).terms
     return Rules(
         cap_ms=settings.session.cap_seconds * 1000,
         expires_ms=settings.session.expires_hours * 3_600_000,
-        minimums={currency: minimum_charge(currency, terms) for currency in CURRENCIES},
+        minimums=platforms.minimums(settings),
     )
 
 
@@ -307,19 +316,6 @@ def limits(settings: Settings) -> Limits:
 
 def key_ring(settings: Settings) -> KeyRing:
     return KeyRing(ApiKey(key.account, key.sha256, frozenset(key.scopes), key.livemode) for key in settings.api_keys)
-
-
-def bridge_settings(settings: Settings) -> BridgeSettings:
-    stripe = settings.stripe
-    return BridgeSettings(
-        settlement_currency=stripe.settlement_currency,
-        minimum_minor={str(currency): amount for currency, amount in stripe.minimum_minor.items()},
-        foreign_margin_bps=stripe.foreign_margin_bps,
-        descriptor_prefix_length=stripe.descriptor_prefix_length,
-        requests_per_second=stripe.requests_per_second,
-        requests_per_endpoint=stripe.requests_per_endpoint,
-        return_url=f"{settings.server.public_url}/call?session={{session}}",
-    )
 
 
 def mail_settings(settings: Settings) -> MailSettings:

@@ -14,6 +14,7 @@ from gateway.errors import Conflict
 from gateway.ids import derived_id
 from gateway.meetings import BEGINS_WITHIN_MS, Meeting, Policy, back_bps
 from gateway.money import BPS, round_half_up
+from gateway.payees import MAIN
 from gateway.session import Ambassador, Funding, Media, NewClient, NewExpert, NewSession, SessionRecord, Step
 
 # Two transfers each, and Stripe lists a hundred of a group at once.
@@ -41,6 +42,7 @@ class NewBooking:
     ambassador: Ambassador | None = None
     commission_bps: int = 1000
     policy: Policy = field(default_factory=Policy)
+    platform: str = MAIN
 
     @property
     def fee(self) -> int:
@@ -68,6 +70,7 @@ class BookingRecord:
     funding: Funding
     called_off: tuple[str, ...] = ()
     canceled: bool = False
+    platform: str = MAIN
     status: Literal["booked"] = "booked"
     kind: Literal["booking"] = "booking"
     schema: int = 1
@@ -107,7 +110,7 @@ def booked(new: NewBooking, *, id: str, account: str, livemode: bool, now: int, 
         id=id, account=account, livemode=livemode, created=now, reference=new.reference, media=new.media,
         minutes=new.minutes, unit_amount=new.unit_amount, currency=new.currency, commission_bps=new.commission_bps,
         client=first.client, expert=first.expert, meetings=tuple(step.record.id for step in steps),
-        funding=Funding(1, new.client.payment_method, new.fee * len(steps), now, recharge=True),
+        funding=Funding(1, new.client.payment_method, new.fee * len(steps), now, recharge=True), platform=new.platform,
     )  # fmt: skip
     return record, steps
 
@@ -118,7 +121,7 @@ def _meeting(new: NewBooking, booking: str, number: int, starts_at: int | None, 
         client=new.client, expert=new.expert, unit_amount=new.unit_amount, currency=new.currency,
         reference=new.reference, kind="booked", media=new.media, ambassador=new.ambassador, max_minutes=new.minutes,
         commission_bps=new.commission_bps, expires_in_ms=ends - now,
-        meeting=Meeting(booking, number, starts_at, new.policy),
+        meeting=Meeting(booking, number, starts_at, new.policy), platform=new.platform,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway import booking as core
@@ -49,13 +49,16 @@ class Bookings:
         """All meetings, then the booking with the order to charge it; waits for the card's first word, at most ten
         seconds. Again with the same id (a repeated request after a crash) gives the booking that is there.
 
-        Raises Conflict `reference_in_use`.
+        Raises Conflict `reference_in_use`, and what `Payees.platform` raises.
         """
-        now = self._sessions.clock.wall_ms()
-        record, steps = core.booked(
-            new, id=booking_id, account=account, livemode=livemode, now=now, cap_ms=self._sessions.rules.cap_ms
-        )
         if (await self._journal.read(booking_id, "session"))["session"] is None:
+            if (payees := self._sessions.payees) is not None:
+                platform = await payees.platform(new.expert, new.currency, account=account, livemode=livemode)
+                new = replace(new, platform=platform)
+            now = self._sessions.clock.wall_ms()
+            record, steps = core.booked(
+                new, id=booking_id, account=account, livemode=livemode, now=now, cap_ms=self._sessions.rules.cap_ms
+            )
             await self._sessions.directory.claim_reference(account, new.reference, booking_id)
             await asyncio.gather(*(self._sessions.place(step, people_of(new)) for step in steps))
             with suppress(Conflict):

@@ -274,14 +274,15 @@ async def _rebuilt(redis: Redis, session: str, settings: Settings | None = None)
     from gateway.keys import Keys
     from gateway.meter.ledger import Ledger
     from gateway.meter.replay import replay
+    from gateway.payees import MAIN
 
     keys = Keys(settings.redis.partitions if settings else Keys().partitions)
     journal = Journal(redis, keys)
     doc = (await journal.read(session, "session"))["session"]
     if doc is None:
         raise NotFound(f"There is no session {session}.")
-    currency = doc.body["currency"]
-    minimum = session_rules(settings).minimum(currency) if settings else minimum_charge(currency, Terms())
+    currency, platform = doc.body["currency"], doc.body.get("platform", MAIN)
+    minimum = session_rules(settings).minimum(currency, platform) if settings else minimum_charge(currency, Terms())
     return await replay(journal, Ledger(redis, keys), session, minimum=minimum)
 
 
@@ -298,16 +299,21 @@ def _reconcile(args: argparse.Namespace) -> int:
 
 async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
     from gateway.billing_bridge.audit import reconciled
-    from gateway.billing_bridge.stripe_client import StripeClient
     from gateway.clock import SystemClock
     from gateway.journal import Journal
     from gateway.keys import Keys
+    from gateway.platforms import clients
 
     settings = Settings.load(args.config)
     since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400
+    count, found = 0, list[Difference]()
     async with _redis(settings.redis.url.get_secret_value()) as redis:
-        async with StripeClient(settings.stripe.api_key.get_secret_value(), settings.stripe.api_base) as stripe:
-            return await reconciled(Journal(redis, Keys(settings.redis.partitions)), stripe, since_s)
+        journal = Journal(redis, Keys(settings.redis.partitions))
+        for platform, stripe in clients(settings).items():
+            async with stripe:
+                compared, differences = await reconciled(journal, stripe, since_s, platform)
+            count, found = count + compared, found + differences
+    return count, found
 
 
 @asynccontextmanager

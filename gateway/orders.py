@@ -48,6 +48,7 @@ def again(record: SessionRecord, people: Mapping[str, Any], now: int) -> NewSess
         media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
         free_minutes=free_left_ms(record) // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
         commission_bps=record.commission_bps, continues=record.id, expires_in_ms=to_come_ms + ENTER_MS,
+        platform=record.platform,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, cast
 from gateway.errors import Conflict
 from gateway.meetings import CanceledBy, Meeting, absence
 from gateway.money import hold_amount
+from gateway.payees import MAIN
 
 Role = Literal["client", "expert"]
 Kind = Literal["metered", "booked", "pro_bono", "free"]
@@ -104,6 +105,7 @@ class NewSession:
     expires_in_ms: int | None = None
     continues: str | None = None
     meeting: Meeting | None = None
+    platform: str = MAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ class Consent:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """The record of a session, as it is kept. Times are wall ms, durations ms, amounts minor units.
+    """The record of a session, as it is kept. Times are wall ms, durations ms, amounts minor units; `platform` is the
+    platform account at Stripe by which it is paid.
 
     Ids only: names and addresses of people are in the record beside it.
     """
@@ -171,6 +174,7 @@ class SessionRecord:
     bill: dict[str, Any] | None = None
     chain: dict[str, Any] | None = None
     meeting: Meeting | None = None
+    platform: str = MAIN
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -229,6 +233,11 @@ def unchanged(record: SessionRecord) -> Step:
     return Step(record, changed=False)
 
 
+def paid(new: NewSession) -> bool:
+    """Whether it costs anything."""
+    return new.kind in ("metered", "booked") and new.unit_amount > 0
+
+
 def opened(new: NewSession, *, id: str, account: str, livemode: bool, now: int, cap_ms: int, expires_ms: int) -> Step:
     """A new session from an order. The limit is min(cap, what was chosen); unpaid kinds have R15's limit."""
     limit_ms = min(new.max_minutes * 60_000, cap_ms)
@@ -249,7 +258,7 @@ def opened(new: NewSession, *, id: str, account: str, livemode: bool, now: int, 
         ambassador=None if new.ambassador is None else asdict(new.ambassador),
         unit_amount=new.unit_amount, currency=new.currency, commission_bps=new.commission_bps, free_ms=free_ms,
         limit_ms=limit_ms, cap_ms=cap_ms, amount_max=amount, funding=funding, reference=new.reference,
-        continues=new.continues, meeting=new.meeting,
+        continues=new.continues, meeting=new.meeting, platform=new.platform,
     )  # fmt: skip
     told: list[Told] = [("session.created", summary(record))]
     if funding is None and new.meeting is None:

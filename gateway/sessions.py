@@ -22,6 +22,8 @@ from gateway.meter.chain import sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
 from gateway.orders import again, free_left_ms, people_of
+from gateway.payability import Payees
+from gateway.payees import MAIN
 from gateway.session import NewSession, Role, SessionRecord, Step
 from gateway.shown import DOCS, Docs, arithmetic, entrance
 from gateway.tokens import Tokens
@@ -36,14 +38,15 @@ FUNDED: Final = frozenset({"none", "held"}) | PAID
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the operator set for all sessions: durations in ms, minimum charges by currency in minor units."""
+    """What the operator set for all sessions: durations in ms, minimum charges by platform account and currency in
+    minor units."""
 
     cap_ms: int = 90 * 60_000
     expires_ms: int = 24 * 3_600_000
-    minimums: Mapping[str, int] | None = None
+    minimums: Mapping[str, Mapping[str, int]] | None = None
 
-    def minimum(self, currency: str) -> int:
-        return (self.minimums or {}).get(currency, 0)
+    def minimum(self, currency: str, platform: str = MAIN) -> int:
+        return (self.minimums or {}).get(platform, {}).get(currency, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Created:
 
 class Sessions:
     """The use cases. `open_payment` makes a session's first payment record; it comes from the bridge, which this
-    package may not know."""
+    package may not know. `payees` asks whether an expert can be paid (R17); without it nobody asks."""
 
     def __init__(
         self,
@@ -68,9 +71,10 @@ class Sessions:
         rules: Rules,
         public_url: str,
         open_payment: Callable[[dict[str, Any], int], dict[str, Any]],
+        payees: Payees | None = None,
     ) -> None:
         self.journal, self.ledger, self.clock, self.changes = journal, ledger, clock, changes
-        self.rules, self._open_payment = rules, open_payment
+        self.rules, self._open_payment, self.payees = rules, open_payment, payees
         self.doors = Doors(journal.redis, tokens, clock, public_url)
         self.directory = Directory(journal, clock)
 
@@ -78,14 +82,16 @@ class Sessions:
         """A new session and the order to hold the money, in one durable step; then waits for the first word of the
         card. Again with the same id (a repeated request after a crash) gives the session that is there.
 
-        Raises Conflict `reference_in_use` with the other session's id.
+        Raises Conflict `reference_in_use` with the other session's id, and what `Payees.platform` raises.
         """
-        now = self.clock.wall_ms()
-        step = core.opened(
-            terms, id=session_id, account=account, livemode=livemode, now=now,
-            cap_ms=self.rules.cap_ms, expires_ms=self.rules.expires_ms,
-        )  # fmt: skip
         if (await self.journal.read(session_id, "session"))["session"] is None:
+            if self.payees is not None and core.paid(terms):
+                platform = await self.payees.platform(terms.expert, terms.currency, account=account, livemode=livemode)
+                terms = replace(terms, platform=platform)
+            step = core.opened(
+                terms, id=session_id, account=account, livemode=livemode, now=self.clock.wall_ms(),
+                cap_ms=self.rules.cap_ms, expires_ms=self.rules.expires_ms,
+            )  # fmt: skip
             await self.directory.claim_reference(account, terms.reference, session_id, terms.continues)
             await self.place(step, people_of(terms))
         docs = await self._first_word(session_id)
@@ -234,7 +240,7 @@ class Sessions:
         """The ledger row by row, the union, and the bill with its arithmetic."""
         record = (await self.get(account, session)).record
         ledger = await self.ledger.usage(session)
-        live = bill(record, ledger.intervals, minimum=self.rules.minimum(record.currency))
+        live = bill(record, ledger.intervals, minimum=self.rules.minimum(record.currency, record.platform))
         return {
             "session": session,
             "final": record.bill is not None,
@@ -357,7 +363,9 @@ class Sessions:
             if doc is None:
                 raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
             record = SessionRecord.from_dict(doc.body)
-            final = bill(record, usage.intervals, minimum=self.rules.minimum(record.currency)).to_dict()
+            final = bill(
+                record, usage.intervals, minimum=self.rules.minimum(record.currency, record.platform)
+            ).to_dict()
             step = core.finalized(record, final, sealed(record, usage.sealed, final))
             if not step.changed:
                 return record

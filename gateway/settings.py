@@ -19,7 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import TomlConfigSettingsSource
 
+from gateway.billing_bridge.pricing import MINIMUM_MINOR
 from gateway.errors import GatewayError
+from gateway.money import CURRENCIES
+from gateway.payees import COUNTRIES, MAIN
 
 PREFIX = "GATEWAY_"
 NESTED = "__"
@@ -34,9 +37,10 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(gt=0)]
 BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 Currency = Annotated[str, Field(pattern="^(usd|gbp|eur|cad|chf)$")]
+SettlementCurrency = Annotated[str, Field(pattern=f"^({'|'.join(MINIMUM_MINOR)})$")]
+CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+PlatformName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,15}$")]
 Scope = Literal["sessions", "money", "read"]
-# Stripe's smallest charges by settlement currency. No source was found for CAD and CHF: taken to be like USD.
-MINIMUM_MINOR: Mapping[str, int] = {"usd": 50, "gbp": 30, "eur": 50, "cad": 50, "chf": 50}
 
 
 class BadConfiguration(GatewayError):
@@ -156,14 +160,38 @@ class Meter(Group):
     journal: Path | None = None
 
 
+class PlatformAccount(Group):
+    """Another platform account at Stripe, for experts whom the first one does not reach."""
+
+    api_key: SecretStr
+    webhook_secret: SecretStr
+    connect_webhook_secret: SecretStr | None = None
+    country: CountryCode
+    settlement_currency: SettlementCurrency | None = None
+    currencies: Annotated[tuple[Currency, ...], Field(min_length=1)] = tuple(sorted(CURRENCIES))
+
+    @model_validator(mode="after")
+    def _currency_known(self) -> Self:
+        if self.settlement_currency is None and self.country not in COUNTRIES:
+            raise ValueError("settlement_currency is required for a country that is not in the table")
+        return self
+
+    @property
+    def settles_in(self) -> str:
+        return self.settlement_currency or COUNTRIES[self.country].currency
+
+
 class Stripe(Group):
     api_key: SecretStr
     api_base: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$")
     webhook_secret: SecretStr
     connect_webhook_secret: SecretStr | None = None
-    settlement_currency: Currency = "usd"
-    minimum_minor: Mapping[Currency, Positive] = Field(default_factory=lambda: dict(MINIMUM_MINOR))
-
+    country: CountryCode = "US"
+    recipient_countries: tuple[CountryCode, ...] = ()
+    payout_weekday: Literal["monday", "tuesday", "wednesday", "thursday", "friday", ""] = "friday"
+    platforms: Mapping[PlatformName, PlatformAccount] = Field(default_factory=dict)
+    settlement_currency: SettlementCurrency = "usd"
+    minimum_minor: Mapping[SettlementCurrency, Positive] = Field(default_factory=lambda: dict(MINIMUM_MINOR))
     foreign_margin_bps: BasisPoints = 6_000
     sole_gateway: bool = False
     requests_per_second: Annotated[int, Field(ge=0)] = 100
@@ -172,8 +200,11 @@ class Stripe(Group):
 
     @model_validator(mode="after")
     def _minimum_known(self) -> Self:
-        if self.settlement_currency not in self.minimum_minor:
-            raise ValueError("minimum_minor has no row for settlement_currency")
+        if MAIN in self.platforms:
+            raise ValueError(f"platforms: {MAIN} is the name of [stripe] itself")
+        settling = {self.settlement_currency, *(platform.settles_in for platform in self.platforms.values())}
+        if missing := sorted(settling - self.minimum_minor.keys()):
+            raise ValueError(f"minimum_minor has no row for the settlement currency {missing[0]}")
         return self
 
 

@@ -35,9 +35,9 @@ class Market:
         assert status in (200, 201), answer
         return answer
 
-    async def customer(self) -> str:
+    async def customer(self, key: str = "sk_test_marketplace") -> str:
         """As a marketplace makes one: at Stripe, with its own key."""
-        headers = {"Authorization": "Bearer sk_test_marketplace"}
+        headers = {"Authorization": f"Bearer {key}"}
         async with self.http.post(self.stripe + "/v1/customers", data={"name": "C"}, headers=headers) as answer:
             return str((await answer.json())["id"])
 
@@ -94,8 +94,10 @@ class Market:
             body = await answer.json()
             return list(body["data"] if isinstance(body, dict) else body)
 
-    async def sandbox(self) -> dict[str, Any]:
-        async with self.http.get(self.stripe + "/sandbox/state") as answer:
+    async def sandbox(self, key: str = "") -> dict[str, Any]:
+        """What Stripe has; with the key of a further platform account, what that has."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with self.http.get(self.stripe + "/sandbox/state", headers=headers) as answer:
             return dict(await answer.json())
 
     async def events(self, session: str) -> list[dict[str, Any]]:

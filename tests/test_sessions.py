@@ -36,7 +36,7 @@ async def sessions(redis: aioredis.Redis, journal: Journal, monkeypatch: pytest.
     listening = asyncio.create_task(changes.run())
     yield Sessions(
         journal, Ledger(redis, journal.keys), Tokens(b"k" * 32), SystemClock(), changes,
-        rules=Rules(minimums={"usd": 50}), public_url="https://gateway.example/", open_payment=payment.opened,
+        rules=Rules(minimums={"main": {"usd": 50}}), public_url="https://gateway.example/", open_payment=payment.opened,
     )  # fmt: skip
     listening.cancel()
 

@@ -129,6 +129,34 @@ def test_values_out_of_range_are_refused_by_key(load, more: str, key: str) -> No
     assert f"gateway.toml: {key}: " in problems(load, more)
 
 
+PLATFORM = """
+[stripe.platforms.au]
+api_key = "sk_test_au"
+webhook_secret = "whsec_au"
+country = "AU"
+"""
+
+
+def test_r17_further_platform_accounts_are_read_with_their_countrys_currency(load) -> None:
+    found = load(PLATFORM).stripe.platforms["au"]
+    assert (found.country, found.settles_in, len(found.currencies)) == ("AU", "aud", 5)
+    assert "sk_test_au" not in json.dumps(load(PLATFORM).effective())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("platforms.au", "platforms.main"), "main is the name of"),
+        (('"AU"', '"NZ"'), "settlement_currency is required"),
+        (('"AU"', '"AU"\ncurrencies = ["aud"]'), "stripe.platforms.au.currencies.0"),
+        (("api_key", "apikey"), "stripe.platforms.au.api_key: required"),
+        (('"AU"', '"AU"\n[stripe.minimum_minor]\nusd = 50'), "no row for the settlement currency aud"),
+    ],
+)
+def test_r17_a_platform_account_that_could_not_work_is_refused(load, change: tuple[str, str], named: str) -> None:
+    assert named in problems(load, PLATFORM.replace(*change))
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_an_address_that_reaches_nobody_is_not_offered(load, host: str) -> None:
     needed = NEEDED.replace('advertise = ["192.0.2.1"]', f'host = "{host}"')

@@ -152,6 +152,7 @@ class Session(Answer):
     limit_seconds: int = Field(description="The session ends after this time")
     cap_seconds: int = Field(description="No session is longer than this")
     waived: bool
+    platform: str = Field(description="The platform account at Stripe by which it is paid; `main` is the first one")
     payment: PaymentView
     transfers: list[TransferView]
     refunds: list[RefundView]
@@ -283,6 +284,41 @@ class EventList(Answer):
     object: Literal["list"] = "list"
     data: list[Event]
     has_more: bool
+
+
+class ConnectedAccount(Answer):
+    """The expert's Stripe account, as Stripe showed it at `seen_at`."""
+
+    id: str
+    exists: bool = Field(description="Whether it is connected to the platform account")
+    country: str | None
+    transfers: str = Field(description="Stripe's capability: `active`, `inactive` or `pending`")
+    payouts_enabled: bool = Field(description="Whether Stripe pays out to the bank; shares can be transferred without")
+    disabled_reason: str | None
+    requirements_due: list[str] = Field(description="What Stripe still needs of the expert")
+    seen_at: Time = moment()
+
+
+class Payability(Answer):
+    object: Literal["payability"] = "payability"
+    expert: str
+    country: str
+    currency: str
+    payable: bool = Field(description="Whether the money can reach the expert")
+    eligible: bool | None = Field(description="Whether the rating allows a price; null without `rating`")
+    code: str | None = Field(description="With which a paid session would be refused now; null: it would not")
+    reason: str = Field(
+        description="`own_country`, `self_serve`, `agreed_with_stripe`, `regional_platform`; or why not: "
+        "`country_not_supported`, `no_platform_in_region`, `currency_not_supported`, `account_required`, "
+        "`account_unknown`, `account_out_of_reach`, `transfers_inactive`"
+    )
+    detail: str | None = Field(description="The same for people, if it cannot be paid")
+    route: Literal["transfer", "recipient", "platform_account", "unsupported"]
+    platform: str | None = Field(description="The platform account that pays; `main` is the first one")
+    settlement_currency: str | None = Field(description="In which that account settles and transfers")
+    stripe_account: ConnectedAccount | None
+    source: str = Field(description="Where Stripe documents whom a platform account reaches")
+    as_of: str = Field(description="When that was read")
 
 
 class WebhookEndpoint(Answer):

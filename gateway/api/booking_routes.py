@@ -80,6 +80,7 @@ BOOKING_ENDPOINTS: Final = (
             "meeting_time_invalid",
             "expert_not_eligible",
             "expert_not_payable",
+            "stripe_unavailable",
             "payment_method_required",
             "stripe_customer_required",
             "expires_at_out_of_range",

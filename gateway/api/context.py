@@ -15,6 +15,7 @@ from gateway.booking import BookingRecord, NewBooking
 from gateway.booking import Status as BookingStatus
 from gateway.clock import Clock, SystemClock
 from gateway.meetings import CanceledBy
+from gateway.payees import Payability
 from gateway.refunds import NewRefund
 from gateway.session import NewSession, Role
 
@@ -209,6 +210,14 @@ class WebhookDesk(Protocol):
     async def resend_since(self, account: str, since: int, endpoint: str) -> int: ...
 
 
+class Payees(Protocol):
+    async def payability(
+        self, *, account: str, livemode: bool, expert: str, country: str, currency: str, stripe_account: str | None
+    ) -> Payability:
+        """Raises StripeUnavailable."""
+        ...
+
+
 # The printable page of a receipt's secret (HTML); raises NotFound `receipt_not_found`.
 ReceiptPage = Callable[[str], Awaitable[str]]
 # Takes Stripe's raw body and its Stripe-Signature header; raises Unauthorized `bad_signature`.
@@ -229,6 +238,7 @@ class ApiContext:
     stripe_events: StripeEvents | None = None
     webhooks: WebhookDesk | None = None
     bookings: Bookings | None = None
+    payees: Payees | None = None
 
     @property
     def docs_url(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from gateway import booking, shown
+from gateway import booking, payees, shown
 from gateway import session as core
 from gateway.api import bookings, terms, views
 from gateway.api.schemas import CreateSession, parse
@@ -192,6 +192,13 @@ def _entrance() -> dict[str, Any]:
     }
 
 
+def _payability() -> dict[str, Any]:
+    platform = payees.Platform(payees.MAIN, "US", "usd")
+    account = payees.Account("acct_demo", True, NOW, "DE", "active", True)
+    found = payees.answer(payees.route("DE", [platform]), "usd", account)
+    return views.payability("e1", "DE", "usd", found, True, None).model_dump(mode="json")
+
+
 def _page(*items: dict[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": list(items), "has_more": False}
 
@@ -284,6 +291,7 @@ def answers() -> dict[str, Any]:
         "payWithAnotherCard": views.session(opened()).model_dump(mode="json"),
         "createRefund": views.refund(finalized(), _REFUND).model_dump(mode="json"),
         "waiveFee": views.session(opened()).model_dump(mode="json") | {"waived": True, "limit_seconds": 900},
+        "getPayability": _payability(),
         "listSessionEvents": _page(_event()),
         "listEvents": _page(_event()),
         "resendEvent": {"deliveries": 1},

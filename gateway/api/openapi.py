@@ -27,6 +27,7 @@ TAGS: Final = {
     "Sessions": "A session is one call on agreed terms, from the hold on the card to the receipts.",
     "Bookings": "Meetings that are paid before they begin.",
     "Money": "What was used, what it costs, and who pays.",
+    "Experts": "Who can be paid, and what they earned.",
     "Events": "What happened, as the webhooks tell it; to catch up, or to do without webhooks.",
     "Webhooks": "Where your events are sent to, and sending them again.",
     "People": "What the two callers' browsers open, without an API key.",
@@ -39,6 +40,7 @@ _PATH_PARAMETER: Final = {
     "secret": "The secret of the link",
     "endpoint": "The webhook endpoint's id",
     "event": "The event's id",
+    "expert": "The expert's id, as you gave it",
 }
 
 

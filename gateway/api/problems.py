@@ -144,7 +144,8 @@ TERMS = (
         "expert_not_payable",
         400,
         "The expert's account cannot receive the money",
-        "The expert's Stripe account must be in a supported country and able to receive transfers.",
+        "`reason` tells why, and `GET /v1/experts/{expert}/payability` the whole answer before a card is taken. The "
+        "account must be in a country that a platform account reaches, and able to receive transfers.",
     ),
     Problem(
         "payment_method_required",

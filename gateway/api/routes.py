@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api import answers, middleware, openapi, page, schemas, terms, views
+from gateway.api import answers, experts, middleware, openapi, page, schemas, terms, views
 from gateway.api.booking_routes import BOOKING_ENDPOINTS
 from gateway.api.context import CONTEXT, ApiContext, Docs, WebhookDesk
 from gateway.api.endpoint import Call, Endpoint, register
@@ -233,6 +233,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
             "hold_not_possible",
             "expires_at_out_of_range",
             "reference_in_use",
+            "stripe_unavailable",
         ),
     ),
     Endpoint(
@@ -362,6 +363,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         idempotent="required",
         problems=("session_state",),
     ),
+    *experts.ENDPOINTS,
     Endpoint(
         "GET",
         "/v1/sessions/{id}/events",

@@ -226,6 +226,19 @@ class EventFilter(EventPage):
     )
 
 
+class PayabilityQuery(Query):
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = Field(
+        description="ISO 3166-1 alpha-2, of the expert's Stripe account"
+    )
+    currency: Annotated[str, Field(max_length=8)] = Field(default="usd", description="Of the session")
+    stripe_account: Account | None = Field(
+        default=None, description="The connected account; that of the expert's latest session if unsaid"
+    )
+    rating: Annotated[float, Field(ge=0, le=5)] | None = Field(
+        default=None, description="0 to 5; then the answer says too whether the expert may be paid at all"
+    )
+
+
 def read_json(body: bytes) -> dict[str, Any]:
     """The JSON object in a body; empty means {}.
 

@@ -12,12 +12,9 @@ from gateway.api.schemas import Ambassador as AmbassadorRequest
 from gateway.api.schemas import Client, CreateSession, Expert, Rate, as_utc_ms
 from gateway.errors import InvalidRequest
 from gateway.money import CURRENCIES, hold_amount
+from gateway.payees import COUNTRIES
 from gateway.session import CAP_MINUTES, FREE_LIMIT_MINUTES, Ambassador, Kind, NewClient, NewExpert, NewSession
 
-# R17, in its order: where a connected account can receive the money.
-PAYABLE_COUNTRIES: Final = frozenset(
-    "US GB AU CA DK FI IE NO SE AT BE FR DE IT JP LU NL ES BR MX PT SG CH".split()  # noqa: SIM905 - a table
-)
 PAID_RATING_MILLI: Final = 3500  # R16
 MEETING_MINUTES: Final = frozenset(range(15, 91, 15))  # R14
 MINUTE_MS: Final = 60_000
@@ -123,13 +120,14 @@ def milli(rating: float) -> int:
 
 
 def _check_payable(expert: Expert) -> None:
-    """R17, as far as the request tells; what the account itself says is asked at Stripe."""
+    """R17, as far as the request tells; what the account itself says is asked at Stripe (`payability`)."""
     if expert.country is None:
         raise InvalidRequest("A paid session needs the country.", code="missing_field", param="expert.country")
-    if expert.country not in PAYABLE_COUNTRIES:
+    if expert.country not in COUNTRIES:
         raise InvalidRequest(
-            "An account in this country cannot receive the money.", code="expert_not_payable", param="expert.country"
-        )
+            "An account in this country cannot receive the money.", code="expert_not_payable", param="expert.country",
+            reason="country_not_supported", route="unsupported",
+        )  # fmt: skip
     if expert.stripe_account is None:
         raise InvalidRequest("A paid session needs an account.", code="missing_field", param="expert.stripe_account")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway import payees
 from gateway.api import answers
 from gateway.api.context import Created, Docs, Entry, WebhookEndpoint
 from gateway.session import ROLES, Role
@@ -58,6 +59,7 @@ def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.
         cap_seconds=record["cap_ms"] // 1000,
         waived=record["waived"],
         payment=payment_view(payment),
+        platform=record.get("platform", payees.MAIN),
         transfers=[_transfer(transfer) for transfer in payment.get("transfers", ())],
         refunds=[_refund(record, refund) for refund in payment.get("refunds", ())],
         participants=_participants(record, entries or {}),
@@ -86,6 +88,42 @@ def _figures(bill: Record) -> dict[str, Any]:
 
 def created(made: Created) -> answers.Session:
     return session(made.docs, {"client": made.client, "expert": made.expert})
+
+
+def payability(
+    expert: str, country: str, currency: str, found: payees.Payability, eligible: bool | None, detail: str | None
+) -> answers.Payability:
+    platform, account = found.route.platform, found.account
+    code = None if found.payable else "expert_not_payable"
+    return answers.Payability(
+        expert=expert,
+        country=country,
+        currency=currency,
+        payable=found.payable,
+        eligible=eligible,
+        code="expert_not_eligible" if eligible is False else code,
+        reason=found.reason,
+        detail=detail,
+        route=found.route.kind,
+        platform=platform.name if platform else None,
+        settlement_currency=platform.settlement_currency if platform else None,
+        stripe_account=None if account is None else _connected(account),
+        source=payees.SOURCE,
+        as_of=payees.AS_OF,
+    )
+
+
+def _connected(account: payees.Account) -> answers.ConnectedAccount:
+    return answers.ConnectedAccount(
+        id=account.id,
+        exists=account.exists,
+        country=account.country,
+        transfers=account.transfers,
+        payouts_enabled=account.payouts_enabled,
+        disabled_reason=account.disabled_reason,
+        requirements_due=list(account.due),
+        seen_at=stamp(account.seen_at),
+    )
 
 
 def _client(docs: Docs) -> answers.ClientView:

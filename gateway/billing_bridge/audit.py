@@ -24,6 +24,7 @@ from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
 from gateway.ids import OWNERS
 from gateway.journal import NOW, Journal
+from gateway.payees import MAIN
 
 log = structlog.get_logger(__name__)
 
@@ -73,27 +74,33 @@ async def ours(journal: Journal) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return sorted(found, key=lambda each: str(each[0]["id"]))
 
 
-async def reconciled(journal: Journal, stripe: StripeClient, since_s: int) -> tuple[int, list[Difference]]:
-    """How many sessions were compared, and every difference. Stripe is asked first: what it made after that is no
-    difference, and our records are then at least as new. Older sessions only say what is known: a refund of today may
-    belong to one of last year."""
+async def reconciled(
+    journal: Journal, stripe: StripeClient, since_s: int, platform: str = MAIN
+) -> tuple[int, list[Difference]]:
+    """How many sessions of a platform account were compared, and every difference. Stripe is asked first: what it made
+    after that is no difference, and our records are then at least as new. Older sessions only say what is known: a
+    refund of today may belong to one of last year."""
     listing = await theirs(stripe, since_s)
-    records = await ours(journal)
+    records = [each for each in await ours(journal) if each[0].get("platform", MAIN) == platform]
     mine = {session["id"] for session, _ in records if session.get("created", 0) >= since_s * 1000}
     found = compare(records, listing)
     return len(mine), [each for each in found if each.session in mine or each.what.startswith("unknown")]
 
 
 class Sweep:
-    """Shell. `run` until cancelled; `once` for tests and after a restore. `sole`: no other gateway uses the account."""
+    """Shell, of one platform account. `run` until cancelled; `once` for tests and after a restore. `sole`: no other
+    gateway uses the account."""
 
-    def __init__(self, journal: Journal, stripe: StripeClient, clock: Clock, *, sole: bool = False) -> None:
+    def __init__(
+        self, journal: Journal, stripe: StripeClient, clock: Clock, *, sole: bool = False, platform: str = MAIN
+    ) -> None:
         self._journal, self._stripe, self._clock, self._sole = journal, stripe, clock, sole
+        self._point = POINT if platform == MAIN else f"{POINT}:{platform}"
 
     async def run(self) -> None:
         while True:
             try:
-                if await self._journal.redis.set(f"{POINT}:turn", 1, nx=True, px=SWEEP_EVERY_MS):
+                if await self._journal.redis.set(f"{self._point}:turn", 1, nx=True, px=SWEEP_EVERY_MS):
                     await self.once()
             except (StoreUnavailable, StripeUnavailable, RedisError) as error:
                 log.info("sweep.put_off", error=type(error).__name__)
@@ -102,7 +109,7 @@ class Sweep:
     async def once(self) -> list[str]:
         """Look at all that Stripe made since the last good point; gives the ids of the strays that were seen to."""
         now_s = self._clock.wall_ms() // 1000
-        last = cast(bytes | None, await self._journal.redis.get(POINT))
+        last = cast(bytes | None, await self._journal.redis.get(self._point))
         since_s = int(last) - OVERLAP_S if last else now_s - FIRST_LOOK_BACK_S
         seen: list[str] = []
         for kind in ("payment_intent", "transfer", "refund"):
@@ -110,7 +117,7 @@ class Sweep:
                 session = (thing.get("metadata") or {}).get("session")
                 if isinstance(session, str) and session.startswith(OWNERS) and thing["created"] <= now_s - YOUNG_S:
                     seen += await self._see_to(session, thing)
-        await self._journal.redis.set(POINT, now_s)
+        await self._journal.redis.set(self._point, now_s)
         return seen
 
     async def _see_to(self, session: str, thing: dict[str, Any]) -> list[str]:

@@ -17,11 +17,12 @@ CREATED: Final = 1_795_275_845_000
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One type; `data` is an example of its body."""
+    """One type; `data` is an example of its body, `stream` of whose events it is one."""
 
     name: str
     when: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    stream: str = SESSION_ID
 
     def example(self) -> dict[str, Any]:
         return {
@@ -29,7 +30,7 @@ class EventType:
             "type": self.name,
             "api_version": "2026-11-01",
             "created": CREATED,
-            "session": SESSION_ID,
+            "session": self.stream,
             "sequence": 7,
             "data": dict(self.data),
         }
@@ -99,6 +100,17 @@ def _transfer(status: str, **changes: Any) -> dict[str, Any]:
         "amount_reversed": 0,
         "amount_owed": 0,
     } | changes
+
+
+_ACCOUNT_STREAM: Final = "acct_123.main.live.acc_marketplace"
+_ACCOUNT: Final = {"stripe_account": "acct_123", "platform": "main", "experts": ["e1"]}
+
+
+def _payout(status: str, failure_code: str | None = None) -> dict[str, Any]:
+    return {
+        **_ACCOUNT, "payout": "po_123", "amount": 81_000, "currency": "usd", "status": status, "automatic": True,
+        "arrival_date": CREATED // 1000, "failure_code": failure_code,
+    }  # fmt: skip
 
 
 _CAPTURED: Final = _payment("captured", amount_captured=7500, amount_total=7500)
@@ -230,12 +242,39 @@ CATALOGUE: Final = (
             "corrects": None,
         },
     ),
+    EventType(
+        "account.updated",
+        "What an expert's Stripe account can do has changed, as Stripe itself shows it. Told of accounts that were "
+        "asked about, or that a paid session was created for.",
+        {
+            **_ACCOUNT,
+            "exists": True,
+            "country": "DE",
+            "transfers": "inactive",
+            "payouts_enabled": False,
+            "disabled_reason": "requirements.past_due",
+            "requirements_due": ["external_account"],
+            "payout_schedule": {"interval": "weekly", "days": ["friday"], "own": False},
+        },
+        _ACCOUNT_STREAM,
+    ),
+    EventType(
+        "payout.paid",
+        "Stripe paid an expert's earnings out to the bank; `arrival_date` in seconds.",
+        _payout("paid"),
+        _ACCOUNT_STREAM,
+    ),
+    EventType(
+        "payout.failed",
+        "The bank refused a payout, perhaps after it counted as paid. The money is back on the Stripe account.",
+        _payout("failed", "account_closed"),
+        _ACCOUNT_STREAM,
+    ),
 )
 
 # Names with a fixed meaning that nothing sends yet.
 RESERVED: Final = (
     "session.ringing", "participant.left", "presence.changed", "invite.redeemed",
-    "payout.paid", "payout.failed", "account.updated",
 )  # fmt: skip
 
 EVENT_TYPES: Final = frozenset({one.name for one in CATALOGUE} | set(RESERVED))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.money import Shares, split
+from gateway.payees import MAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ class Order:
     booked: bool = False
     group: str = ""
     meetings: tuple[str, ...] = ()
+    platform: str = MAIN
 
     @property
     def over(self) -> bool:
@@ -132,6 +134,7 @@ def order_of(session: Mapping[str, Any]) -> Order:
         booked=bool(meeting),
         group=meeting.get("booking") or session["id"],
         meetings=tuple(session["meetings"]) if booking else (),
+        platform=session.get("platform") or MAIN,
     )
 
 

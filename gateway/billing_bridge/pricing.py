@@ -10,11 +10,19 @@ from typing import Final
 
 from gateway.money import BPS, Shares
 
-# Stripe's smallest charges by settlement currency; CAD and CHF are taken to be like USD until confirmed.
-MINIMUM_MINOR: Final[Mapping[str, int]] = MappingProxyType({"usd": 50, "gbp": 30, "eur": 50, "cad": 50, "chf": 50})
+# Stripe's smallest charges by settlement currency (docs.stripe.com/currencies); CAD and CHF are taken to be like USD
+# until confirmed.
+MINIMUM_MINOR: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "usd": 50, "gbp": 30, "eur": 50, "cad": 50, "chf": 50, "dkk": 250, "nok": 300, "sek": 300, "aud": 50,
+        "jpy": 50, "brl": 50, "mxn": 1000, "sgd": 50,
+    }
+)  # fmt: skip
 # A charge in another currency must reach the minimum after conversion, at a rate that nobody knows beforehand. 60 %
 # covers every pair of our five currencies down to 0.625; what it misses, Stripe refuses and is waived alike.
 FOREIGN_MARGIN_BPS: Final = 6_000
+# How many units of these make at least one of any of the five, so that their minimums can be compared.
+SMALL_UNITS: Final[Mapping[str, int]] = MappingProxyType({"dkk": 4, "nok": 6, "sek": 6, "mxn": 10})
 
 DESCRIPTOR_LENGTH: Final = 22  # Stripe's bound for prefix, "* " and suffix together
 DESCRIPTOR_REFUSED: Final = frozenset("<>\\'\"*")
@@ -40,6 +48,7 @@ def minimum_charge(currency: str, terms: Terms) -> int:
     settled = terms.minimum_minor[terms.settlement_currency]
     if currency == terms.settlement_currency:
         return settled
+    settled //= SMALL_UNITS.get(terms.settlement_currency, 1)
     own = terms.minimum_minor.get(currency, settled)
     return -(-max(own, settled) * (BPS + terms.foreign_margin_bps) // BPS)
 

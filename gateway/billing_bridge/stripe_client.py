@@ -48,6 +48,8 @@ OPERATIONS: Final[Mapping[str, str | None]] = {
     "refunds.list": None,
     "disputes.list": None,
     "accounts.retrieve": "account",
+    "payouts.retrieve": "payout",
+    "balance_settings.update": None,
 }
 
 Method = Callable[..., Awaitable[Any]]
@@ -84,7 +86,8 @@ class StripeClient:
         await self._http.close_async()  # type: ignore[no-untyped-call]
 
     async def send(self, operation: str, params: Mapping[str, Any], key: str | None = None) -> Outcome:
-        """One request, tried once. `key` is our idempotency key; without it the request must be one that only asks."""
+        """One request, tried once. `key` is our idempotency key; without it the request must be one that only asks.
+        The parameter `stripe_account` makes it a request of that connected account."""
         started = time.perf_counter()
         outcome = await self._outcome(operation, dict(params), key)
         SECONDS.labels(operation).observe(time.perf_counter() - started)
@@ -95,6 +98,8 @@ class StripeClient:
         in_path = OPERATIONS[operation]
         path = () if in_path is None else (params.pop(in_path),)
         options = {"idempotency_key": key} if key else {}
+        if of := params.pop("stripe_account", None):
+            options["stripe_account"] = of
         try:
             answer = await self._methods[operation](*path, params=params, options=options)
         except stripe.StripeError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, cast
 
 import stripe
 import structlog
@@ -15,10 +15,12 @@ from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge.index import Index
+from gateway.billing_bridge.nudges import Topic, nudge
 from gateway.clock import Clock
-from gateway.errors import Conflict, InvalidRequest, StoreUnavailable, Unauthorized
+from gateway.errors import InvalidRequest, StoreUnavailable, Unauthorized
 from gateway.ids import OWNERS
-from gateway.journal import NOW, Journal
+from gateway.journal import Journal
+from gateway.payability import index_of, wish
 
 log = structlog.get_logger(__name__)
 
@@ -34,16 +36,14 @@ ECHOES: Final = frozenset(
         "charge.refunded", "refund.created", "transfer.created", "transfer.reversed",
     }
 )  # fmt: skip
-# What an event may be about, besides the payment itself; each kind is counted, so that only what is asked needs to be.
-Topic = Literal["disputes", "refunds", "accounts"]
 TOPICS: Final[Mapping[str, Topic]] = {"charge.dispute.": "disputes", "refund.": "refunds", "account.": "accounts"}
 # Payment statuses and the status of the intent that is known by them: an event which repeats it is no news.
 KNOWN_BY: Final = {
     "held": "requires_capture", "action_required": "requires_action", "captured": "succeeded", "released": "canceled",
     "partially_refunded": "succeeded", "refunded": "succeeded", "disputed": "succeeded",
 }  # fmt: skip
-# Two bridges' nudges can collide on one session's record; each try reads it again.
-ATTEMPTS: Final = 20
+# About a connected account: its record is renewed from Stripe itself.
+OF_ACCOUNTS: Final = ("account.", "capability.", "balance_settings.", "payout.")
 
 
 class StripeEvents:
@@ -92,6 +92,7 @@ class StripeEvents:
             known = False
             for session in await self._sessions_of(event):
                 known |= await self._nudge(session, event)
+            known |= await self._heard(event)
             await self._journal.redis.set(key, event["type"], nx=True, ex=REMEMBER_S)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; send it again.") from error
@@ -117,22 +118,23 @@ class StripeEvents:
 
     async def _nudge(self, session: str, event: Mapping[str, Any]) -> bool:
         """Count one more event in the session's `stripe` record and have the bridge look; False if there is no need."""
-        for _ in range(ATTEMPTS):
-            docs = await self._journal.read(session, "payment", "stripe")
-            if docs["payment"] is None or _no_news(docs["payment"].body, event["data"]["object"]):
-                return False
-            doc = docs["stripe"]
-            count = doc.body["count"] if doc else 0
-            body = {**(doc.body if doc else {}), "schema": 1, "event": event["id"], "type": event["type"]}
-            body["count"] = count + 1
-            if topic := topic_of(event["type"]):
-                body[topic] = body.get(topic, 0) + 1
-            try:
-                await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
-            except Conflict:
-                continue
-            return True
-        raise StoreUnavailable("The session is too busy; send it again.")
+        thing, told = event["data"]["object"], {"event": event["id"], "type": event["type"]}
+        topic = topic_of(event["type"])
+        return await nudge(self._journal, session, topic, told, lambda payment: _no_news(payment, thing))
+
+    async def _heard(self, event: Mapping[str, Any]) -> bool:
+        """Have the bridge look at a connected account that somebody wanted to know about, and at its payout."""
+        if not event["type"].startswith(OF_ACCOUNTS):
+            return False
+        thing = event["data"]["object"]
+        ident = event.get("account") or (thing["id"] if thing.get("object") == "account" else None)
+        if not isinstance(ident, str):
+            return False
+        streams = await cast(Any, self._journal.redis.smembers(index_of(ident)))
+        payout = thing["id"] if thing.get("object") == "payout" else None
+        for stream in sorted(stream.decode() for stream in streams):
+            await wish(self._journal, stream, payout=payout)
+        return bool(streams)
 
 
 def _event(payload: bytes) -> dict[str, Any]:

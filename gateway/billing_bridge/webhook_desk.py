@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.billing_bridge.endpoints import Endpoint, Endpoints
-from gateway.billing_bridge.webhooks import Webhooks
+from gateway.billing_bridge.webhooks import Webhooks, owning
 from gateway.errors import NotFound
 from gateway.journal import Journal
 
@@ -74,5 +74,5 @@ class WebhookDesk:
         return found
 
     async def _is_of(self, session: str, account: str, livemode: bool) -> bool:
-        doc = (await self._journal.read(session, "session"))["session"]
-        return doc is not None and doc.body["account"] == account and doc.body["livemode"] is livemode
+        body = await owning(self._journal, session)
+        return body is not None and body["account"] == account and body["livemode"] is livemode

@@ -110,8 +110,7 @@ class Webhooks:
     async def _account(self, session: str) -> str | None:
         if all(e.account is None for e in (await self._endpoints.cached()).values()):
             return None
-        doc = (await self._journal.read(session, "session"))["session"]
-        return None if doc is None else str(doc.body["account"])
+        return await self.owner(session)
 
     def _reserve(self, active: Sequence[Endpoint]) -> list[str]:
         """The endpoints that may be given more to do now; a place at each is taken at once, before anything waits."""
@@ -294,9 +293,9 @@ class Webhooks:
         return started
 
     async def owner(self, session: str) -> str | None:
-        """The account of a session; None when there is no such session."""
-        doc = (await self._journal.read(session, "session"))["session"]
-        return None if doc is None else str(doc.body["account"])
+        """The account of a session, or of a connected account's stream; None when there is no such thing."""
+        body = await owning(self._journal, session)
+        return None if body is None else str(body["account"])
 
     async def _dead_places(self, event_id: str) -> list[tuple[str, int, str]]:
         places = []
@@ -330,6 +329,13 @@ class Webhooks:
         oldest = min((score for head in heads for _, score in head), default=now)
         OLDEST.set(max(0.0, (now - oldest) / 1000))
         DEAD_LETTERS.set(dead)
+
+
+async def owning(journal: Journal, stream: str) -> Mapping[str, Any] | None:
+    """The record that says whose events a stream has (`account`, `livemode`): a session's or a connected account's."""
+    docs = await journal.read(stream, "session", "account")
+    doc = docs["session"] or docs["account"]
+    return None if doc is None else doc.body
 
 
 def body_of(event: Mapping[str, Any]) -> str:

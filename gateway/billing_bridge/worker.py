@@ -9,25 +9,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import redis.asyncio as aioredis
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge.calls import OWN, Call, call_of
+from gateway.billing_bridge.calls import OWN, call_of
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.order import order_of
-from gateway.billing_bridge.outcome import Busy, Outcome, name_of
-from gateway.billing_bridge.pace import Pace, Rank
+from gateway.billing_bridge.outcome import Outcome, name_of
+from gateway.billing_bridge.pace import Rank
 from gateway.billing_bridge.parts import Parts
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, recovered
+from gateway.billing_bridge.platform import Platform
 from gateway.billing_bridge.pricing import FOREIGN_MARGIN_BPS, MINIMUM_MINOR, Terms
 from gateway.billing_bridge.record import FINAL, Notice, Payment, Step
 from gateway.billing_bridge.results import applied
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.clock import Clock
-from gateway.errors import Conflict, StoreUnavailable
+from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.journal import NOW, Claim, Doc, Event, Journal
+from gateway.payees import MAIN
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +40,6 @@ LAG = Histogram(
     "gateway_bridge_lag_seconds", "From the end of a session to its settlement",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )  # fmt: skip
-# A request that waits longer than this for its turn is looked at anew: the session may have changed.
-PATIENCE_S: Final = 15.0
 # How long a bridge that lost a race on a session leaves it to the faster one: at first, and at most.
 BACK_OFF_S: Final = 0.05
 BACK_OFF_MOST_S: Final = 2.0
@@ -71,6 +72,13 @@ class BridgeSettings:
             self.descriptor_prefix_length,
         )  # fmt: skip
 
+    def platform(self, redis: aioredis.Redis, stripe: StripeClient, name: str = MAIN) -> Platform:
+        """The platform account of that name, as these settings have it."""
+        return Platform(
+            redis, stripe, self.terms, per_second=self.requests_per_second, per_endpoint=self.requests_per_endpoint,
+            concurrency=self.concurrency, name=name,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -87,18 +95,19 @@ class _Seen:
 class Bridge:
     """Any number of bridges may run; a session's steps are kept apart by its claim and by the record's version."""
 
-    def __init__(self, journal: Journal, stripe: StripeClient, settings: BridgeSettings, clock: Clock) -> None:
-        self._journal, self._stripe, self._settings, self._clock = journal, stripe, settings, clock
-        self._terms = settings.terms
+    def __init__(
+        self,
+        journal: Journal,
+        stripe: StripeClient,
+        settings: BridgeSettings,
+        clock: Clock,
+        others: Mapping[str, Platform] | None = None,
+    ) -> None:
+        self._journal, self._settings, self._clock = journal, settings, clock
+        self.platforms = {MAIN: settings.platform(journal.redis, stripe), **(others or {})}
         self._debts, self._parts, self._index = Debts(journal.redis), Parts(journal), Index(journal.redis)
-        each, all_ = settings.requests_per_endpoint, settings.requests_per_second
-        # Who may begin, in order of urgency; a little more than may go, so that the gate never stands idle.
-        self._pace = Pace(journal.redis, -(-all_ * 21 // 20), -(-each * 21 // 20), "begin")
-        # Who may go, once the step is on disk: fsyncs come once a second, and would let a second's worth go together.
-        self._gate = Pace(journal.redis, all_, each, "send")
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(settings.concurrency)
         self._away = self._stopping = False
 
     async def run(self) -> None:
@@ -116,8 +125,8 @@ class Bridge:
                             await self._woken.wait()
         finally:
             self._stopping = True
-            self._pace.halt()
-            self._gate.halt()
+            for platform in self.platforms.values():
+                platform.halt()
             listener.cancel()
             await asyncio.gather(listener, *filter(None, (claiming,)), return_exceptions=True)
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -169,15 +178,18 @@ class Bridge:
         if seen is None:
             return None
         stored, payment, version = seen.payment, recovered(seen.payment), seen.version
+        platform = self._platform(seen.session)
         notices: tuple[Notice, ...] = ()
         turn: str | None = None
         while True:
-            payment, more = concluded(seen.session, payment, self._terms)
+            payment, more = concluded(seen.session, payment, platform.terms)
             notices += more
             now = self._clock.wall_ms()
-            step = next_step(seen.session, payment, now, self._terms, expert_name=seen.expert_name, nudges=seen.nudges)
+            step = next_step(
+                seen.session, payment, now, platform.terms, expert_name=seen.expert_name, nudges=seen.nudges
+            )
             halted = self._stopping and step is not None
-            waits = step is not None and not halted and not await self._may_go(payment, step, turn)
+            waits = step is not None and not halted and not await self._may_go(platform, payment, step, turn)
             if step is not None and not halted and not waits:
                 payment, step = begun(payment, step, now, seen.nudges)
             if payment != stored:
@@ -189,27 +201,27 @@ class Bridge:
             if step is None:
                 return look_at(seen.session, payment, now, seen.nudges)
             if waits:
-                turn = await self._turn(payment, step)
+                turn = await self._turn(platform, payment, step)
                 if turn is None:
                     return self._clock.wall_ms()
             else:
-                payment, notices = await self._do(payment, step)
+                payment, notices = await self._do(platform, payment, step)
                 turn = None
             seen = await self._again(seen, session)
 
-    async def _may_go(self, payment: Payment, step: Step, turn: str | None) -> bool:
+    async def _may_go(self, platform: Platform, payment: Payment, step: Step, turn: str | None) -> bool:
         """Whether Stripe's limits have room for the step, or its turn has come; our own records have no limits."""
         operation = call_of(step, self._clock.wall_ms()).operation
         if operation == turn or operation.startswith(OWN):
             return True
-        return await self._pace.at_once(operation, rank_of(payment, step))
+        return await platform.may_begin(operation, rank_of(payment, step))
 
-    async def _turn(self, payment: Payment, step: Step) -> str | None:
+    async def _turn(self, platform: Platform, payment: Payment, step: Step) -> str | None:
         """The operation whose turn has come; None after too long a time."""
         operation = call_of(step, self._clock.wall_ms()).operation
-        return operation if await self._pace.turn(operation, rank_of(payment, step), PATIENCE_S) else None
+        return operation if await platform.turn(operation, rank_of(payment, step)) else None
 
-    async def _do(self, payment: Payment, step: Step) -> tuple[Payment, tuple[Notice, ...]]:
+    async def _do(self, platform: Platform, payment: Payment, step: Step) -> tuple[Payment, tuple[Notice, ...]]:
         call = call_of(step, self._clock.wall_ms())
         with OPEN.track_inprogress():
             outcome: Outcome
@@ -219,20 +231,9 @@ class Bridge:
                 assert call.key is not None
                 outcome = await self._debts.send(call.operation, call.params, call.key)
             else:
-                outcome = await self._send(call, rank_of(payment, step))
+                outcome = await platform.send(call, rank_of(payment, step))
         STEPS.labels(step.step, name_of(outcome)).inc()
         return applied(payment, step, outcome, self._clock.wall_ms())
-
-    async def _send(self, call: Call, rank: Rank) -> Outcome:
-        """One request, within Stripe's limits; Busy if they had no room for long, or the bridge stops."""
-        try:
-            gone = await self._gate.at_once(call.operation, rank)
-            if not gone and not await self._gate.turn(call.operation, rank, PATIENCE_S):
-                return Busy("own_limit")
-        except RedisError:
-            return Busy("store_away")
-        async with self._slots:
-            return await self._stripe.send(call.operation, call.params, call.key)
 
     async def _commit(
         self,
@@ -286,8 +287,15 @@ class Bridge:
         if session["status"] == "finalized":
             order = order_of(session)
             payees = {account for account in (order.expert_account, order.ambassador_account) if account}
-            session["debts"] = await self._debts.owed(payees, self._terms.settlement_currency)
+            session["debts"] = await self._debts.owed(payees, self._platform(session).terms.settlement_currency)
         return session
+
+    def _platform(self, session: Mapping[str, Any]) -> Platform:
+        """The platform account that a session is paid by. Raises GatewayError when it is not configured any more."""
+        name = session.get("platform") or MAIN
+        if name not in self.platforms:
+            raise GatewayError(f"[stripe.platforms.{name}] is gone from the settings, and {session['id']} needs it.")
+        return self.platforms[name]
 
     async def _listen(self) -> None:
         """Wake the loop at each change; while the subscription is down, polling goes on alone."""

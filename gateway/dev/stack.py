@@ -27,10 +27,10 @@ import structlog
 from gateway.app import Gateway
 from gateway.dev.mailbox import Mailbox
 from gateway.dev.marketplace import Marketplace, MarketplaceConfig
-from gateway.dev.sandbox import Sandbox, SandboxConfig
+from gateway.dev.sandbox import PlatformConfig, Sandbox, SandboxConfig
 from gateway.dev.valkey import EmbeddedValkey
 from gateway.errors import GatewayError
-from gateway.settings import Settings
+from gateway.settings import PlatformAccount, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -142,6 +142,8 @@ async def stack(options: DevOptions, say: Callable[[str], None] = print) -> Asyn
         )
         say(f"mail {mailbox.url}")
         settings = Settings.load(options.config, _overrides(options, keys, valkey_url, sandbox.url, mailbox, data_dir))
+        for name, platform in settings.stripe.platforms.items():
+            sandbox.add_platform(_further(name, platform))
         marketplace = Marketplace(_market(options, keys, sandbox.url, mailbox, data_dir))
         await marketplace.start()
         gateway = await Gateway.start(settings, with_bridge=True, extra_routes=marketplace.routes())
@@ -227,6 +229,14 @@ def _overrides(
         "secrets": {"signing_key": keys.signing_key},
     }
     return groups | ({"redis": {"url": valkey_url}} if valkey_url else {})
+
+
+def _further(name: str, platform: PlatformAccount) -> PlatformConfig:
+    """Platform accounts of the configuration are accounts of the sandbox here."""
+    secret = platform.webhook_secret.get_secret_value()
+    return PlatformConfig(
+        name, platform.api_key.get_secret_value(), platform.country, (platform.settles_in,), secret
+    )  # fmt: skip
 
 
 def _market(options: DevOptions, keys: DevKeys, stripe_url: str, mailbox: Mailbox, data_dir: Path) -> MarketplaceConfig:

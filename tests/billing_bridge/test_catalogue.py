@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
+from gateway.billing_bridge.account_steps import applied
+from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.catalogue import CATALOGUE, EVENT_TYPES, RESERVED, EventType, as_markdown
 from gateway.billing_bridge.delivery import WEBHOOK_SCHEDULE_MS
 from gateway.billing_bridge.mailer import _sent
+from gateway.billing_bridge.outcome import Done
 from gateway.billing_bridge.receipt import compose
 from gateway.billing_bridge.record import Payment, Transfer, public
+from gateway.connected import Connected, Schedule, shown
 from gateway.meter.record import Bill
 from gateway.money import Shares
+from gateway.payees import Account
 from gateway.session import TRANSITIONS, NewClient, NewExpert, NewSession, opened, summary
 from tests.billing_bridge.receipt_cases import ISSUER, LINK, START, payment, people, session
 
@@ -59,6 +64,13 @@ def test_the_examples_have_the_fields_that_the_code_sends() -> None:
     assert set(data_of("transfer.created")) == {field.name for field in fields(Transfer)}
     receipt = compose(session(), payment(), people(), "client", "C-1", ISSUER, START, LINK)
     assert set(data_of("receipt.sent")) == set(_sent(receipt).data)
+    connected = Connected("acct_1", "acc_1", False, seen=Account("acct_1", True, 0), schedule=Schedule("weekly"))
+    assert set(data_of("account.updated")) == set(shown(connected))
+    assert set(data_of("account.updated")["payout_schedule"]) == set(shown(connected)["payout_schedule"])
+    asked = Connected("acct_1", "acc_1", False, answered=1, seen=connected.seen, open=("po_1",))
+    paid = Done({"id": "po_1", "status": "paid", "amount": 1, "currency": "usd"})
+    [told] = applied(asked, Call("payouts.retrieve", {}), paid, 0)[1]
+    assert set(data_of("payout.paid")) == set(told.data)
     assert "client_secret" not in str([asdict(one) for one in CATALOGUE])
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.billing_bridge.pricing import Terms, descriptor_suffix, minimum_charge, settled_shares
+from gateway.billing_bridge.pricing import MINIMUM_MINOR, Terms, descriptor_suffix, minimum_charge, settled_shares
+from gateway.dev.sandbox.currencies import exchanged
 from gateway.money import CURRENCIES, Shares, split
 
 totals = st.integers(1, 10_000_000)
@@ -58,6 +59,15 @@ def test_minimum_charge_is_by_settlement_currency(currency: str, minimum: int) -
 def test_a_foreign_charge_must_reach_the_minimum_after_conversion(currency: str) -> None:
     # 30 pence would be allowed by the pound's own row, and refused by a platform that settles in dollars.
     assert minimum_charge(currency, Terms(settlement_currency="usd")) == 80
+
+
+@pytest.mark.parametrize("settlement", sorted(MINIMUM_MINOR))
+@pytest.mark.parametrize("currency", sorted(CURRENCIES))
+def test_a_minimum_reaches_that_of_every_platforms_currency_and_stays_small(currency: str, settlement: str) -> None:
+    """Ten pesos are no ten dollars."""
+    minimum = minimum_charge(currency, Terms(settlement_currency=settlement))
+    assert exchanged(minimum, currency, settlement) >= MINIMUM_MINOR[settlement]
+    assert minimum <= 160
 
 
 def test_minimum_charge_is_configurable() -> None:

@@ -34,6 +34,7 @@ from gateway.meter.flusher import Flusher
 from gateway.meter.sweeper import Sweeper
 from gateway.money import CURRENCIES
 from gateway.orders import people_of
+from gateway.payees import MAIN
 from gateway.session import SessionRecord
 from gateway.sessions import Rules as SessionRules
 from gateway.sessions import Sessions
@@ -57,7 +58,7 @@ SESSION = "ses_sim"
 GRACE_MS, LONE_MS = 20_000, 30_000
 SILENT_MS = 3_000
 TERMS = Terms(return_url="https://pay.test/{session}")
-RULES_MINIMUMS = {currency: minimum_charge(currency, TERMS) for currency in CURRENCIES}
+MINIMUMS = {currency: minimum_charge(currency, TERMS) for currency in CURRENCIES}
 HELLO: Any = types.SimpleNamespace(
     generation=None, media=None, consent=types.SimpleNamespace(text_version="1", locale="en", amount_max=0)
 )
@@ -406,7 +407,7 @@ class Processes:
         nothing: Any = None
         return Sessions(
             self.journal, self.ledger, nothing, clock, nothing,  # type: ignore[arg-type]
-            rules=SessionRules(cap_ms=self.script.cap_ms, minimums=RULES_MINIMUMS), public_url="https://call.test",
+            rules=SessionRules(cap_ms=self.script.cap_ms, minimums={MAIN: MINIMUMS}), public_url="https://call.test",
             open_payment=payments.opened,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.session import SessionRecord
-from tests.simulation.gateway import RULES_MINIMUMS, Processes
+from tests.simulation.gateway import MINIMUMS, Processes
 from tests.simulation.relay import PRESENCE_MS
 
 GIVEN_TAILS_MS = 10_000
@@ -99,7 +99,7 @@ def _billed(p: Processes, record: SessionRecord) -> list[str]:
     union = _union(rows)
     paid = max(0, union - record.free_ms)
     metered = (2 * terms.unit_amount * (paid // 1000) + 60) // 120 if terms.kind == "metered" else 0
-    charged = 0 if record.waived or metered < RULES_MINIMUMS[terms.currency] else metered
+    charged = 0 if record.waived or metered < MINIMUMS[terms.currency] else metered
     commission = (2 * charged * terms.commission_bps + 10_000) // 20_000
     ambassador = commission * terms.ambassador.share_bps // 10_000 if terms.ambassador else 0
     expected = {

@@ -159,3 +159,15 @@ async def test_the_weekly_payout_schedule(platform: Platform) -> None:
     assert changed.payments.payouts.schedule.interval == "weekly"
     read = await platform.v1.balance_settings.retrieve_async({}, options)
     assert read.payments.payouts.schedule.weekly_payout_days == ["friday"]
+
+
+async def test_payouts_are_read_from_the_connected_account(platform: Platform) -> None:
+    """docs.stripe.com/connect/payouts-connected-accounts: the account's own objects, by its header"""
+    options = {"stripe_account": platform.may_receive()}
+    listed = await platform.v1.payouts.list_async({"limit": 3}, options)
+    for each in listed.data:
+        read = await platform.v1.payouts.retrieve_async(each.id, {}, options)
+        assert (read.id, read.object) == (each.id, "payout")
+        assert read.status in ("paid", "pending", "in_transit", "canceled", "failed")
+    error = await platform.refused(platform.v1.payouts.retrieve_async("po_unknown", {}, options))
+    assert (error.http_status, error.code) == (404, "resource_missing")

@@ -5,6 +5,6 @@ survives `kill -9` with a data directory, and makes faults happen on order (`fau
 rests on stands in docs/stripe.md.
 """
 
-from gateway.dev.sandbox.server import Sandbox, SandboxConfig
+from gateway.dev.sandbox.server import PlatformConfig, Sandbox, SandboxConfig
 
-__all__ = ["Sandbox", "SandboxConfig"]
+__all__ = ["PlatformConfig", "Sandbox", "SandboxConfig"]

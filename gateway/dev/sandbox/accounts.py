@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.dev.sandbox.currencies import exchanged
@@ -9,7 +10,7 @@ from gateway.dev.sandbox.refusals import Refusal
 from gateway.dev.sandbox.store import Doc
 from gateway.dev.sandbox.turn import DAY, Turn, merged_metadata
 
-# docs.stripe.com/connect/cross-border-payouts: a US platform pays these without an agreement of its own with Stripe.
+# docs.stripe.com/connect/cross-border-payouts: platforms here pay accounts here, without an agreement with Stripe.
 SELF_SERVE = frozenset({
     "US", "GB", "CA", "CH", "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IS", "IE",
     "IT", "LV", "LI", "LT", "LU", "MT", "NL", "NO", "PL", "PT", "RO", "SK", "SI", "ES", "SE",
@@ -30,7 +31,9 @@ DEFAULT_CURRENCY = {
     "SG": "sgd",
 }  # fmt: skip  (everywhere else: eur)
 
-DEMO = {
+Demo = Mapping[str, Mapping[str, Any]]
+
+DEMO: Demo = {
     "acct_demo": {"country": "US", "restricted": False},
     "acct_demo_restricted": {"country": "US", "restricted": True},
     "acct_demo_ambassador": {"country": "US", "restricted": False},
@@ -39,9 +42,9 @@ DEMO = {
 _DUE = ["external_account", "tos_acceptance.date", "tos_acceptance.ip"]
 
 
-def seed(turn: Turn) -> None:
-    """The demo accounts of every sandbox; those that exist stay as they are."""
-    for ident, traits in DEMO.items():
+def seed(turn: Turn, demo: Demo = DEMO) -> None:
+    """Accounts that a platform has from the start; those that exist stay as they are."""
+    for ident, traits in demo.items():
         if turn.store.get("account", ident, "") is None:
             put(turn, ident, dict(traits))
 
@@ -135,7 +138,8 @@ def must_receive(turn: Turn, account: Doc) -> None:
             code="insufficient_capabilities_for_transfer",
         )
     country, agreement = account["country"], account["tos_acceptance"]["service_agreement"]
-    if country in SELF_SERVE or country == turn.terms.country or agreement == "recipient":
+    self_serve = turn.terms.country in SELF_SERVE and country in SELF_SERVE
+    if self_serve or country == turn.terms.country or agreement == "recipient":
         return
     raise Refusal(
         f"Funds can't be sent to accounts located in {country} because it's restricted outside of your platform's "

@@ -13,6 +13,8 @@ POST   /sandbox/disputes/{id} {"status": "won" | "lost"}
 POST   /sandbox/payment_intents/{id}/expire        the hold is lost, as after capture_before
 POST   /sandbox/payment_intents/{id}/authenticate  {"approved": true}: what the 3DS page's buttons do
 POST   /sandbox/refunds/{id}/fail                  the bank sends the refund back
+
+Each is about the main platform account, or about the one whose key is sent.
 """
 
 from __future__ import annotations

@@ -6,42 +6,35 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 
-from gateway.dev.sandbox import accounts, endpoints, intents, pages, private
+from gateway.dev.sandbox import accounts, intents, pages, private
 from gateway.dev.sandbox.api import Answer, Api, Request
-from gateway.dev.sandbox.courier import Courier
 from gateway.dev.sandbox.faults import AFTER, BEFORE, Fault
 from gateway.dev.sandbox.limits import Limits
+from gateway.dev.sandbox.platform import Platform, wall_ms
 from gateway.dev.sandbox.refusals import Refusal
 from gateway.dev.sandbox.store import Doc, Store
-from gateway.dev.sandbox.turn import Terms, Turn
+from gateway.dev.sandbox.turn import Terms
 
 log = structlog.get_logger(__name__)
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
+@dataclass(frozen=True, slots=True)
+class PlatformConfig:
+    """One more platform account, chosen by its `api_key`: on its own, with a connected account `acct_demo_NAME`. Its
+    events go where the sandbox's go, signed with its own secret."""
 
-def stripe_id(prefix: str) -> str:
-    """`prefix_` and 24 random characters, as Stripe's ids look."""
-    number = int.from_bytes(os.urandom(18), "big")
-    letters = []
-    for _ in range(24):
-        number, place = divmod(number, 62)
-        letters.append(_ALPHABET[place])
-    return f"{prefix}_{''.join(letters)}"
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
+    name: str
+    api_key: str
+    country: str
+    settlement_currencies: tuple[str, ...]
+    webhook_secret: str = "whsec_sandbox"  # noqa: S105 - signs test events on one machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,75 +67,70 @@ class Sandbox:
         self.config = config
         self.url = ""
         self._runner: web.AppRunner | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._timer_wake = asyncio.Event()
+        self._others: dict[str, Platform] = {}
         self._stopping = asyncio.Event()
+
+    @property
+    def api(self) -> Api:
+        """The main platform account's."""
+        return self._main.api
+
+    @property
+    def store(self) -> Store:
+        return self._main.store
 
     async def start(self) -> None:
         """Open the data, listen, deliver what is still queued. Raises OSError when the port is taken."""
         listening = socket.create_server((self.config.host, self.config.port))
         host, port = listening.getsockname()[:2]
         self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared, not bound
-        self._open()
+        self._main = self._open("", self.config.country, self.config.settlement_currencies)
+        self._main.seed(accounts.DEMO)
+        self.set_webhook(self.config.webhook_url, self.config.webhook_secret)
         app = web.Application(client_max_size=1 << 20)
         app.router.add_route("*", "/{tail:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.SockSite(self._runner, listening).start()
-        self._tasks = [asyncio.create_task(self.courier.run()), asyncio.create_task(self._run_timer())]
+        self._main.start()
         log.info("sandbox_started", url=self.url)
 
-    def _open(self) -> None:
+    def add_platform(self, config: PlatformConfig) -> None:
+        """One more platform account from now on; call after `start`."""
+        platform = self._open(f"-{config.name}", config.country, config.settlement_currencies)
+        platform.seed({f"acct_demo_{config.name}": {"country": config.country, "restricted": False}})
+        platform.set_webhook(self.config.webhook_url, config.webhook_secret, self.config.webhook_events)
+        platform.start()
+        self._others[config.api_key] = platform
+
+    def _open(self, name: str, country: str, settlement_currencies: tuple[str, ...]) -> Platform:
         path = self.config.data_dir
         if path is not None:
             path.mkdir(parents=True, exist_ok=True)
-        self.store = Store(path / "stripe.sqlite3" if path is not None else None)
-        base_url = self.config.public_url or self.url
-        terms = Terms(self.config.settlement_currencies, self.config.country, base_url=base_url)
-        self.api = Api(self.store, terms, stripe_id)
-        self.api.limits = Limits(self.config.rate_limit_per_s, self.config.endpoint_rate_limit_per_s)
-        self.courier = Courier(self.store, _wall_ms)
-        self.store.prune(_wall_ms() // 1_000)
-        self._change(accounts.seed)
-        self.set_webhook(self.config.webhook_url, self.config.webhook_secret)
-
-    def _change(self, job: Callable[[Turn], None]) -> None:
-        def work(turn: Turn) -> Doc:
-            job(turn)
-            return {}
-
-        self.api.work(_wall_ms(), work)
+        terms = Terms(settlement_currencies, country, base_url=self.config.public_url or self.url)
+        platform = Platform(terms, path / f"stripe{name}.sqlite3" if path is not None else None)
+        platform.api.limits = Limits(self.config.rate_limit_per_s, self.config.endpoint_rate_limit_per_s)
+        return platform
 
     def set_webhook(self, url: str | None, secret: str) -> None:
-        """Deliver events there from now on (None: nowhere), besides the endpoints made over the API."""
-        events = self.config.webhook_events
-        self._change(lambda turn: endpoints.configure(turn, url, secret, events))
-        self.courier.wake.set()
+        """Deliver the main platform account's events there from now on (None: nowhere)."""
+        self._main.set_webhook(url, secret, self.config.webhook_events)
 
     async def stop(self) -> None:
         """Close; with a data directory, everything is there again at the next start."""
         self._stopping.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        platforms = (self._main, *self._others.values())
+        await asyncio.gather(*(platform.stop() for platform in platforms))
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-            self.store.close()
+            for platform in platforms:
+                platform.store.close()
 
-    async def _run_timer(self) -> None:
-        while True:
-            self._timer_wake.clear()
-            self.api.handle_due(_wall_ms())
-            self.courier.wake.set()
-            at = self.api.next_due_ms()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if at is None else max(1, at - _wall_ms()) / 1_000):
-                    await self._timer_wake.wait()
-
-    def _changed(self) -> None:
-        self.courier.wake.set()
-        self._timer_wake.set()
+    def _platform(self, http: web.Request) -> Platform:
+        """The account that the key opens; any other key is the main one's to judge."""
+        key = (_authorization(http) or "").removeprefix("Bearer ").strip()
+        return self._others.get(key, self._main)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path.startswith("/sandbox"):
@@ -152,21 +140,22 @@ class Sandbox:
         return await self._serve(request)
 
     async def _serve(self, http: web.Request) -> web.StreamResponse:
-        request = await _read(http)
-        ended = self.api.admit(request, _wall_ms())
+        request, platform = await _read(http), self._platform(http)
+        api = platform.api
+        ended = api.admit(request, wall_ms())
         if ended is not None:
             return _response(ended)
-        fault = self.api.faults.take(request.target)
+        fault = api.faults.take(request.target)
         try:
             await self._before(http, fault)
         except BaseException:
-            self.api.abandon(request)
+            api.abandon(request)
             raise
         if fault is not None and fault.kind in BEFORE:
-            self.api.abandon(request)
+            api.abandon(request)
             return web.Response(status=502)
-        answer = self.api.execute(request, _wall_ms(), fault)
-        self._changed()
+        answer = api.execute(request, wall_ms(), fault)
+        platform.changed()
         if fault is not None and fault.kind in AFTER:
             await self._vanish(http, fault)
         return _response(answer)
@@ -187,26 +176,32 @@ class Sandbox:
             http.transport.abort()
 
     async def _private(self, http: web.Request) -> web.StreamResponse:
+        platform = self._platform(http)
         try:
             body = json.loads(await http.text() or "{}")
-            doc = private.handle(self.api, http.method, http.path, body, dict(http.query), _wall_ms())
+            doc = private.handle(platform.api, http.method, http.path, body, dict(http.query), wall_ms())
         except Refusal as refusal:
             return web.json_response(refusal.body(), status=refusal.status)
         except (ValueError, KeyError, TypeError) as error:
             return web.json_response({"error": {"message": f"{type(error).__name__}: {error}"}}, status=400)
-        self._changed()
+        platform.changed()
         return web.json_response(doc)
 
     async def _challenge(self, http: web.Request) -> web.StreamResponse:
         """The 3DS page: GET shows it, POST decides and sends back."""
-        intent = self.store.get("payment_intent", http.path.removeprefix("/3ds/"), None)
-        if intent is None or http.query.get("secret") != intent["client_secret"]:
-            return web.Response(status=404, text="Unknown payment")
+        ident = http.path.removeprefix("/3ds/")
+        for platform in (self._main, *self._others.values()):
+            intent = platform.store.get("payment_intent", ident, None)
+            if intent is not None and http.query.get("secret") == intent["client_secret"]:
+                return await self._challenged(http, platform, intent)
+        return web.Response(status=404, text="Unknown payment")
+
+    async def _challenged(self, http: web.Request, platform: Platform, intent: Doc) -> web.StreamResponse:
         if http.method == "POST" and intent["status"] == "requires_action":
             approved = (await http.post()).get("verdict") == "approve"
             ident = intent["id"]
-            intent = self.api.work(_wall_ms(), lambda turn: intents.authenticate(turn, ident, approved=approved))
-            self._changed()
+            intent = platform.api.work(wall_ms(), lambda turn: intents.authenticate(turn, ident, approved=approved))
+            platform.changed()
         if intent["status"] == "requires_action":
             return web.Response(text=pages.challenge(intent), content_type="text/html")
         back = pages.way_back(intent)

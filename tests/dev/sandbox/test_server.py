@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import stripe
 from aiohttp import web
 
-from gateway.dev.sandbox import Sandbox, SandboxConfig
+from gateway.dev.sandbox import PlatformConfig, Sandbox, SandboxConfig
 
 HOLD: Any = {
     "amount": 9_000, "currency": "usd", "confirm": True, "capture_method": "manual", "payment_method": "pm_card_visa",
@@ -34,9 +35,9 @@ class Desk:
         self.sdk_http = stripe.AIOHTTPClient(timeout=2)
         self.stripe = self.client(0)
 
-    def client(self, retries: int) -> stripe.StripeClient:
+    def client(self, retries: int, key: str = "sk_test_x") -> stripe.StripeClient:
         return stripe.StripeClient(
-            "sk_test_x",
+            key,
             base_addresses={"api": self.sandbox.url},
             http_client=self.sdk_http,
             max_network_retries=retries,
@@ -291,3 +292,48 @@ async def test_a_taken_port_is_an_error_at_start(desk: Desk) -> None:
     port = int(desk.sandbox.url.rsplit(":", 1)[1])
     with pytest.raises(OSError):
         await Sandbox(SandboxConfig(port=port)).start()
+
+
+AUSTRALIA = PlatformConfig("au", "sk_test_australia", "AU", ("aud",), "whsec_au")
+
+
+async def test_another_key_opens_another_platform_account_with_a_balance_of_its_own(desk: Desk) -> None:
+    desk.sandbox.add_platform(AUSTRALIA)
+    there = desk.client(0, AUSTRALIA.api_key)
+    params = {**HOLD, "capture_method": "automatic", "expand": ["latest_charge.balance_transaction"]}
+    taken: Any = await there.v1.payment_intents.create_async(params)
+    balance = taken.latest_charge.balance_transaction
+    assert balance.currency == "aud"
+    transfer = {"amount": 500, "currency": "aud", "source_transaction": taken.latest_charge.id}
+    assert (await there.v1.transfers.create_async({**transfer, "destination": "acct_demo_au"})).amount == 500
+    assert (await desk.state())["totals"] == {}, "the main account has nothing of it"
+    for client, ident in (
+        (desk.stripe, taken.id),
+        (there, (await desk.stripe.v1.payment_intents.create_async(HOLD)).id),
+    ):
+        with pytest.raises(stripe.InvalidRequestError, match="No such payment_intent"):
+            await client.v1.payment_intents.retrieve_async(ident)
+    with pytest.raises(stripe.PermissionError):
+        await there.v1.accounts.retrieve_async("acct_demo")
+
+
+async def test_no_platform_pays_accounts_out_of_its_region(desk: Desk) -> None:
+    desk.sandbox.add_platform(AUSTRALIA)
+    headers = {"Authorization": f"Bearer {AUSTRALIA.api_key}"}
+    url = f"{desk.sandbox.url}/sandbox/accounts/acct_us_of_au"
+    async with desk.http.post(url, json={"country": "US"}, headers=headers) as answer:
+        assert answer.status == 200
+    there = desk.client(0, AUSTRALIA.api_key)
+    with pytest.raises(stripe.InvalidRequestError, match="restricted outside of your platform"):
+        await there.v1.transfers.create_async({"amount": 1, "currency": "aud", "destination": "acct_us_of_au"})
+
+
+async def test_a_platforms_events_are_signed_with_its_own_secret(desk: Desk, serve: Any) -> None:
+    receiver = Receiver()
+    desk.sandbox.config = replace(desk.sandbox.config, webhook_url=await serve(receiver))
+    desk.sandbox.add_platform(AUSTRALIA)
+    there = desk.client(0, AUSTRALIA.api_key)
+    await there.v1.payment_intents.create_async(HOLD)
+    await until(lambda: bool(receiver.bodies))
+    body, signature = receiver.bodies[0]
+    assert stripe.Webhook.construct_event(body, signature, "whsec_au").type == "payment_intent.created"

@@ -1,0 +1,122 @@
+"""A connected account's record: what to ask or set at Stripe next, and what its answer does to it. Pure.
+
+R18: the platform has Stripe pay out weekly, where the schedule is the platform's to set; where the expert has a Stripe
+dashboard with that choice, it is the expert's own and only shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from gateway.billing_bridge.calls import Call
+from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
+from gateway.billing_bridge.record import Notice
+from gateway.billing_bridge.results import backoff_ms
+from gateway.connected import PAYOUTS, Connected, Schedule, about, same, shown
+from gateway.payees import Account, account_of
+
+# Refusals that say nothing about the account: the platform's own key is wrong.
+OURS: Final = frozenset({"authentication", "rate_limit", "api_key_expired"})
+# How soon a schedule that Stripe refused, or that did not stay, is tried again.
+SET_AGAIN_MS: Final = 24 * 3_600_000
+# How old the state of an account may be for which transfers wait.
+WITHHELD_LOOK_MS: Final = 6 * 3_600_000
+TOLD: Final = frozenset({"paid", "failed"})
+
+Applied = tuple[Connected, tuple[Notice, ...]]
+
+
+def next_call(record: Connected, now: int, weekday: str, *, withheld: bool) -> Call | None:
+    """The request whose time has come. `weekday` "" leaves payout schedules as they are; `withheld`: transfers wait for
+    the account, so it is looked at without being asked, should Stripe's event be lost."""
+    overdue = record.seen is None or (withheld and now - record.seen.seen_at >= WITHHELD_LOOK_MS)
+    if record.waiting or overdue or record.seen is None:
+        return Call("accounts.retrieve", {"account": record.id})
+    if not record.seen.exists:
+        return None
+    if record.open:
+        return Call("payouts.retrieve", {"payout": record.open[0], "stripe_account": record.id})
+    if weekday and _differs(record, weekday) and now - record.set_at >= SET_AGAIN_MS:
+        schedule = {"interval": "weekly", "weekly_payout_days": [weekday]}
+        params = {"payments": {"payouts": {"schedule": schedule}}, "stripe_account": record.id}
+        return Call("balance_settings.update", params, f"{record.stream}:schedule:{record.attempt + 1}")
+    return None
+
+
+def applied(record: Connected, call: Call, outcome: Outcome, now: int) -> Applied:
+    """The record after `outcome`, and what to tell. Busy or Unknown leave it to be asked again: nothing here moves
+    money, and setting a schedule twice sets it once."""
+    if isinstance(outcome, Busy | Unknown) or (isinstance(outcome, Refused) and outcome.code in OURS):
+        return replace(record, tries=record.tries + 1), ()
+    record = replace(record, tries=0)
+    if call.operation == "accounts.retrieve":
+        return _retrieved(record, outcome, now)
+    if call.operation == "payouts.retrieve":
+        return _payout(record, outcome)
+    return _set(record, outcome, now), ()
+
+
+def look_at(record: Connected, now: int, *, withheld: bool) -> int | None:
+    """When to look again without being asked (wall ms), or None."""
+    if record.tries:
+        return now + backoff_ms(record.tries)
+    return now + WITHHELD_LOOK_MS if withheld else None
+
+
+def _differs(record: Connected, weekday: str) -> bool:
+    schedule = record.schedule
+    return schedule is not None and not schedule.own and schedule != Schedule("weekly", (weekday,))
+
+
+def _retrieved(record: Connected, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if isinstance(outcome, Done):
+        seen, schedule = account_of(outcome.object, now), schedule_of(outcome.object)
+    else:
+        seen, schedule = Account(record.id, exists=False, seen_at=now), None
+    changed = not same(record.seen, seen) or (record.seen is not None and record.schedule != schedule)
+    record = replace(record, answered=record.asked, seen=seen, schedule=schedule)
+    return record, (Notice("account.updated", shown(record)),) if changed else ()
+
+
+def schedule_of(thing: Mapping[str, Any]) -> Schedule | None:
+    """The payout schedule in an Account object. It is the expert's own with a full dashboard, or an account that
+    controls itself (docs.stripe.com/connect/manage-payout-schedule)."""
+    payouts = (thing.get("settings") or {}).get("payouts") or {}
+    schedule = payouts.get("schedule")
+    if not schedule:
+        return None
+    controller = thing.get("controller") or {}
+    dashboard = (controller.get("stripe_dashboard") or {}).get("type")
+    own = dashboard == "full" or controller.get("type") == "account" or thing.get("type") == "standard"
+    anchor = schedule.get("weekly_anchor")
+    days = schedule.get("weekly_payout_days") or ([anchor] if anchor else [])
+    return Schedule(schedule.get("interval") or "manual", tuple(days), own)
+
+
+def _payout(record: Connected, outcome: Done | Declined | Refused) -> Applied:
+    ident, *rest = record.open
+    record = replace(record, open=tuple(rest))
+    if not isinstance(outcome, Done):
+        return record, ()
+    payout, status = outcome.object, str(outcome.object.get("status"))
+    if status not in TOLD or record.told.get(ident) == status:
+        return record, ()
+    told = dict([*((k, v) for k, v in record.told.items() if k != ident), (ident, status)][-PAYOUTS:])
+    data = {
+        **about(record), "payout": ident, "amount": payout["amount"], "currency": payout["currency"],
+        "status": status, "automatic": bool(payout.get("automatic")), "arrival_date": payout.get("arrival_date"),
+        "failure_code": payout.get("failure_code"),
+    }  # fmt: skip
+    return replace(record, told=told), (Notice(f"payout.{status}", data),)
+
+
+def _set(record: Connected, outcome: Done | Declined | Refused, now: int) -> Connected:
+    record = replace(record, set_at=now, attempt=record.attempt + 1)
+    if not isinstance(outcome, Done):
+        return replace(record, refused=outcome.code)
+    payouts = ((outcome.object.get("payments") or {}).get("payouts")) or {}
+    schedule = payouts.get("schedule") or {}
+    days = tuple(schedule.get("weekly_payout_days") or ())
+    return replace(record, refused=None, schedule=Schedule(schedule.get("interval") or "manual", days))

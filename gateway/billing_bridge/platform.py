@@ -1,0 +1,67 @@
+"""One platform account at Stripe as a bridge uses it: its client, what it settles in, and its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import redis.asyncio as aioredis
+from redis.exceptions import RedisError
+
+from gateway.billing_bridge.calls import Call
+from gateway.billing_bridge.outcome import Busy, Outcome
+from gateway.billing_bridge.pace import Pace, Rank
+from gateway.billing_bridge.pricing import Terms
+from gateway.billing_bridge.stripe_client import StripeClient
+from gateway.payees import MAIN
+
+# A request that waits longer than this for its turn is looked at anew: the session may have changed.
+PATIENCE_S: Final = 15.0
+
+
+class Platform:
+    """Shell. `per_second`, `per_endpoint`: Stripe's limits of this account over all bridges (0: none);
+    `concurrency`: calls at once."""
+
+    def __init__(
+        self,
+        redis: aioredis.Redis,
+        stripe: StripeClient,
+        terms: Terms,
+        *,
+        per_second: int,
+        per_endpoint: int,
+        concurrency: int,
+        name: str = MAIN,
+    ) -> None:
+        self.stripe, self.terms = stripe, terms
+        suffix = "" if name == MAIN else f":{name}"
+        # Who may begin, in order of urgency; a little more than may go, so that the gate never stands idle.
+        self._pace = Pace(redis, -(-per_second * 21 // 20), -(-per_endpoint * 21 // 20), f"begin{suffix}")
+        # Who may go, once the step is on disk: fsyncs come once a second, and would let a second's worth go together.
+        self._gate = Pace(redis, per_second, per_endpoint, f"send{suffix}")
+        self._slots = asyncio.Semaphore(concurrency)
+
+    async def may_begin(self, operation: str, rank: Rank) -> bool:
+        """Whether the limits have room for one more at once. Raises RedisError."""
+        return await self._pace.at_once(operation, rank)
+
+    async def turn(self, operation: str, rank: Rank) -> bool:
+        """Wait until they have; False if that takes too long, or the bridge stops."""
+        return await self._pace.turn(operation, rank, PATIENCE_S)
+
+    async def send(self, call: Call, rank: Rank) -> Outcome:
+        """One request; Busy if the limits had no room for long, or the bridge stops."""
+        try:
+            gone = await self._gate.at_once(call.operation, rank)
+            if not gone and not await self._gate.turn(call.operation, rank, PATIENCE_S):
+                return Busy("own_limit")
+        except RedisError:
+            return Busy("store_away")
+        async with self._slots:
+            return await self.stripe.send(call.operation, call.params, call.key)
+
+    def halt(self) -> None:
+        """Send all who wait away."""
+        self._pace.halt()
+        self._gate.halt()
