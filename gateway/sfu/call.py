@@ -36,7 +36,7 @@ UNTIL_MS: Final = 30_000
 ORPHAN_MS: Final = 900_000
 """A call that nobody extended for so long is forgotten. Until then a control that comes back finds its spans."""
 REPORT_MS: Final = 250
-REPORT_GRID_MS: Final = 25
+REPORT_GRID_MS: Final = 50
 """Reports of running calls fall on multiples of this, so that several share a wake-up."""
 SPAN_LIMIT: Final = 64
 FAR: Final = 1 << 60

@@ -29,6 +29,8 @@ OPEN_S: Final = 10.0
 """How long workers may take to answer for the first time."""
 ANSWER_S: Final = 2.0
 """A worker that does not answer for so long is taken for stopped: what it was told stands, and is said again."""
+TOGETHER_S: Final = 0.02
+"""How long a later `until` waits for those of other calls."""
 AGAIN_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 """Pauses before trying to reach a worker again; the last repeats."""
 PATIENCE: Final = 10
@@ -168,6 +170,9 @@ class Link:
         self._wanted: dict[str, CallConfig] = {}
         self._released: set[str] = set()
         """Calls whose release the worker has not confirmed; said again with everything else."""
+        self._lengthened: dict[str, int] = {}
+        """Calls of which the worker is to be told a later `until`, with others."""
+        self._prolonging: set[asyncio.Task[None]] = set()
         self._writer: asyncio.StreamWriter | None = None
         self._met = False
         """Whether the worker has answered on this connection."""
@@ -187,10 +192,11 @@ class Link:
         self._task = asyncio.create_task(self._keep_up(), name=f"relay {self._path.name}")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        for task in (self._task, *self._prolonging):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         self._lost()
 
     async def configure(self, config: CallConfig) -> None:
@@ -198,12 +204,10 @@ class Link:
         self._wanted[config.call] = config
         self._released.discard(config.call)
         if before is not None and replace(before, until=config.until) == config:
-            # The usual case by far, once a second for each call; a worker that does not know the call is told all.
-            answer = await self._ask({"prolong": [config.call, config.until]})
-            if answer is None or answer["known"]:
-                return
+            self._prolong(config)
+            return
         try:
-            await self._ask({"configure": control.pack_config(config)})
+            await self._tell(config)
         except Conflict:
             if before is None:
                 self._wanted.pop(config.call, None)
@@ -211,8 +215,30 @@ class Link:
                 self._wanted[config.call] = before
             raise
 
+    async def _tell(self, config: CallConfig) -> None:
+        self._lengthened.pop(config.call, None)
+        await self._ask({"configure": control.pack_config(config)})
+
+    def _prolong(self, config: CallConfig) -> None:
+        """The usual case by far, once a second for each call: several of them wake the worker up once."""
+        if not self._lengthened:
+            task = asyncio.create_task(self._prolong_soon())
+            self._prolonging.add(task)
+            task.add_done_callback(self._prolonging.discard)
+        self._lengthened[config.call] = config.until
+
+    async def _prolong_soon(self) -> None:
+        await asyncio.sleep(TOGETHER_S)
+        calls, self._lengthened = self._lengthened, {}
+        answer = await self._ask({"prolong": list(calls.items())}) if calls else None
+        for call in () if answer is None else answer["unknown"]:
+            if call in self._wanted:
+                with contextlib.suppress(Conflict):
+                    await self._tell(self._wanted[call])
+
     async def release(self, call: str) -> Report | None:
         self._wanted.pop(call, None)
+        self._lengthened.pop(call, None)
         self.expected.discard(call)
         self._released.add(call)
         answer = await self._ask({"release": call})

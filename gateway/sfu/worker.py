@@ -24,7 +24,7 @@ from gateway.errors import GatewayError
 from gateway.sfu import control, snapshot
 from gateway.sfu.call import Call
 from gateway.sfu.memory import Memory
-from gateway.sfu.pace import PLENTY, Pace
+from gateway.sfu.pace import TARGET, Pace
 from gateway.sfu.port import Candidate, Report
 from gateway.sfu.relay import Relay
 from gateway.sfu.shell import Shell
@@ -35,8 +35,8 @@ BACKLOG_OCTETS: Final = 1_048_576
 """A control that does not read is told nothing more until it has; then it gets every call as it is."""
 KEEP_MS: Final = 10_000
 """In the memory so old at most is what of a running call is neither a change nor activity: other addresses, budgets."""
-TURNS: Final = 8
-"""Control waits no longer than so many gatherings, about 6 ms."""
+TURNS: Final = 6
+"""Control waits no longer than so many gatherings, about 7 ms."""
 REPORTS: Final = 32
 """At once: more would keep media waiting for more than about half a millisecond."""
 READ_OCTETS: Final = 65_536
@@ -91,7 +91,7 @@ class Worker:
             wait = pace.wait_ns(messages, time.monotonic_ns()) if messages else 0
             if wait:
                 time.sleep(wait / 1e9)
-            elif messages < PLENTY:
+            elif messages < TARGET:
                 busy = []
 
     def _wait(self, poll: select.poll) -> tuple[int, list[int]]:
@@ -279,8 +279,7 @@ class Desk:
     def _answer(self, frame: control.Frame) -> control.Frame:
         now = self._now()
         if "prolong" in frame:
-            call, until = frame["prolong"]
-            return {"known": self._relay.prolong(call, until, now)}
+            return {"unknown": [call for call, until in frame["prolong"] if not self._relay.prolong(call, until, now)]}
         if "configure" in frame:
             config = control.unpack_config(frame["configure"])
             if self._relay.configure(config, now):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.sfu import activity, control, snapshot
 from gateway.sfu.memory import GROWTH, SLOT_OCTETS, Memory, new_file
-from gateway.sfu.pace import LIMIT_NS, PLENTY, WINDOW_NS, Pace
+from gateway.sfu.pace import HASTE_NS, LIMIT_NS, PLENTY, TARGET, WINDOW_NS, Pace
 from gateway.sfu.port import Candidate, LegConfig, Report
 from gateway.sfu.relay import Relay
 from tests.sfu.network import ONE, START, TWO, config, counted_bytes, talking
@@ -315,6 +315,11 @@ def test_a_busy_one_gathers_but_not_longer_than_the_limit() -> None:
 
 def test_full_batches_are_followed_at_once() -> None:
     assert set(_waits(Pace(), [PLENTY] * 2000, 50_000)) == {0}
+
+
+def test_large_batches_that_were_gathered_are_gathered_for_again_until_the_worker_nears_its_limit() -> None:
+    assert _waits(Pace(), [TARGET + 8] * 2000, TARGET * 50_000)[-1] > LIMIT_NS // 2
+    assert _waits(Pace(), [TARGET] * 2000, HASTE_NS // 2)[-1] == 0
 
 
 def test_the_first_packets_after_a_lull_wait_no_longer_than_a_window() -> None:

@@ -20,7 +20,7 @@ from gateway.sfu.port import CallConfig, Candidate, Credentials, LegConfig
 from gateway.sfu.remote import RemoteRelay
 from gateway.supervisor import Plan, relay_workers
 from tests.sfu.caller import Caller, UdpCaller
-from tests.sfu.network import pair
+from tests.sfu.network import config, pair
 from tests.sfu.workers import CLOCK, connect, node, soon, two_callers, watching
 
 
@@ -109,6 +109,23 @@ async def test_law4_the_cut_comes_by_the_relays_own_timer(relay: RemoteRelay) ->
             assert report.spans[0].end - report.spans[0].start == 300
             assert report.spans[0].ended_by == "deadline"
             assert report.at - report.spans[0].end < 200
+
+
+async def test_extending_many_calls_is_one_message_and_a_worker_that_lost_one_is_told_all(relay: RemoteRelay) -> None:
+    (link,) = relay._links
+    plain = soon()
+    for name in ("one", "two"):
+        await relay.configure(config(name, until=plain.until))
+    await link._ask({"release": "two"})
+    assert (await relay.statistics()).calls == 1
+    before = next(link._ids)
+    for name in ("one", "two", "one"):
+        await relay.configure(config(name, until=plain.until + 1_000))
+    await asyncio.gather(*link._prolonging)
+    prolonged_and_told_one = 2
+    assert next(link._ids) - before == prolonged_and_told_one + 1
+    assert (await relay.statistics()).calls == 2
+    assert link._lengthened == {}
 
 
 async def test_iterators_end_with_the_relay_and_begin_with_what_is_there(relay: RemoteRelay) -> None:
