@@ -16,9 +16,10 @@ from redis.exceptions import RedisError
 
 from gateway import __version__, platforms, supervisor
 from gateway.api.auth import ApiKey, KeyRing
-from gateway.api.context import ApiContext
+from gateway.api.context import ApiContext, PayPage
 from gateway.api.health import private_app
 from gateway.api.idempotency import Idempotency
+from gateway.api.pay import pay_app
 from gateway.api.routes import public_app
 from gateway.api.terms import Limits
 from gateway.billing_bridge import payment
@@ -34,6 +35,7 @@ from gateway.billing_bridge.worker import Bridge
 from gateway.bookings import Bookings
 from gateway.changes import Changes
 from gateway.clock import Clock
+from gateway.doors import Doors
 from gateway.errors import StoreUnavailable
 from gateway.journal import Journal
 from gateway.keys import Keys
@@ -43,6 +45,7 @@ from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node, RedisClock
 from gateway.payability import Payees
 from gateway.payees import MAIN
+from gateway.paying import PayDesk
 from gateway.plans import relay_plan
 from gateway.sessions import Rules, Sessions
 from gateway.settings import Settings
@@ -173,7 +176,7 @@ class Gateway:
             self.journal, stripe[MAIN], platforms.bridge_settings(settings), self.clock,
             platforms.others(settings, self.redis, stripe),
         )  # fmt: skip
-        mailer = Mailer(self.journal, mail_settings(settings), self.clock)
+        mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._doors().pay_link)
         webhooks = Webhooks(
             self.journal, endpoints(settings, self.redis, self.clock), webhook_settings(settings), self.clock
         )
@@ -194,6 +197,7 @@ class Gateway:
         sessions = Sessions(
             self.journal, self.ledger, tokens, self.clock, changes, rules=session_rules(settings),
             public_url=settings.server.public_url, open_payment=payment.opened, payees=payees,
+            pay_url=settings.pay.url,
         )  # fmt: skip
         self._relay = await self._reach_relay()
         host = Host(
@@ -224,20 +228,25 @@ class Gateway:
         self, sessions: Sessions, payees: Payees, host: Host, extra_routes: Sequence[web.AbstractRouteDef]
     ) -> None:
         settings = self._settings
-        mailer = Mailer(self.journal, mail_settings(settings), self.clock)
+        mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._doors().pay_link)
         events = StripeEvents(self.journal, platforms.webhook_secrets(settings), self.clock)
-        app = public_app(
-            ApiContext(
-                sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
-                public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
-                receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
-                bookings=Bookings(sessions, open_payment=payment.opened),
-                payees=payees,
-            )
+        context = ApiContext(
+            sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
+            public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
+            receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
+            bookings=Bookings(sessions, open_payment=payment.opened), payees=payees, pay=pay_page(settings, sessions),
         )  # fmt: skip
+        app = public_app(context)
         app.router.add_get("/v1/signal", signal_handler(host))
         app.router.add_routes(extra_routes)
         await self._serve("public", app, settings.server.host, settings.server.port)
+        if settings.pay.port:
+            await self._serve("pay", pay_app(context), settings.pay.host, settings.pay.port)
+
+    def _doors(self) -> Doors:
+        settings = self._settings
+        tokens = Tokens(settings.secrets.signing_key.get_secret_value().encode())
+        return Doors(self.redis, tokens, self.clock, settings.server.public_url, settings.pay.url)
 
     def _desk(self) -> WebhookDesk:
         known = endpoints(self._settings, self.redis, self.clock)
@@ -326,6 +335,11 @@ def mail_settings(settings: Settings) -> MailSettings:
         sender=mail.sender, public_url=settings.server.public_url,
         issuer=Issuer(issuer.name, issuer.id, issuer.address, issuer.tax_id, issuer.support),
     )  # fmt: skip
+
+
+def pay_page(settings: Settings, sessions: Sessions) -> PayPage:
+    stripe = settings.stripe
+    return PayPage(PayDesk(sessions), settings.server.public_url, stripe.js_url, platforms.publishable_keys(settings))
 
 
 def webhook_settings(settings: Settings) -> WebhookSettings:

@@ -1,4 +1,4 @@
-"""How people get into a session: the links and tokens that are given out, what each opens, and which have served."""
+"""How people get into a session, and to its pay page: links and tokens, what each opens, and which have served."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from gateway.session import Role, SessionRecord
 from gateway.tokens import JOIN_TOKEN_S, Grant, Tokens
 
 SPENT: Final = "gateway:spent:"
+# A bill that is due does not lapse; its link lasts as long as anybody may still mean to pay.
+PAY_MS: Final = 400 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,12 @@ class Entry:
 
 
 class Doors:
-    """`public_url` is the gateway's own address, without a path."""
+    """`public_url` is the gateway's own address, `pay_url` that of the pay page's origin (empty: there is none), both
+    without a path."""
 
-    def __init__(self, redis: aioredis.Redis, tokens: Tokens, clock: Clock, public_url: str) -> None:
+    def __init__(self, redis: aioredis.Redis, tokens: Tokens, clock: Clock, public_url: str, pay_url: str = "") -> None:
         self._redis, self._tokens, self._clock, self._public_url = redis, tokens, clock, public_url.rstrip("/")
+        self._pay_url = pay_url.rstrip("/")
 
     @property
     def signal_url(self) -> str:
@@ -56,6 +60,19 @@ class Doors:
     async def is_spent(self, token: str) -> bool:
         return bool(await self._redis.exists(f"{SPENT}{token}"))
 
+    def pay_link(self, session: str) -> str | None:
+        """The client's page to pay with a card; None where there is no such page."""
+        if not self._pay_url:
+            return None
+        return f"{self._pay_url}/pay#{self._tokens.pay(session, expires_at=self._clock.wall_ms() + PAY_MS)}"
+
+    def payer(self, secret: str) -> str:
+        """The session that a pay page's secret is for. Raises Unauthorized `link_expired` or `link_invalid`."""
+        try:
+            return self._tokens.open("pay", secret, now=self._clock.wall_ms()).session
+        except Unauthorized as error:
+            raise _of_link(error) from error
+
     def _join(self, session: str, role: Role) -> str:
         return self._tokens.join(session, role, now=self._clock.wall_ms())
 
@@ -70,5 +87,9 @@ class Doors:
                     raise
                 return self._tokens.open("join", secret, now=now), True
         except Unauthorized as error:
-            code = "link_expired" if error.code == "token_expired" else "link_invalid"
-            raise Unauthorized(error.detail, code=code) from error
+            raise _of_link(error) from error
+
+
+def _of_link(error: Unauthorized) -> Unauthorized:
+    code = "link_expired" if error.code == "token_expired" else "link_invalid"
+    return Unauthorized(error.detail, code=code)

@@ -21,4 +21,6 @@ def node_plan(settings: Settings, command: Sequence[str]) -> Plan:
     """The whole node: its workers, and `command` as the control process, on sockets that outlive it."""
     server = settings.server
     listen = {"public": (server.host, server.port), "private": (server.private_host, server.private_port)}
+    if settings.pay.port:
+        listen["pay"] = (settings.pay.host, settings.pay.port)
     return replace(relay_plan(settings), control=list(command), listen=listen)

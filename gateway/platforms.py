@@ -28,7 +28,10 @@ def bridge_settings(settings: Settings, platform: str = MAIN) -> BridgeSettings:
         descriptor_prefix_length=stripe.descriptor_prefix_length,
         requests_per_second=stripe.requests_per_second,
         requests_per_endpoint=stripe.requests_per_endpoint,
-        return_url=f"{settings.server.public_url}/call?session={{session}}",
+        # Back from the bank: the pay page goes on with what it knows, and tells others to go back to their call.
+        return_url=f"{settings.pay.url}/pay?session={{session}}"
+        if settings.pay.url
+        else f"{settings.server.public_url}/call?session={{session}}",
     )
     return main if platform == MAIN else replace(main, settlement_currency=stripe.platforms[platform].settles_in)
 
@@ -53,6 +56,12 @@ def others(settings: Settings, redis: aioredis.Redis, stripe: Mapping[str, Strip
         for name, client in stripe.items()
         if name != MAIN
     }
+
+
+def publishable_keys(settings: Settings) -> dict[str, str]:
+    """Of each platform account, empty where the operator set none."""
+    stripe = settings.stripe
+    return {MAIN: stripe.publishable_key, **{name: each.publishable_key for name, each in stripe.platforms.items()}}
 
 
 def webhook_secrets(settings: Settings) -> list[str]:

@@ -320,6 +320,8 @@ def recharged(record: SessionRecord, payment_method: str, now: int) -> Step:
     if record.status != "finalized" or record.bill is None or record.funding is None or record.waived:
         raise Conflict("This session takes no payment now.", code="session_state")
     amount = int(record.bill["amount_total"])
+    if amount == 0:
+        raise Conflict("Nothing is due for this session.", code="session_state")
     funding = Funding(record.funding.attempt + 1, payment_method, amount, now, recharge=True)
     return Step(replace(record, funding=funding))
 

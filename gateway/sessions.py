@@ -34,6 +34,8 @@ HOLD_WAIT_S: Final = 10.0
 ATTEMPTS: Final = 50
 PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
 FUNDED: Final = frozenset({"none", "held"}) | PAID
+# A bill is charged to another card when its hold was lost, and while such a charge has not gone through.
+RECHARGEABLE: Final = frozenset({"due", "pending", "action_required", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,11 @@ class Sessions:
         public_url: str,
         open_payment: Callable[[dict[str, Any], int], dict[str, Any]],
         payees: Payees | None = None,
+        pay_url: str = "",
     ) -> None:
         self.journal, self.ledger, self.clock, self.changes = journal, ledger, clock, changes
         self.rules, self._open_payment, self.payees = rules, open_payment, payees
-        self.doors = Doors(journal.redis, tokens, clock, public_url)
+        self.doors = Doors(journal.redis, tokens, clock, public_url, pay_url)
         self.directory = Directory(journal, clock)
 
     async def create(self, terms: NewSession, *, account: str, livemode: bool, session_id: str) -> Created:
@@ -187,16 +190,25 @@ class Sessions:
             raise Conflict("The session has ended.", code="session_ended")
         return self.doors.entry(record, role)
 
-    async def pay(self, account: str, session: str, payment_method: str) -> Docs:
-        """Another card, after one was declined or abandoned, or for a bill that is due; waits for its first word."""
+    async def pay(self, account: str, session: str, payment_method: str, after: int | None = None) -> Docs:
+        """Another card, after one was declined or abandoned, or for a bill that is due; waits for its first word.
+
+        `after`: only if no card was tried since that attempt, so that a request sent twice tries one card. Raises
+        Conflict `payment_state`, `session_state`.
+        """
         docs = await self.get(account, session)
-        if docs.payment["status"] in FUNDED:
-            raise Conflict("The money is already held.", code="payment_state")
-        now = self.clock.wall_ms()
-        order = core.recharged if docs.record.status == "finalized" else core.other_card
+        over = docs.record.status == "finalized"
+        if docs.payment["status"] in FUNDED or (over and docs.payment["status"] not in RECHARGEABLE):
+            raise Conflict("There is nothing to pay now.", code="payment_state")
+        order, now = core.recharged if over else core.other_card, self.clock.wall_ms()
+
+        def tried(record: SessionRecord) -> Step:
+            fresh = after is None or (record.funding is not None and record.funding.attempt == after)
+            return order(record, payment_method, now) if fresh else core.unchanged(record)
+
         # With `hold: "join"` the next card waits for the client, as the first one did.
         pending = docs.payment["status"] != "awaiting_join"
-        await self.apply(session, lambda record: order(record, payment_method, now), durable=True, pending=pending)
+        await self.apply(session, tried, durable=True, pending=pending)
         return await self._first_word(session)
 
     async def refund(self, account: str, session: str, new: refunds.NewRefund) -> tuple[Docs, Mapping[str, Any]]:
@@ -287,10 +299,12 @@ class Sessions:
         """
         grant, token = await self.doors.opened(secret)
         docs = await self._read(grant.session)
+        asked = grant.role == "client" and docs.payment["status"] in ("failed", "action_required")
         return {
             **entrance(docs, grant.role),
             "token": token if docs.record.open else None,
             "signal": self.doors.signal_url,
+            "pay_url": self.doors.pay_link(grant.session) if asked else None,
         }
 
     async def read(self, session: str) -> Docs:

@@ -40,6 +40,7 @@ Currency = Annotated[str, Field(pattern="^(usd|gbp|eur|cad|chf)$")]
 SettlementCurrency = Annotated[str, Field(pattern=f"^({'|'.join(MINIMUM_MINOR)})$")]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 PlatformName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,15}$")]
+PublishableKey = Annotated[str, Field(pattern=r"^(pk_(test|live)_[A-Za-z0-9]+)?$")]
 Scope = Literal["sessions", "money", "read"]
 
 
@@ -166,6 +167,7 @@ class PlatformAccount(Group):
     api_key: SecretStr
     webhook_secret: SecretStr
     connect_webhook_secret: SecretStr | None = None
+    publishable_key: PublishableKey = ""
     country: CountryCode
     settlement_currency: SettlementCurrency | None = None
     currencies: Annotated[tuple[Currency, ...], Field(min_length=1)] = tuple(sorted(CURRENCIES))
@@ -197,6 +199,8 @@ class Stripe(Group):
     requests_per_second: Annotated[int, Field(ge=0)] = 100
     requests_per_endpoint: Annotated[int, Field(ge=0)] = 25
     descriptor_prefix_length: Annotated[int, Field(ge=0, le=20)] = 10
+    publishable_key: PublishableKey = ""
+    js_url: str = Field(default="https://js.stripe.com/clover/stripe.js", pattern=r"^https?://[^?#]+$")
 
     @model_validator(mode="after")
     def _minimum_known(self) -> Self:
@@ -206,6 +210,19 @@ class Stripe(Group):
         if missing := sorted(settling - self.minimum_minor.keys()):
             raise ValueError(f"minimum_minor has no row for the settlement currency {missing[0]}")
         return self
+
+
+class Pay(Group):
+    host: str = "127.0.0.1"
+    port: Port = 0
+    public_url: str = Field(
+        default_factory=lambda known: f"http://localhost:{known.get('port', 0)}", pattern=r"^https?://[^/?#]+$"
+    )
+
+    @property
+    def url(self) -> str:
+        """Where clients find the page; empty where there is none."""
+        return self.public_url if self.port else ""
 
 
 class Mail(Group):
@@ -283,6 +300,7 @@ class Settings(BaseSettings):
     session: Session = Field(default_factory=Session)
     meter: Meter = Field(default_factory=Meter)
     stripe: Stripe
+    pay: Pay = Field(default_factory=Pay)
     mail: Mail = Field(default_factory=Mail)
     issuer: Issuer = Field(default_factory=Issuer)
     webhooks: Webhooks = Field(default_factory=Webhooks)

@@ -1,8 +1,8 @@
 """What opens a call: entry secrets in links, join tokens for the first connect, resume secrets for all later ones.
 
-Entry secrets and join tokens are signed (HS256, one key, `typ` told apart by audience) and name one role of one
-session (law 7). A join token lives at most ten minutes and is spent when its leg is first selected; a resume secret is
-random, rotates at every use, and is kept hashed.
+Entry secrets, join tokens and the pay page's secrets are signed (HS256, one key, `typ` told apart by audience) and name
+one role of one session (law 7). A join token lives at most ten minutes and is spent when its leg is first selected; a
+resume secret is random, rotates at every use, and is kept hashed.
 """
 
 from __future__ import annotations
@@ -49,11 +49,15 @@ class Tokens:
         """A token for the first connect, good for ten minutes."""
         return self._sign("join", session, role, now // 1000 + JOIN_TOKEN_S)
 
+    def pay(self, session: str, *, expires_at: int) -> str:
+        """The secret of the client's pay page: it shows what is asked and takes a card, and opens nothing else."""
+        return self._sign("pay", session, "client", expires_at // 1000)
+
     def _sign(self, kind: str, session: str, role: Role, expires: int) -> str:
         claims = {"aud": kind, "sid": session, "role": role, "jti": new_id("tok"), "exp": expires}
         return jwt.encode(claims, self._key, algorithm="HS256", headers={"kid": "1"})
 
-    def open(self, kind: Literal["entry", "join"], token: str, *, now: int) -> Grant:
+    def open(self, kind: Literal["entry", "join", "pay"], token: str, *, now: int) -> Grant:
         """Raises Unauthorized with code `token_expired` or `token_invalid`."""
         try:
             claims = jwt.decode(

@@ -207,7 +207,16 @@ def test_the_sample_names_every_key_and_tells_the_true_defaults() -> None:
     known = _keys(Settings)
     assert sample.keys() == known.keys()
     examples = {"public_url", "advertise", "api_base", "api_key", "webhook_secret", "username", "password", "address"}
-    examples |= {"connect_webhook_secret", "signing_key", "endpoints", "journal", "tcp_port", "urls", "secret"}
+    examples |= {
+        "connect_webhook_secret",
+        "signing_key",
+        "endpoints",
+        "journal",
+        "tcp_port",
+        "urls",
+        "secret",
+        "publishable_key",
+    }
     for group, keys in known.items():
         if isinstance(keys, dict):
             assert sample[group].keys() == keys.keys()

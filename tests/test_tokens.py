@@ -22,6 +22,20 @@ def test_law7_a_token_opens_one_role_of_one_session_for_ten_minutes() -> None:
     assert caught.value.code == "token_expired"
 
 
+def test_law7_the_pay_pages_secret_opens_no_call_and_a_calls_secrets_open_no_pay_page() -> None:
+    tokens = Tokens(KEY)
+    made = {
+        "entry": tokens.entry("ses_1", "client", expires_at=NOW + 60_000),
+        "join": tokens.join("ses_1", "client", now=NOW),
+        "pay": tokens.pay("ses_1", expires_at=NOW + 60_000),
+    }
+    for kind, secret in made.items():
+        assert tokens.open(kind, secret, now=NOW).session == "ses_1"  # type: ignore[arg-type]
+        for other in made.keys() - {kind}:
+            with pytest.raises(Unauthorized):
+                tokens.open(other, secret, now=NOW)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("forged", ["", "x", "a.b.c", jwt.encode({"aud": "join"}, KEY, "HS256")])
 def test_law7_what_is_not_ours_opens_nothing(forged: str) -> None:
     with pytest.raises(Unauthorized) as caught:

@@ -236,7 +236,7 @@ class Usage(Answer):
 class MailView(Answer):
     """How far the mail has come; it is repeated over days before it counts as failed."""
 
-    status: Literal["pending", "sent", "failed"]
+    status: Literal["pending", "sent", "failed", "canceled"] = Field(description="`canceled`: paid before it was sent")
     tries: int
     sent_at: Time | None = moment()
     error: str | None = Field(description="What the mail server said last, if it refused")
@@ -264,6 +264,7 @@ class ReceiptList(Answer):
     object: Literal["list"] = "list"
     data: list[Receipt]
     has_more: bool
+    payment_due: MailView | None = Field(description="The mail that asks the client to pay a bill whose hold was lost")
 
 
 class Event(Answer):
@@ -361,6 +362,33 @@ class Entrance(Answer):
     token: str | None
     signal: str
     status: Status
+
+
+class CardForm(Answer):
+    """Stripe.js: its address, and the account's publishable key."""
+
+    script: str
+    key: str
+
+
+class Asked(Answer):
+    """What the pay page shows: before the call a hold is asked for, after it (`over`) a bill."""
+
+    state: Literal["due", "hold", "working", "confirm", "paid", "held", "nothing"]
+    over: bool
+    amount: int
+    currency: str
+    attempt: int = Field(description="Cards tried so far; send it with the next one")
+    card: Card | None
+    decline_code: str | None
+    action_url: str | None
+    expert: str
+    media: Media
+    started_at: int | None
+    locale: str
+    livemode: bool
+    receipt: str | None
+    form: CardForm | None = Field(description="Null: cards cannot be taken here")
 
 
 class ProblemView(Answer):

@@ -218,6 +218,27 @@ class Payees(Protocol):
         ...
 
 
+class PayDesk(Protocol):
+    """What the client's pay page does. Each raises Unauthorized `link_invalid`, `link_expired`."""
+
+    async def open(self, secret: str) -> dict[str, Any]: ...
+
+    async def pay(self, secret: str, payment_method: str, attempt: int) -> dict[str, Any]:
+        """Raises Conflict `payment_state`, `session_state`, `too_many_cards`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PayPage:
+    """The pay page: who answers it, the address of the receipts, the script of the card's form, and the public keys of
+    the platform accounts."""
+
+    desk: PayDesk
+    public_url: str
+    script: str
+    keys: Mapping[str, str]
+
+
 # The printable page of a receipt's secret (HTML); raises NotFound `receipt_not_found`.
 ReceiptPage = Callable[[str], Awaitable[str]]
 # Takes Stripe's raw body and its Stripe-Signature header; raises Unauthorized `bad_signature`.
@@ -239,6 +260,7 @@ class ApiContext:
     webhooks: WebhookDesk | None = None
     bookings: Bookings | None = None
     payees: Payees | None = None
+    pay: PayPage | None = None
 
     @property
     def docs_url(self) -> str:

@@ -185,6 +185,7 @@ STATE = (
     Problem("endpoint_configured", 409, "The endpoint is set in the configuration", "Change it there."),
     Problem("session_ended", 409, "The session has ended", "Create a new session."),
     Problem("session_state", 409, "The session's state does not allow this", "Read the session; its `status` tells."),
+    Problem("too_many_cards", 409, "Too many cards were tried", "Ask the client to pay where the session was booked."),
     Problem("payment_state", 409, "The payment's state does not allow this", "Read `payment.status` of the session."),
     Problem("refund_too_large", 409, "There is not that much left to refund", "`left` tells what is, in minor units."),
     Problem("unprocessable", 422, "The request cannot be carried out", "Read `detail`."),

@@ -149,6 +149,15 @@ class Payment(Request):
     payment_method: PaymentMethod
 
 
+class OpenPay(Request):
+    token: Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[A-Za-z0-9._~-]+$")]
+
+
+class PayWith(OpenPay):
+    payment_method: PaymentMethod
+    attempt: int = Field(ge=0, description="The attempt that the page shows: one more is made, never two")
+
+
 class Refund(Request):
     amount: int | None = Field(
         default=None, ge=1, description="Minor units of the session's currency; all that is left, if unsaid"

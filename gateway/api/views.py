@@ -261,9 +261,12 @@ def endpoint(found: WebhookEndpoint, *, secret: bool = False) -> answers.Webhook
 
 def receipts(docs: Docs, public_url: str) -> answers.ReceiptList:
     """Both sides' receipts, once they are issued, each with its corrections."""
-    issued = {name: letter for name, letter in (docs.receipts or {}).items() if name != "schema" and letter["number"]}
+    kept = {name: letter for name, letter in (docs.receipts or {}).items() if name != "schema"}
+    issued = {name: letter for name, letter in kept.items() if letter["number"]}
     return answers.ReceiptList(
-        data=[_receipt(role, issued, public_url) for role in ROLES if role in issued], has_more=False
+        data=[_receipt(role, issued, public_url) for role in ROLES if role in issued],
+        has_more=False,
+        payment_due=_mail(kept["due"]) if "due" in kept else None,
     )
 
 
@@ -273,13 +276,17 @@ def _receipt(role: Role, issued: Record, public_url: str) -> answers.Receipt:
     return answers.Receipt(role=role, corrections=corrections, **_letter(issued[role], public_url))
 
 
-def _letter(letter: Record, public_url: str) -> dict[str, Any]:
+def _mail(letter: Record) -> answers.MailView:
     mail = letter["mail"]
+    return answers.MailView(
+        status=mail["status"], tries=mail["tries"], sent_at=time(mail["sent_at"]), error=mail["error"]
+    )
+
+
+def _letter(letter: Record, public_url: str) -> dict[str, Any]:
     return {
         "number": letter["number"],
         "issued_at": time(letter["issued_at"]),
         "url": f"{public_url}/r/{letter['secret']}",
-        "mail": answers.MailView(
-            status=mail["status"], tries=mail["tries"], sent_at=time(mail["sent_at"]), error=mail["error"]
-        ),
+        "mail": _mail(letter),
     }

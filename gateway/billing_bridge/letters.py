@@ -1,8 +1,8 @@
-"""The letters of a session, kept in its `receipts` record: both receipts and their corrections. Pure.
+"""The letters of a session, kept in its `receipts` record: both receipts, their corrections, the call to pay. Pure.
 
-A letter is known by its name: `client` and `expert` are the receipts, `client.2` the client's second document. It is
-drafted on the record before it is given a number, so that no number is ever without its document; numbered before it
-is sent; and each attempt to send it is kept.
+A letter is known by its name: `client` and `expert` are the receipts, `client.2` the client's second document, `due`
+the call to pay a bill whose hold was lost. A letter is drafted on the record before it is given a number, so that no
+number is ever without its document; numbered before it is sent; and each attempt to send it is kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from gateway.billing_bridge.receipt import ROLES, Receipt, Role, readiness
 Letter = dict[str, Any]
 Letters = Mapping[str, Any]
 SCHEMA: Final = "schema"
+DUE: Final = "due"
+BEING_PAID_MS: Final = 60_000  # until a card that is being tried is looked at again
 
 
 def role_of(name: str) -> Role:
@@ -31,13 +33,19 @@ def names(letters: Letters) -> list[str]:
 
 def series(letters: Letters, role: Role) -> list[str]:
     """A side's receipt and its corrections, in order."""
-    return [name for name in names(letters) if role_of(name) == role]
+    return [name for name in names(letters) if role_of(name) == role and name != DUE]
 
 
 def drafts(
-    session: Mapping[str, Any] | None, payment: Mapping[str, Any] | None, letters: Letters, now: int
+    session: Mapping[str, Any] | None,
+    payment: Mapping[str, Any] | None,
+    letters: Letters,
+    now: int,
+    *,
+    payable: bool = True,
 ) -> dict[str, Facts]:
-    """Letters that are due and not written yet, with the figures that each is going to state."""
+    """Letters whose time has come and which are not written yet, with the figures that each is going to state.
+    `payable`: there is a page to pay a due bill on."""
     if session is None or readiness(session, payment, now) != "send":
         return {}
     facts = Facts.of(session, payment)
@@ -48,7 +56,7 @@ def drafts(
             found[role] = facts
         elif at_rest(role, payment) and differs(role, _stated(letters, line[-1]), facts):
             found[f"{role}.{len(line) + 1}"] = facts
-    return found
+    return found | ({DUE: facts} if payable and facts.due and DUE not in letters else {})
 
 
 def _stated(letters: Letters, name: str) -> Facts:
@@ -56,19 +64,30 @@ def _stated(letters: Letters, name: str) -> Facts:
 
 
 def drafted(facts: Facts, secret: str, message_id: str, now: int) -> Letter:
-    """A letter before it has its number."""
+    """A letter before it has its number; the call to pay gets none."""
     mail = {"status": "pending", "message_id": message_id, "tries": 0, "sent_at": None, "error": None, "next_at": now}
     return {"number": None, "secret": secret, "issued_at": now, "facts": facts.to_dict(), "mail": mail}
 
 
 def unnumbered(letters: Letters) -> list[str]:
-    return [name for name in names(letters) if letters[name]["number"] is None]
+    return [name for name in names(letters) if letters[name]["number"] is None and name != DUE]
 
 
 def to_send(letters: Letters, now: int) -> list[str]:
     """Whose time has come."""
     mails = [(name, letters[name]["mail"]) for name in names(letters)]
     return [name for name, mail in mails if mail["status"] == "pending" and mail["next_at"] <= now]
+
+
+def held_back(name: str, letter: Letter, payment: Mapping[str, Any] | None, now: int) -> Letter | None:
+    """The letter as it is kept when it must not be sent now: a call to pay what is not due any more is canceled, and
+    waits while a card is being tried. None if it may go."""
+    status = payment["status"] if payment else "none"
+    if name != DUE or status in ("due", "failed"):
+        return None
+    if status in ("pending", "action_required"):
+        return {**letter, "mail": {**letter["mail"], "next_at": now + BEING_PAID_MS}}
+    return {**letter, "mail": {**letter["mail"], "status": "canceled", "next_at": None}}
 
 
 def after(letter: Letter, answer: Answer, final: bool, now: int, jitter: float) -> Letter:
@@ -98,6 +117,8 @@ def written(
     receipt: Receipt, name: str, letters: Letters, session: Mapping[str, Any], payment: Mapping[str, Any] | None
 ) -> Receipt:
     """The session's receipt made into the letter of that name."""
+    if name == DUE:
+        return replace(receipt, kind="due", outcome="due")
     line = series(letters, receipt.role)
     place = line.index(name)
     numbers = tuple(letters[later]["number"] for later in line[place + 1 :] if letters[later]["number"])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.headerregistry import Address
@@ -78,8 +78,15 @@ class MailSettings:
 class Mailer:
     """Shell. `await run()` works until cancelled; `receipt_page` may be used without it."""
 
-    def __init__(self, journal: Journal, settings: MailSettings, clock: Clock) -> None:
-        self._journal, self._settings, self._clock = journal, settings, clock
+    def __init__(
+        self,
+        journal: Journal,
+        settings: MailSettings,
+        clock: Clock,
+        pay_link: Callable[[str], str | None] | None = None,
+    ) -> None:
+        """`pay_link` gives the page on which a session's client pays, if there is one."""
+        self._journal, self._settings, self._clock, self._pay_link = journal, settings, clock, pay_link
         self._allocate = journal.redis.register_script(ALLOCATE)
         self._post = Post(
             settings.host,
@@ -104,7 +111,7 @@ class Mailer:
         docs = await self._journal.read(claim.session, *DOCS)
         session, payment, now = _body(docs["session"]), _body(docs["payment"]), self._clock.wall_ms()
         kept = docs["receipts"] or Doc(0, {letters.SCHEMA: 1})
-        fresh = letters.drafts(session, payment, kept.body, now)
+        fresh = letters.drafts(session, payment, kept.body, now, payable=self._payable(claim.session))
         if fresh:
             kept = await self._draft(claim.session, kept, fresh, now)
         if session is not None:
@@ -113,6 +120,9 @@ class Mailer:
         waits = now + WAIT_MS if readiness(session, payment, now) == "wait" else None
         times = [at for at in (letters.next_at(kept.body), waits) if at is not None]
         await self._journal.done(claim, min(times, default=None))
+
+    def _payable(self, session: str) -> bool:
+        return self._pay_link is not None and self._pay_link(session) is not None
 
     async def _draft(self, session: str, kept: Doc, fresh: Mapping[str, Facts], now: int) -> Doc:
         """The letters' places on the record: from here on they will exist, so their numbers leave no gap."""
@@ -168,12 +178,16 @@ class Mailer:
         """At most LOOK mails, so that the claim outlasts them; the others have their own look at once."""
         due = letters.to_send(kept.body, self._clock.wall_ms())[:LOOK]
         for name in due:
-            await self._journal.redis.set(_page_key(kept.body[name]["secret"]), f"{session}:{name}")
+            if name != letters.DUE:  # its page is the pay page, which has a secret of its own
+                await self._journal.redis.set(_page_key(kept.body[name]["secret"]), f"{session}:{name}")
         for name in due:
             kept = await self._send(session, docs, kept, name)
         return kept
 
     async def _send(self, session: str, docs: Mapping[str, Doc | None], kept: Doc, name: str) -> Doc:
+        held = letters.held_back(name, kept.body[name], _body(docs["payment"]), self._clock.wall_ms())
+        if held is not None:
+            return await self._keep(session, kept, {name: held})
         receipt, role = self._compose(docs, kept.body, name), letters.role_of(name)
         address = ((_body(docs["people"]) or {}).get(role) or {}).get("email")
         answer, final = await self._attempt(receipt, kept.body[name]["mail"]["message_id"], address)
@@ -184,7 +198,8 @@ class Mailer:
         log.info("receipt.mail", session=session, letter=name, status=mail["status"], error=mail["error"])
         if mail["status"] == "failed":
             await self._journal.redis.zadd(UNDELIVERABLE, {f"{session}|{name}": now})
-        return await self._keep(session, kept, {name: letter}, events=[_sent(receipt)] if mail["sent_at"] else [])
+        told = [_sent(receipt)] if mail["status"] == "sent" and name != letters.DUE else []
+        return await self._keep(session, kept, {name: letter}, told)
 
     async def _attempt(self, receipt: Receipt, message_id: str, address: str | None) -> tuple[Answer, bool]:
         """How sending went, and whether trying again is useless."""
@@ -216,9 +231,10 @@ class Mailer:
         session, mine, role = _body(docs["session"]), kept[name], letters.role_of(name)
         assert session is not None
         payment, people = _body(docs["payment"]), _body(docs["people"])
-        link = f"{self._settings.public_url.rstrip('/')}/r/{mine['secret']}"
-        issuer = self._settings.issuer
-        receipt = compose(session, payment, people, role, mine["number"], issuer, mine["issued_at"], link)
+        link, issuer = f"{self._settings.public_url.rstrip('/')}/r/{mine['secret']}", self._settings.issuer
+        if name == letters.DUE:
+            link = (self._pay_link and self._pay_link(session["id"])) or link
+        receipt = compose(session, payment, people, role, mine["number"] or "", issuer, mine["issued_at"], link)
         return letters.written(receipt, name, kept, session, payment)
 
     async def receipt_page(self, secret: str) -> str:

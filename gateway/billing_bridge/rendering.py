@@ -138,7 +138,7 @@ def sheet_of(receipt: Receipt) -> Sheet:
     head, _, code = (reader.money(net or 0) if expert else gross).rpartition(_NBSP)
     return Sheet(
         lang=reader.locale.language,
-        title=reader.word("correction" if r.kind == "correction" else "receipt"),
+        title=reader.title(),
         number=r.number,
         status=reader.status(),
         tone=_TONES.get(r.outcome, "calm"),
@@ -160,10 +160,10 @@ def sheet_of(receipt: Receipt) -> Sheet:
         details=reader.details(),
         issuer=issuer.name,
         issuer_lines=(*issuer.address, *([reader.word("tax_id", id=issuer.tax_id)] if issuer.tax_id else [])),
-        not_invoice=reader.word("not_invoice"),
+        not_invoice=reader.word("not_receipt" if r.kind == "due" else "not_invoice"),
         support=reader.word("support", support=issuer.support) if issuer.support else "",
         support_href=_href(issuer.support),
-        view=reader.word("view"),
+        view=reader.word("pay", total=gross) if r.kind == "due" else reader.word("view"),
         link=r.link,
     )
 
@@ -192,9 +192,15 @@ class _Reader:
     def money(self, amount: int, currency: str | None = None) -> str:
         return money(amount, currency or self.receipt.currency, self.locale)
 
+    def title(self) -> str:
+        kind = self.receipt.kind
+        return self.word("receipt" if kind == "payment" else "status_due" if kind == "due" else kind)
+
     def head(self) -> str:
         """What the large figure is."""
         r = self.receipt
+        if r.kind == "due":
+            return "head_due"
         if r.role == "client":
             return "head_client" if r.kind == "receipt" else "head_paid"
         return "head_expert" if r.amount_total or r.kind != "receipt" else "head_client"
@@ -217,6 +223,8 @@ class _Reader:
         told = [] if r.livemode else [self.word("test_note")]
         if r.kind == "receipt":
             told += self._notes_of_receipt()
+        elif r.kind == "due":
+            told.append(self.word("note_pay"))
         elif r.kind == "payment":
             told.append(self.word(f"note_payment_{r.role}", corrects=r.corrects))
         else:
@@ -339,7 +347,7 @@ class _Reader:
     def details(self) -> tuple[Row, ...]:
         r = self.receipt
         rows = [
-            Row(self.word("number"), r.number),
+            *([Row(self.word("number"), r.number)] if r.number else []),
             *([Row(self.word("corrects"), r.corrects)] if r.corrects else []),
             Row(self.word("issued"), self.day(r.issued_at)),
             Row(self.word("client"), r.client_name or "–"),

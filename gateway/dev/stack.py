@@ -38,6 +38,7 @@ ACCOUNT = "acc_demo"
 # Beside the public port, so that bookmarks survive a restart; any free port when somebody else has them.
 MAIL_OFFSET = 1
 STRIPE_OFFSET = 2
+PAY_OFFSET = 3
 # Where a route would lead if we sent something; nothing is sent (RFC 5737 documentation address).
 FAR_AWAY = ("192.0.2.1", 9)
 
@@ -211,12 +212,15 @@ def _overrides(
             "workers": 1,
         },
         "meter": {"journal": str(data_dir / "usage.jsonl")},
+        "pay": _pay(options),
         # Real keys in the environment are not touched: this stack must never move real money.
         "stripe": {
             "api_key": keys.stripe_api_key,
             "api_base": stripe_url,
             "webhook_secret": keys.stripe_webhook_secret,
             "sole_gateway": True,
+            "publishable_key": "pk_test_sandbox",
+            "js_url": f"{stripe_url}/v3/stripe.js",
             "requests_per_second": 0,
             "requests_per_endpoint": 0,
         },
@@ -237,6 +241,12 @@ def _further(name: str, platform: PlatformAccount) -> PlatformConfig:
     return PlatformConfig(
         name, platform.api_key.get_secret_value(), platform.country, (platform.settles_in,), secret
     )  # fmt: skip
+
+
+def _pay(options: DevOptions) -> dict[str, Any]:
+    """The pay page's origin: the host's other port is another origin to the browser."""
+    port = _free_or_any(options.host, options.port + PAY_OFFSET) or _some_port(options.host)
+    return {"host": options.host, "port": port, "public_url": f"{options.public_url.rpartition(':')[0]}:{port}"}
 
 
 def _market(options: DevOptions, keys: DevKeys, stripe_url: str, mailbox: Mailbox, data_dir: Path) -> MarketplaceConfig:
@@ -279,6 +289,13 @@ def _free(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) ->
 
 def _free_or_any(host: str, port: int) -> int:
     return port if port < 65536 and _free(host, port) else 0
+
+
+def _some_port(host: str) -> int:
+    family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def _reachable(host: str) -> str:

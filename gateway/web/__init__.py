@@ -40,6 +40,16 @@ FILES: Final[dict[str, Asset]] = {
 """Every public path of this package."""
 
 
+PAY_FILES: Final[dict[str, Asset]] = {
+    "/pay": Asset(_FOLDER / "pay" / "pay.html", _HTML),
+    "/pay/pay.css": Asset(_FOLDER / "pay" / "pay.css", _CSS),
+    "/pay/pay.js": Asset(_FOLDER / "pay" / "pay.js", _SCRIPT),
+    "/pay/words.js": Asset(_FOLDER / "pay" / "words.js", _SCRIPT),
+    "/pay/icon.svg": Asset(_FOLDER / "icon.svg", _SVG),
+}
+"""The pay page's, served on its own origin only."""
+
+
 def content_security_policy(signal_origin: str = "") -> str:
     """The call page's policy. `signal_origin` (`wss://host`) is needed only where the socket has another origin.
 

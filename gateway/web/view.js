@@ -203,13 +203,15 @@ function paymentNotice(entry) {
   if (entry.role === "expert") return expertPaymentNotice();
   const funds = payment.decline_code === "insufficient_funds";
   const words = { pending: "pay_pending", action_required: "pay_action", failed: "pay_failed" }[payment.status];
-  const text = funds ? "pay_funds_text" : `${words}_text`;
+  const here = entry.pay_url ? "_here" : "";
+  const text = payment.status === "failed" ? (funds ? `pay_funds${here}` : `pay_failed${here}`) : words;
   $("payment").dataset.status = payment.status;
   if ($("payment-title").textContent !== say(words)) $("payment-title").textContent = say(words);
-  $("payment-text").textContent = say(text, { amount: money(pricing.amount_max ?? 0, pricing.currency) });
-  $("payment-action").hidden = !(payment.status === "action_required" && payment.action_url);
-  if (!$("payment-action").hidden) $("payment-action").href = payment.action_url;
-  $("payment-action").textContent = say("confirm_bank");
+  $("payment-text").textContent = say(`${text}_text`, { amount: money(pricing.amount_max ?? 0, pricing.currency) });
+  const way = { action_required: payment.action_url, failed: entry.pay_url }[payment.status];
+  $("payment-action").hidden = !way;
+  if (way && $("payment-action").href !== way) $("payment-action").href = way;
+  $("payment-action").textContent = say(payment.status === "failed" ? "other_card" : "confirm_bank");
 }
 
 /** The expert learns only whether the money is there, and may wait inside. */

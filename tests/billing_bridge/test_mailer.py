@@ -387,6 +387,75 @@ async def test_an_undeliverable_correction_is_seen_and_can_be_sent_again(
         await mailer.resend(SESSION, "client.3")
 
 
+# The call to pay
+
+
+PAY = "https://pay.example.com/pay#secret"
+
+
+async def due(journal: Journal, sink: Sink, clock: StandingClock) -> Mailer:
+    """A session whose hold was lost, and a mailer of a gateway that has a pay page."""
+    await settle(journal, payment=payment(status="due", amount_captured=0, amount_total=7500, settlement=None))
+    return Mailer(journal, settings_for(sink), clock, lambda session: PAY)
+
+
+async def test_a_lost_hold_becomes_a_mail_with_a_pay_link_and_never_a_silent_retry(
+    journal: Journal, sink: Sink, clock: StandingClock
+) -> None:
+    mailer = await due(journal, sink, clock)
+    for n in (1, 2, 3):
+        await look(journal, "mail", mailer.handle, LATER * n)
+    await mailer._post.close()
+    assert sink.recipients == ["client@example.com", "expert@example.com", "client@example.com"]
+    mail = sink.mails[2]
+    assert mail["Subject"] == "Payment due: $75.00 USD, session with Expert Two"
+    assert mail["Message-ID"] == f"<receipt.{SESSION}.due@parley.example>"
+    for kind in ("plain", "html"):
+        body = mail.get_body((kind,))
+        assert body is not None
+        assert PAY in body.get_content()
+        assert "not a receipt" in body.get_content()
+    assert "C-2026-000002" not in str(await receipts_of(journal)), "it takes no number"
+    assert [event["data"]["number"] for event in await journal.events(SESSION)] == ["C-2026-000001", "E-2026-000001"]
+
+
+async def test_a_call_to_pay_that_is_on_its_way_is_not_sent_once_it_was_paid(
+    journal: Journal, sink: Sink, clock: StandingClock
+) -> None:
+    mailer = await due(journal, sink, clock)
+    await look(journal, "mail", mailer.handle, LATER)
+    await refund(journal, refunded(1, "failed"))  # paid, and nothing came back of it
+    for n in (2, 3):
+        await look(journal, "mail", mailer.handle, LATER * n)
+    await mailer._post.close()
+    assert (await receipts_of(journal))["due"]["mail"]["status"] == "canceled"
+    assert [mail["Subject"].split(",")[0].strip() for mail in sink.mails[2:]] == ["Payment received", "Zahlung eingegangen"]
+
+
+async def test_a_call_to_pay_waits_while_a_card_is_being_tried(
+    journal: Journal, sink: Sink, clock: StandingClock
+) -> None:
+    mailer = await due(journal, sink, clock)
+    await look(journal, "mail", mailer.handle, LATER)
+    doc = (await journal.read(SESSION, "payment"))["payment"]
+    assert doc is not None
+    await journal.commit(SESSION, {"payment": (doc.version, doc.body | {"status": "action_required"})})
+    await look(journal, "mail", mailer.handle, LATER * 2)
+    assert len(sink.mails) == 2
+    await journal.commit(SESSION, {"payment": (doc.version + 1, doc.body)}, due={"mail": NOW})
+    clock.now += 120_000
+    await look(journal, "mail", mailer.handle, LATER * 3)
+    await mailer._post.close()
+    assert len(sink.mails) == 3
+
+
+async def test_without_a_pay_page_there_is_no_call_to_pay(journal: Journal, mailer: Mailer, sink: Sink) -> None:
+    await settle(journal, payment=payment(status="due", amount_captured=0, amount_total=7500, settlement=None))
+    for n in (1, 2):
+        await look(journal, "mail", mailer.handle, LATER * n)
+    assert len(sink.mails) == 2
+
+
 async def test_run_works_until_it_is_cancelled(journal: Journal, mailer: Mailer, sink: Sink) -> None:
     running = asyncio.create_task(mailer.run())
     await settle(journal)

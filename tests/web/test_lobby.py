@@ -184,6 +184,16 @@ async def test_a_declined_card_says_so_and_a_second_card_works(visit: Visit, roo
     await expect(page.get_by_text("Your card was declined")).to_be_hidden()
 
 
+async def test_a_declined_card_leads_to_the_page_where_another_one_is_taken(visit: Visit, room: Room) -> None:
+    room.entry["client"] = payment("failed") | {"pay_url": f"{room.origin}/pay#secret"}
+    page = await visit("client")
+    link = page.get_by_role("link", name="Use another card")
+    await expect(link).to_have_attribute("href", f"{room.origin}/pay#secret")
+    await expect(link).to_have_attribute("target", "_blank")
+    room.entry["client"] = {}
+    await expect(link).to_be_hidden()
+
+
 async def test_a_card_that_needs_confirmation_leads_to_the_bank(visit: Visit, room: Room) -> None:
     room.entry["client"] = payment("action_required", action_url=f"{room.origin}/bank")
     page = await visit("client")

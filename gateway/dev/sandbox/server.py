@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from gateway.dev.sandbox import accounts, intents, pages, private
+from gateway.dev.sandbox import accounts, elements, intents, pages, private
 from gateway.dev.sandbox.api import Answer, Api, Request
 from gateway.dev.sandbox.faults import AFTER, BEFORE, Fault
 from gateway.dev.sandbox.limits import Limits
@@ -137,6 +137,8 @@ class Sandbox:
             return await self._private(request)
         if request.path.startswith("/3ds/"):
             return await self._challenge(request)
+        if request.path.startswith("/v3/"):
+            return elements.answer(request.path)
         return await self._serve(request)
 
     async def _serve(self, http: web.Request) -> web.StreamResponse:

@@ -96,6 +96,8 @@ export interface Entry {
   payment: Payment | null;
   terms: { version: string; text: string };
   expires_at: number;
+  /** A page to pay with another card, on an origin of its own; the client only, and only while a card is wanted. */
+  pay_url?: string | null;
   end: Result | null;
 }
 

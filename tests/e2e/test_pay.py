@@ -1,0 +1,85 @@
+"""The pay page in a real Chromium: from the mail's link through a decline and the bank, and from the lobby."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, expect
+
+from tests.e2e.pages import Caller
+from tests.integration.conftest import Stand, site, stand
+from tests.integration.test_pay_page import due_page, lost
+
+__all__ = ["site", "stand"]  # fixtures
+# A machine that runs other tests beside these starves a browser for seconds.
+PATIENCE_MS = 20_000
+expect.set_options(timeout=PATIENCE_MS)
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+
+WORDS = """async () => {
+  const { LANGUAGES } = await import("/pay/words.js");
+  const holes = (text) => (text.match(/\\{\\w+\\}/g) ?? []).sort().join();
+  return Object.entries(LANGUAGES).flatMap(([name, words]) => [
+    ...Object.keys(LANGUAGES.en).filter((key) => !words[key] || holes(words[key]) !== holes(LANGUAGES.en[key])),
+    ...Object.keys(words).filter((key) => !(key in LANGUAGES.en)),
+  ].map((key) => `${name}.${key}`));
+}"""
+
+
+async def opened(browser: Browser, link: str, faults: list[str]) -> Page:
+    page = await (await browser.new_context()).new_page()
+
+    def heard(line: ConsoleMessage) -> None:
+        if "Content Security Policy" in line.text:
+            faults.append(line.text)
+
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", heard)
+    await page.goto(link)
+    return page
+
+
+async def choose(page: Page, card: str) -> None:
+    await page.frame_locator("#card iframe").get_by_test_id("card").select_option(card)
+    await page.get_by_test_id("pay-submit").click()
+
+
+async def test_a_due_bill_is_paid_by_its_client_alone(stand: Stand, browser: Browser) -> None:
+    ident, faults = await lost(stand), list[str]()
+    due = await due_page(stand)
+    page = await opened(browser, f"{due.origin}/pay#{due.secret}", faults)
+    await expect(page.get_by_test_id("pay-amount")).to_have_text("75.00 USD")
+    await expect(page.get_by_test_id("pay-submit")).to_have_text("Pay 75.00 USD")
+    assert page.url == f"{due.origin}/pay", "the secret does not stay in the address bar"
+    await choose(page, "")
+    await expect(page.get_by_test_id("pay-problem")).to_contain_text("incomplete")
+    await choose(page, "pm_card_chargeDeclined")
+    await expect(page.get_by_test_id("pay-problem")).to_contain_text("declined. Nothing was charged")
+    await choose(page, "pm_card_authenticationRequired")
+    await page.get_by_test_id("3ds-approve").click()
+    await expect(page.get_by_test_id("pay-status")).to_have_text("Paid with Visa •••• 3184. Thank you.")
+    await expect(page.get_by_test_id("pay-submit")).to_be_hidden()
+    await expect(page.get_by_test_id("pay-receipt")).to_be_visible()
+    assert await page.evaluate(WORDS) == []
+    assert faults == []
+    assert (await stand.settled(ident))["amount_captured"] == 7_500
+
+
+async def test_r04_from_the_lobby_another_card_opens_the_call(stand: Stand, browser: Browser) -> None:
+    made, faults = await stand.paid(card="pm_card_chargeDeclined"), list[str]()
+    client = await Caller.open(browser, made["participants"]["client"]["url"])
+    async with client.context.expect_page() as waiting:
+        await client.page.get_by_role("link", name="Use another card").click()
+    page = await waiting.value
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    await choose(page, "pm_card_mastercard")
+    await expect(page.get_by_test_id("pay-status")).to_contain_text("Held on Mastercard •••• 4444")
+    await expect(client.page.get_by_test_id("join")).to_be_enabled()
+    assert faults == []
+
+
+async def test_a_link_that_is_none_says_what_to_do(stand: Stand, browser: Browser) -> None:
+    page = await opened(browser, f"{stand.running.settings.pay.url}/pay#nonsense", faults := list[str]())
+    await expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()
+    elsewhere = await opened(browser, f"{stand.running.settings.pay.url}/pay?session=ses_1", faults)
+    await expect(elsewhere.get_by_text("go back to your call")).to_be_visible()
+    assert faults == []
