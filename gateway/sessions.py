@@ -299,12 +299,12 @@ class Sessions:
         """
         grant, token = await self.doors.opened(secret)
         docs = await self._read(grant.session)
-        asked = grant.role == "client" and docs.payment["status"] in ("failed", "action_required")
+        wanted = docs.payment["status"] in ("failed", "action_required") and docs.record.funding is not None
         return {
             **entrance(docs, grant.role),
             "token": token if docs.record.open else None,
             "signal": self.doors.signal_url,
-            "pay_url": self.doors.pay_link(grant.session) if asked else None,
+            "pay_url": self.doors.pay_link(grant.session) if wanted and grant.role == "client" else None,
         }
 
     async def read(self, session: str) -> Docs:
