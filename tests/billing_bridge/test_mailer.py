@@ -429,7 +429,10 @@ async def test_a_call_to_pay_that_is_on_its_way_is_not_sent_once_it_was_paid(
         await look(journal, "mail", mailer.handle, LATER * n)
     await mailer._post.close()
     assert (await receipts_of(journal))["due"]["mail"]["status"] == "canceled"
-    assert [mail["Subject"].split(",")[0].strip() for mail in sink.mails[2:]] == ["Payment received", "Zahlung eingegangen"]
+    assert [mail["Subject"].split(",")[0].strip() for mail in sink.mails[2:]] == [
+        "Payment received",
+        "Zahlung eingegangen",
+    ]
 
 
 async def test_a_call_to_pay_waits_while_a_card_is_being_tried(
