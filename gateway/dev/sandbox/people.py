@@ -13,9 +13,28 @@ _NO_ADDRESS = {"city": None, "country": None, "line1": None, "line2": None, "pos
 _CUSTOMER_FIELDS = ("email", "name", "phone", "description", "address", "shipping", "preferred_locales")
 
 
+DEMO_CUSTOMER = "cus_demo"
+
+
+def seed(turn: Turn) -> None:
+    """The customer that a platform has from the start, for a first order by hand."""
+    if turn.store.get("customer", DEMO_CUSTOMER, turn.account) is None:
+        turn.put(_new_customer(turn, DEMO_CUSTOMER))
+
+
 def create_customer(turn: Turn, p: Doc) -> Doc:
-    doc: Doc = {
-        "id": turn.new_id("cus"), "object": "customer", "address": None, "balance": 0, "created": turn.now,
+    doc = _new_customer(turn, turn.new_id("cus"))
+    _apply(doc, p)
+    turn.put(doc)
+    if "payment_method" in p:
+        attach(turn, {"customer": doc["id"]}, p["payment_method"], param="payment_method")
+    turn.emit("customer.created", doc)
+    return doc
+
+
+def _new_customer(turn: Turn, ident: str) -> Doc:
+    return {
+        "id": ident, "object": "customer", "address": None, "balance": 0, "created": turn.now,
         "currency": None,
         "customer_account": None, "default_source": None, "delinquent": False, "description": None, "email": None,
         "invoice_prefix": turn.new_id("inv")[-8:].upper(), "livemode": False, "metadata": {}, "name": None,
@@ -25,12 +44,6 @@ def create_customer(turn: Turn, p: Doc) -> Doc:
         "next_invoice_sequence": 1, "phone": None, "preferred_locales": [], "shipping": None, "tax_exempt": "none",
         "test_clock": None,
     }  # fmt: skip
-    _apply(doc, p)
-    turn.put(doc)
-    if "payment_method" in p:
-        attach(turn, {"customer": doc["id"]}, p["payment_method"], param="payment_method")
-    turn.emit("customer.created", doc)
-    return doc
 
 
 def update_customer(turn: Turn, p: Doc, ident: str) -> Doc:

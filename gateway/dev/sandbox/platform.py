@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.dev.sandbox import accounts, endpoints
+from gateway.dev.sandbox import accounts, endpoints, people
 from gateway.dev.sandbox.api import Api
 from gateway.dev.sandbox.courier import Courier
 from gateway.dev.sandbox.store import Doc, Store
@@ -53,7 +53,8 @@ class Platform:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def seed(self, demo: accounts.Demo) -> None:
-        """Connected accounts that are there from the start; those that exist stay as they are."""
+        """A customer and connected accounts that are there from the start; those that exist stay as they are."""
+        self._change(people.seed)
         self._change(lambda turn: accounts.seed(turn, demo))
 
     def set_webhook(self, url: str | None, secret: str, events: tuple[str, ...]) -> None:

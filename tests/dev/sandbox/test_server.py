@@ -76,10 +76,9 @@ async def test_the_sdk_walks_from_hold_to_transfer(desk: Desk) -> None:
 
 
 async def test_lists_page_by_themselves_in_the_sdk(desk: Desk) -> None:
-    for _ in range(5):
-        await desk.stripe.v1.customers.create_async()
+    made = [(await desk.stripe.v1.customers.create_async()).id for _ in range(5)]
     listed = await desk.stripe.v1.customers.list_async({"limit": 2})
-    assert len([customer.id async for customer in listed.auto_paging_iter()]) == 5
+    assert [customer.id async for customer in listed.auto_paging_iter()] == [*reversed(made), "cus_demo"]
 
 
 @pytest.mark.parametrize(
