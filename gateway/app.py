@@ -22,8 +22,10 @@ from gateway.api.idempotency import Idempotency
 from gateway.api.pay import pay_app
 from gateway.api.routes import public_app
 from gateway.api.terms import Limits
+from gateway.archive import Archive, Retention
 from gateway.billing_bridge import payment
 from gateway.billing_bridge.accounts import Accounts
+from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.billing_bridge.audit import Sweep
 from gateway.billing_bridge.endpoints import Endpoints, configured
 from gateway.billing_bridge.mailer import Mailer, MailSettings
@@ -112,10 +114,11 @@ class Gateway:
         )  # fmt: skip
         self.redis = aioredis.Redis.from_pool(pool)
         keys = Keys(settings.redis.partitions)
-        self.journal = Journal(self.redis, keys, waitaof_ms=settings.redis.waitaof_ms)
+        self.archive = archive(settings)
+        self.journal = Journal(self.redis, keys, waitaof_ms=settings.redis.waitaof_ms, archive=self.archive)
         self.clock = RedisClock()
         self.node = Node(self.redis, self.clock, info={"version": __version__})
-        self.ledger = Ledger(self.redis, keys, settling=lambda: self.node.settling)
+        self.ledger = Ledger(self.redis, keys, settling=lambda: self.node.settling, archive=self.archive)
 
     @classmethod
     async def start(
@@ -185,6 +188,8 @@ class Gateway:
         for name, client in stripe.items():
             sweep = Sweep(self.journal, client, self.clock, sole=settings.stripe.sole_gateway, platform=name)
             loops[f"sweep {name}"] = sweep.run
+        if self.archive is not None:
+            loops["archiver"] = Archiver(self.journal, self.archive, archiver_settings(settings), self.clock).run
         for name, loop in loops.items():
             self._tasks.start(name, loop)
 
@@ -325,6 +330,19 @@ def limits(settings: Settings) -> Limits:
 
 def key_ring(settings: Settings) -> KeyRing:
     return KeyRing(ApiKey(key.account, key.sha256, frozenset(key.scopes), key.livemode) for key in settings.api_keys)
+
+
+def archive(settings: Settings) -> Archive | None:
+    """The archive of the settings, made when it is not there. Raises OSError."""
+    return None if settings.archive.directory is None else Archive.opened(settings.archive.directory)
+
+
+def archiver_settings(settings: Settings) -> ArchiverSettings:
+    kept, retention = settings.archive, settings.retention
+    return ArchiverSettings(
+        kept.after_days * 86_400_000, kept.per_second, settings.issuer.id,
+        Retention(retention.money_days, retention.people_days, retention.ticks_days),
+    )  # fmt: skip
 
 
 def mail_settings(settings: Settings) -> MailSettings:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import structlog
 import uvloop
 
-from gateway import __version__, records_cli, supervisor
+from gateway import __version__, records_cli, shelf_cli, supervisor
 from gateway.errors import GatewayError
 from gateway.plans import node_plan
 from gateway.settings import BadConfiguration, Log, Settings
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.billing_bridge.reconcile import Difference
-    from gateway.meter.replay import Replay
 
 OK, FAILED, USAGE, BAD_CONFIGURATION = 0, 1, 2, 78  # 78: EX_CONFIG of sysexits.h
 API_KEY_VARIABLE = "PARLEY_API_KEY"
@@ -79,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (serve, bridge, check):
         sub.add_argument("--config", type=Path, metavar="FILE", help="TOML file; environment variables override it")
     _token_arguments(add("token", _token, "mint a join token and a link for one side of a session"))
-    _replay_arguments(
+    records_cli.replay_arguments(
         add("replay", _replay, "rebuild a session's bill from its ledger, and compare it with the one kept")
     )
     reconcile = add(
@@ -96,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     records_cli.deliveries_arguments(
         add("deliveries", _deliveries, "list the events that could not be delivered, and send events again")
     )
+    shelf_cli.archive_arguments(
+        add("archive", _archive, "move settled sessions from Redis to the archive, or check it (exit code 1: faults)")
+    )
+    shelf_cli.restore_arguments(add("restore", _restore, "bring sessions back from the archive into Redis"))
     return parser
 
 
@@ -125,14 +128,6 @@ def _token_arguments(token: argparse.ArgumentParser) -> None:
         "--url", default="http://localhost:8080", help="ask this gateway over REST (default %(default)s)"
     )
     token.add_argument("--api-key", default=os.environ.get(API_KEY_VARIABLE), help=f"default: ${API_KEY_VARIABLE}")
-
-
-def _replay_arguments(replay: argparse.ArgumentParser) -> None:
-    replay.add_argument("session", metavar="SESSION")
-    where = replay.add_mutually_exclusive_group(required=True)
-    where.add_argument("--config", type=Path, metavar="FILE", help="the configuration whose Redis holds the session")
-    where.add_argument("--data", type=Path, metavar="DIR", help="the data directory of a `gateway dev`, running or not")
-    replay.add_argument("--json", action="store_true", help="for programs")
 
 
 def _port(text: str) -> int:
@@ -226,7 +221,7 @@ async def _signed(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    replay = _once(_replay_in_data(args) if args.data else _replay_in_redis(args))
+    replay = _once(records_cli.replayed(args))
     print(json.dumps(records_cli.replay_json(replay), indent=2) if args.json else records_cli.replay_text(replay))
     return FAILED if replay.differences or replay.broken else OK
 
@@ -240,50 +235,23 @@ def _evidence(args: argparse.Namespace) -> int:
     return OK
 
 
+def _archive(args: argparse.Namespace) -> int:
+    return _told(*_once(shelf_cli.archive(args)))
+
+
+def _restore(args: argparse.Namespace) -> int:
+    return _told(*_once(shelf_cli.restore(args)))
+
+
+def _told(lines: list[str], good: bool) -> int:
+    print(*lines, sep="\n")
+    return OK if good else FAILED
+
+
 def _deliveries(args: argparse.Namespace) -> int:
     for row in _once(records_cli.deliveries(args)):
         print(json.dumps(row, ensure_ascii=False))
     return OK
-
-
-async def _replay_in_redis(args: argparse.Namespace) -> Replay:
-    settings = Settings.load(args.config)
-    async with _redis(settings.redis.url.get_secret_value()) as redis:
-        return await _rebuilt(redis, args.session, settings)
-
-
-async def _replay_in_data(args: argparse.Namespace) -> Replay:
-    """A `gateway dev` that runs on the directory is asked; otherwise its Valkey is started for a moment."""
-    from gateway.dev.valkey import EmbeddedValkey
-
-    if not (args.data / "valkey").is_dir():
-        raise GatewayError(f"{args.data} is not the data directory of a gateway dev")
-    valkey = EmbeddedValkey(args.data / "valkey")
-    if await valkey.answers():
-        async with _redis(valkey.url) as redis:
-            return await _rebuilt(redis, args.session)
-    async with valkey, _redis(valkey.url) as redis:
-        return await _rebuilt(redis, args.session)
-
-
-async def _rebuilt(redis: Redis, session: str, settings: Settings | None = None) -> Replay:
-    from gateway.app import session_rules
-    from gateway.billing_bridge.pricing import Terms, minimum_charge
-    from gateway.errors import NotFound
-    from gateway.journal import Journal
-    from gateway.keys import Keys
-    from gateway.meter.ledger import Ledger
-    from gateway.meter.replay import replay
-    from gateway.payees import MAIN
-
-    keys = Keys(settings.redis.partitions if settings else Keys().partitions)
-    journal = Journal(redis, keys)
-    doc = (await journal.read(session, "session"))["session"]
-    if doc is None:
-        raise NotFound(f"There is no session {session}.")
-    currency, platform = doc.body["currency"], doc.body.get("platform", MAIN)
-    minimum = session_rules(settings).minimum(currency, platform) if settings else minimum_charge(currency, Terms())
-    return await replay(journal, Ledger(redis, keys), session, minimum=minimum)
 
 
 def _reconcile(args: argparse.Namespace) -> int:
@@ -298,6 +266,7 @@ def _reconcile(args: argparse.Namespace) -> int:
 
 
 async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
+    from gateway.app import archive
     from gateway.billing_bridge.audit import reconciled
     from gateway.clock import SystemClock
     from gateway.journal import Journal
@@ -308,7 +277,7 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
     since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400
     count, found = 0, list[Difference]()
     async with _redis(settings.redis.url.get_secret_value()) as redis:
-        journal = Journal(redis, Keys(settings.redis.partitions))
+        journal = Journal(redis, Keys(settings.redis.partitions), archive=archive(settings))
         for platform, stripe in clients(settings).items():
             async with stripe:
                 compared, differences = await reconciled(journal, stripe, since_s, platform)

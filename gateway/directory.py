@@ -13,6 +13,7 @@ from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.ids import born_ms
 from gateway.journal import Journal
+from gateway.keys import list_of, lists_of, reference_of
 from gateway.session import SessionRecord
 
 # Longer than a creation takes; after it a reference that belongs to no session is free.
@@ -34,7 +35,7 @@ class Wanted:
     @property
     def key(self) -> str:
         """The shortest list that has them all."""
-        base = _index(self.account, self.livemode)
+        base = list_of(self.account, self.livemode)
         for name, value in (("reference", self.reference), ("client", self.client), ("expert", self.expert)):
             if value:
                 return f"{base}:{name}:{value}"
@@ -61,7 +62,7 @@ class Directory:
         one's while that still runs. Raises Conflict `reference_in_use`."""
         if reference is None:
             return
-        key = f"gateway:reference:{account}:{reference}"
+        key = reference_of(account, reference)
         try:
             holder = cast("bytes | None", await self._redis.set(key, owner, nx=True, get=True))
             while holder is not None and holder.decode() != owner:
@@ -99,7 +100,7 @@ class Directory:
         """Entries for listing. They precede the session, so a crash between leaves an entry that reading skips."""
         try:
             pipe = self._redis.pipeline(transaction=False)
-            for key in _indexes(record):
+            for key in lists_of(record.to_dict()):
                 pipe.execute_command("ZADD", key, 0, record.id)
             await pipe.execute()
         except RedisError as error:
@@ -115,14 +116,3 @@ class Directory:
             if len(ids) < PAGE:
                 return
             place = f"({ids[-1].decode()}"
-
-
-def _index(account: str, livemode: bool) -> str:
-    """A sorted set of ids by themselves: they sort by time."""
-    return f"gateway:index:{account}:{'live' if livemode else 'test'}"
-
-
-def _indexes(record: SessionRecord) -> list[str]:
-    base = _index(record.account, record.livemode)
-    keys = [base, f"{base}:client:{record.client['id']}", f"{base}:expert:{record.expert['id']}"]
-    return keys + ([f"{base}:reference:{record.reference}"] if record.reference else [])

@@ -16,18 +16,23 @@ from typing import Any
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from gateway.errors import Conflict, StoreUnavailable
+from gateway.archive import Archive
+from gateway.errors import Conflict, NotFound, StoreUnavailable
+from gateway.hot import Hot
 from gateway.ids import first_id, new_id
-from gateway.keys import Keys
+from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys
+from gateway.snapshot import Snapshot
 
 API_VERSION = "2026-11-01"
-# All events of a partition as ID|SESSION|SEQUENCE; ids sort by time, so it serves to find one and to list what is new.
-EVENT_INDEX = "events"
+# Nobody reads the stream of finalized sessions but those who watch; sessions themselves are the records.
+STREAMED = 100
 
-# KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream, the index of events
+# KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream, the index of events,
+# the session's own record
 # ARGV: JSON of the command (below)
 COMMIT = """
 local cmd = cjson.decode(ARGV[1])
+if cmd.here and redis.call('EXISTS', KEYS[#KEYS]) == 0 then return {err = 'ELSEWHERE'} end
 if cmd.fence then
   local lease = redis.call('HMGET', KEYS[2], 'epoch', 'owner', 'usage')
   if lease[1] ~= cmd.fence.epoch or lease[2] ~= cmd.fence.owner then return {err = 'FENCED'} end
@@ -60,11 +65,12 @@ for i, queue in ipairs(cmd.queues) do
 end
 if cmd.final then
   redis.call('HSET', KEYS[2], 'final', '1')
-  redis.call('XADD', KEYS[base + #cmd.queues + 1], '*', 'session', cmd.session, 'record', cmd.final)
+  redis.call('XADD', KEYS[base + #cmd.queues + 1], 'MAXLEN', '~', STREAMED, '*',
+    'session', cmd.session, 'record', cmd.final)
 end
 redis.call('PUBLISH', cmd.channel, cmd.session)
 return now
-"""
+""".replace("STREAMED", str(STREAMED))
 
 # KEYS: queue, its claims (member -> until when). ARGV: now (ms) or '' for Redis time, lease ms, limit
 # What someone works on is not given out again: a wish that arrives meanwhile waits, one ms behind the claim's own end,
@@ -142,12 +148,20 @@ class Claim:
 
 class Journal:
     """Shell over Redis. `waitaof_ms` bounds how long a durable commit waits for its fsync: with `appendfsync everysec`
-    that comes as the second turns, so a bound of one second would refuse the unlucky."""
+    that comes as the second turns, so a bound of one second would refuse the unlucky.
 
-    def __init__(self, redis: aioredis.Redis, keys: Keys | None = None, *, waitaof_ms: int = 2000) -> None:
+    With an `archive`, sessions in it are read as if they were here, and whoever changes one brings it back first.
+    """
+
+    def __init__(
+        self, redis: aioredis.Redis, keys: Keys | None = None, *, waitaof_ms: int = 2000,
+        archive: Archive | None = None,
+    ) -> None:  # fmt: skip
         self.redis = redis
         self.keys = keys or Keys()
         self._waitaof_ms = waitaof_ms
+        self.archive = archive
+        self._hot = Hot(redis, self.keys, waitaof_ms=waitaof_ms)
         self._commit = redis.register_script(COMMIT)
         self._claim = redis.register_script(CLAIM)
         self._done = redis.register_script(DONE)
@@ -165,10 +179,29 @@ class Journal:
             rows = await pipe.execute()
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
+        if all(row[0] is None for row in rows) and (kept := await self.archived(session)):
+            return {name: Doc(*kept.docs[name]) if name in kept.docs else None for name in names}
         return {
             name: Doc(int(row[0]), json.loads(row[1])) if row[0] is not None else None
             for name, row in zip(names, rows, strict=True)
         }
+
+    async def archived(self, session: str) -> Snapshot | None:
+        """The session as the archive has it. Whoever asks has found nothing here: what is here outranks it."""
+        return None if self.archive is None else await self.archive.find(session)
+
+    async def wake(self, session: str) -> bool:
+        """Bring an archived session back, to be changed; it is archived again when it has come to rest. False if it is
+        in no archive."""
+        kept = await self.archived(session)
+        if kept is None:
+            return False
+        await self._hot.put_back(kept, await self._now_ms())
+        return True
+
+    async def _now_ms(self) -> int:
+        seconds, micros = await self.redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
 
     async def commit(
         self,
@@ -188,6 +221,7 @@ class Journal:
         yet survive, so the caller must act as if it had not been told (5-money, Durability).
         Raises Conflict with code `version_conflict` or `fenced`.
         """
+        assert put.keys() <= {*RECORDS, *LASTING}, "name a new document in gateway.keys"
         queues = dict(due or {})
         if events:
             queues.setdefault("outbox", NOW)
@@ -208,6 +242,7 @@ class Journal:
                 **({} if fence.usage is None else {"usage": str(fence.usage)}),
             },
             "final": None if finalized is None else json.dumps(finalized, separators=(",", ":")),
+            "here": True if self.archive is not None and _must_be_here(put) else None,
         }
         keys = [
             self.keys.of(session, "events"),
@@ -216,8 +251,15 @@ class Journal:
             *(self.keys.beside(session, f"due:{queue}") for queue in queues),
             self.keys.beside(session, "finalized"),
             self.keys.beside(session, EVENT_INDEX),
+            self.keys.of(session, "session"),
         ]
-        await self._run(self._commit, keys, [json.dumps({k: v for k, v in command.items() if v is not None})], durable)
+        text = json.dumps({k: v for k, v in command.items() if v is not None})
+        try:
+            await self._run(self._commit, keys, [text], durable)
+        except _Elsewhere:
+            if not await self.wake(session):
+                raise NotFound(f"There is no session {session}.", code="session_not_found", param="id") from None
+            await self._run(self._commit, keys, [text], durable)
         return {name: version + 1 for name, (version, _) in put.items()}
 
     async def _run(self, script: Any, keys: list[str], args: list[Any], durable: bool) -> Any:
@@ -227,6 +269,8 @@ class Journal:
             return await self._confirmed(script, keys, args)
         except RedisError as error:
             text = str(error)
+            if text.startswith("ELSEWHERE"):
+                raise _Elsewhere from error
             if text.startswith("FENCED"):
                 raise Conflict("Another owner has the session.", code="fenced") from error
             if text.startswith(("VERSION", "USAGE")):
@@ -251,9 +295,14 @@ class Journal:
     async def events(self, session: str, after: int = 0) -> list[dict[str, Any]]:
         """The session's events with sequence > `after`, in order."""
         try:
-            rows = await self.redis.lrange(self.keys.of(session, "events"), after, -1)
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.execute_command("LRANGE", self.keys.of(session, "events"), after, -1)
+            pipe.execute_command("EXISTS", self.keys.of(session, "events"))
+            rows, here = await pipe.execute()
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
+        if not here and (kept := await self.archived(session)):
+            return list(kept.events[after:])
         return [json.loads(row) for row in rows]
 
     async def event_place(self, event_id: str) -> tuple[str, int] | None:
@@ -316,6 +365,15 @@ class Journal:
                         yield message["data"].decode()
             except RedisError as error:
                 raise StoreUnavailable("The session store is away.") from error
+
+
+class _Elsewhere(Exception):
+    """The session is not in Redis: it was archived, or never was."""
+
+
+def _must_be_here(put: Mapping[str, tuple[int, Mapping[str, Any]]]) -> bool:
+    """Whether the commit changes a session rather than making it: one that was archived must come back first."""
+    return put.get("session", (1, {}))[0] > 0 and not put.keys() & set(LASTING)
 
 
 def _at(when: int | None) -> str:

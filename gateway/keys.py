@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
+
+# The documents that a session may have. One that is not named here would be left behind when the session is archived,
+# so nobody may write it.
+RECORDS: Final = ("session", "payment", "people", "receipts", "refunds", "stripe")
+# Those of other streams of events, which are never archived.
+LASTING: Final = ("account",)
+# All events of a partition as ID|SESSION|SEQUENCE; ids sort by time, so it serves to find one and to list what is new.
+EVENT_INDEX: Final = "events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +35,20 @@ class Keys:
 
     def beside(self, session: str, name: str) -> str:
         return self.shared(self.partition(session), name)
+
+
+def list_of(account: str, livemode: bool) -> str:
+    """A sorted set of an account's sessions by their ids alone, which sort by time."""
+    return f"gateway:index:{account}:{'live' if livemode else 'test'}"
+
+
+def lists_of(record: Mapping[str, Any]) -> list[str]:
+    """The lists that name a session, by its `session` document."""
+    base = list_of(record["account"], record["livemode"])
+    keys = [base, f"{base}:client:{record['client']['id']}", f"{base}:expert:{record['expert']['id']}"]
+    return keys + ([f"{base}:reference:{record['reference']}"] if record["reference"] else [])
+
+
+def reference_of(account: str, reference: str) -> str:
+    """Who has a marketplace's reference."""
+    return f"gateway:reference:{account}:{reference}"

@@ -1,4 +1,4 @@
-"""What an operator asks of the records: `gateway evidence`, `gateway deliveries`, and how `gateway replay` reads."""
+"""What an operator asks of the records: `gateway replay`, `gateway evidence` and `gateway deliveries`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def where(parser: argparse.ArgumentParser) -> None:
     place.add_argument("--data", type=Path, metavar="DIR", help="the data directory of a `gateway dev`, running or not")
 
 
+def replay_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", metavar="SESSION")
+    where(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
 def evidence_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION")
     where(parser)
@@ -40,14 +46,36 @@ def deliveries_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", metavar="SECONDS", type=int, help="send all events of the last SECONDS again")
 
 
+async def replayed(args: argparse.Namespace) -> Replay:
+    """A session's bill from its ledger. Raises NotFound."""
+    from gateway.app import session_rules
+    from gateway.billing_bridge.pricing import Terms, minimum_charge
+    from gateway.meter.ledger import Ledger
+    from gateway.meter.replay import replay
+    from gateway.payees import MAIN
+
+    settings = Settings.load(args.config) if args.config else None
+    async with opened(args) as journal:
+        doc = (await journal.read(args.session, "session"))["session"]
+        if doc is None:
+            raise NotFound(f"There is no session {args.session}.")
+        currency, platform = doc.body["currency"], doc.body.get("platform", MAIN)
+        minimum = minimum_charge(currency, Terms())
+        if settings is not None:
+            minimum = session_rules(settings).minimum(currency, platform)
+        ledger = Ledger(journal.redis, journal.keys, archive=journal.archive)
+        return await replay(journal, ledger, args.session, minimum=minimum)
+
+
 async def evidence(args: argparse.Namespace) -> str:
     """The file's text. Raises NotFound."""
     from gateway import evidence as core
     from gateway.meter.ledger import Ledger
     from gateway.meter.replay import replay
 
-    async with _journal(args) as journal:
-        found = await replay(journal, Ledger(journal.redis, journal.keys), args.session)
+    async with opened(args) as journal:
+        ledger = Ledger(journal.redis, journal.keys, archive=journal.archive)
+        found = await replay(journal, ledger, args.session)
         docs = {name: doc.body if doc else None for name, doc in (await journal.read(args.session, *DOCS)).items()}
         events = await journal.events(args.session)
     rows = [{"epoch": r.epoch, "number": r.number, "start": r.start, "end": r.end} for r in found.usage.rows]
@@ -66,7 +94,7 @@ async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
     from gateway.clock import SystemClock
 
     settings, clock = Settings.load(args.config) if args.config else None, SystemClock()
-    async with _journal(args) as journal:
+    async with opened(args) as journal:
         known = endpoints(settings, journal.redis, clock) if settings else Endpoints(journal.redis, clock)
         chosen = webhook_settings(settings) if settings else WebhookSettings()
         webhooks = Webhooks(journal, known, chosen, clock)
@@ -106,7 +134,7 @@ def replay_text(replay: Replay) -> str:
     spans = [f"  {start} – {end}  {(end - start) / 1000:>10.3f} s" for start, end in bill.intervals]
     lines = [
         f"{record.id}  {record.status}{f', {record.end_reason}' if record.end_reason else ''}",
-        f"{len(replay.usage.rows)} rows in the ledger, {len(bill.intervals)} spans together (wall ms):",
+        f"{_rows(replay)}, {len(bill.intervals)} spans together (wall ms):",
         *spans,
         f"together   {bill.union_ms / 1000:>12.3f} s",
         f"free       {bill.free_seconds_used:>12} s",
@@ -119,6 +147,12 @@ def replay_text(replay: Replay) -> str:
         f"ambassador {money(bill.shares.ambassador)}",
     ]
     return "\n".join([*lines, *_verdict(replay)])
+
+
+def _rows(replay: Replay) -> str:
+    if replay.usage.dropped:
+        return "the ledger's rows were dropped, as their time was over"
+    return f"{len(replay.usage.rows)} rows in the ledger"
 
 
 def _verdict(replay: Replay) -> list[str]:
@@ -138,10 +172,12 @@ def _verdict(replay: Replay) -> list[str]:
 
 
 @asynccontextmanager
-async def _journal(args: argparse.Namespace) -> AsyncIterator[Journal]:
+async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
     """The records of a configuration's Redis, or of a data directory; its Valkey is started if nobody runs it."""
     from redis.asyncio import Redis
 
+    from gateway.app import archive
+    from gateway.archive import Archive
     from gateway.dev.valkey import EmbeddedValkey
     from gateway.journal import Journal
     from gateway.keys import Keys
@@ -149,7 +185,7 @@ async def _journal(args: argparse.Namespace) -> AsyncIterator[Journal]:
     if args.config:
         settings = Settings.load(args.config)
         async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-            yield Journal(redis, Keys(settings.redis.partitions))
+            yield Journal(redis, Keys(settings.redis.partitions), archive=archive(settings))
         return
     if not (args.data / "valkey").is_dir():
         raise GatewayError(f"{args.data} is not the data directory of a gateway dev")
@@ -159,7 +195,7 @@ async def _journal(args: argparse.Namespace) -> AsyncIterator[Journal]:
         await valkey.start()
     try:
         async with Redis.from_url(valkey.url) as redis:
-            yield Journal(redis, Keys())
+            yield Journal(redis, Keys(), archive=Archive.opened(args.data / "archive"))
     finally:
         if not running:
             await valkey.stop()

@@ -277,6 +277,24 @@ class Secrets(Group):
         return value
 
 
+class Archive(Group):
+    directory: Path | None = None
+    after_days: Annotated[int, Field(ge=1, le=366)] = 30
+    per_second: Positive = 50
+
+
+class Retention(Group):
+    money_days: Positive = 3653
+    people_days: Positive = 3653
+    ticks_days: Positive = 90
+
+    @model_validator(mode="after")
+    def _money_longest(self) -> Self:
+        if self.money_days < max(self.people_days, self.ticks_days):
+            raise ValueError("money_days must not be below people_days or ticks_days: those hang on it")
+        return self
+
+
 class Log(Group):
     format: Literal["json", "console"] = "json"
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -306,6 +324,8 @@ class Settings(BaseSettings):
     webhooks: Webhooks = Field(default_factory=Webhooks)
     api_keys: tuple[ApiKey, ...] = ()
     secrets: Secrets
+    archive: Archive = Field(default_factory=Archive)
+    retention: Retention = Field(default_factory=Retention)
     log: Log = Field(default_factory=Log)
 
     @model_validator(mode="before")

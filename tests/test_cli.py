@@ -31,6 +31,7 @@ webhook_secret = "whsec_file"
 signing_key = "{SIGNING_KEY}"
 """
 COMMANDS = ["serve", "bridge", "dev", "check-config", "token", "replay", "reconcile", "evidence", "deliveries"]
+COMMANDS += ["archive", "restore"]
 
 
 @pytest.fixture(autouse=True)

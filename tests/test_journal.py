@@ -8,6 +8,7 @@ import pytest
 
 from gateway.errors import Conflict
 from gateway.journal import NOW, Event, Fence, Journal
+from gateway.keys import RECORDS
 
 
 async def test_a_commit_puts_all_its_docs_or_none(journal: Journal) -> None:
@@ -26,7 +27,7 @@ async def test_law8_events_are_numbered_without_gaps_under_contention(journal: J
         for version in range(10):
             await journal.commit("ses_1", {name: (version, {})}, events=[Event("session.warning", {"from": name})])
 
-    await asyncio.gather(*(write(f"doc{n}") for n in range(5)))
+    await asyncio.gather(*(write(n) for n in RECORDS[:5]))
     events = await journal.events("ses_1")
     assert [event["sequence"] for event in events] == list(range(1, 51))
     assert len({event["id"] for event in events}) == 50

@@ -122,6 +122,8 @@ def test_every_missing_key_is_named_at_once(load) -> None:
         ("[server]\npublic_url = 'https://a.example/path'\n", "server.public_url"),
         ("[webhooks]\nendpoints = [{url = 'https://a', secret = 'short'}]\n", "webhooks.endpoints.0.secret"),
         ("[[api_keys]]\nsha256 = 'pg_test_in_the_clear'\naccount = 'acc_1'\n", "api_keys.0.sha256"),
+        ("[archive]\nafter_days = 0\n", "archive.after_days"),
+        ("[retention]\nmoney_days = 3000\n", "retention"),  # people_days is longer
         ("[log]\nlevel = 'loud'\n", "log.level"),
     ],
 )
@@ -216,6 +218,7 @@ def test_the_sample_names_every_key_and_tells_the_true_defaults() -> None:
         "urls",
         "secret",
         "publishable_key",
+        "directory",
     }
     for group, keys in known.items():
         if isinstance(keys, dict):

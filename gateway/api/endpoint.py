@@ -64,7 +64,7 @@ class Endpoint:
         if self.query:
             codes += ["missing_parameter", "unknown_parameter", "invalid_parameter", "card_number_refused"]
         if "{id}" in self.path:
-            codes.append("session_not_found")
+            codes += ["session_not_found", "archive_unavailable", "archive_damaged"]
         return tuple(dict.fromkeys((*codes, *self.problems, "store_unavailable", "internal_error")))
 
 

@@ -218,6 +218,8 @@ OURS = (
         "Retry with the same Idempotency-Key.",
     ),
     Problem("relay_unavailable", 503, "No relay can take the call", "Retry in a moment."),
+    Problem("archive_unavailable", 503, "The archive is away", "Retry in a moment."),
+    Problem("archive_damaged", 500, "The session's line in the archive was changed", "Quote `request_id` to us."),
     Problem("stripe_unavailable", 503, "Stripe is away or slowed us down", "Retry with the same Idempotency-Key."),
     Problem(
         "internal_error",

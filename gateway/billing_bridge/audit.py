@@ -9,7 +9,7 @@ looks back further than it must, and leaves alone what a bridge may be writing d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, cast
 
 import structlog
@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge.outcome import Done
-from gateway.billing_bridge.reconcile import Difference, Theirs, compare
+from gateway.billing_bridge.reconcile import Difference, Theirs, compare, named_in
 from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.clock import Clock
@@ -60,12 +60,15 @@ async def theirs(stripe: StripeClient, since_s: int) -> Theirs:
     return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in kinds])
 
 
-async def ours(journal: Journal) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(session, payment) of every session, oldest first. Raises StoreUnavailable."""
+async def ours(journal: Journal, since_s: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(session, payment) of every session in Redis, and of those in the archive that were created since, oldest first.
+    Raises StoreUnavailable, ArchiveUnavailable."""
     found = []
+    kept = await journal.archive.sessions(since_s * 1000) if journal.archive else ()
     try:
-        async for key in journal.redis.scan_iter(match="*:ses:*:payment", count=1000):
-            docs = await journal.read(key.decode().split(":")[2], "session", "payment")
+        here = [key async for key in journal.redis.scan_iter(match="*:ses:*:payment", count=1000)]
+        for session in {*kept, *(key.decode().split(":")[2] for key in here)}:
+            docs = await journal.read(session, "session", "payment")
             session, payment = docs["session"], docs["payment"]
             if session is not None and payment is not None:
                 found.append((session.body, payment.body))
@@ -81,10 +84,23 @@ async def reconciled(
     after that is no difference, and our records are then at least as new. Older sessions only say what is known: a
     refund of today may belong to one of last year."""
     listing = await theirs(stripe, since_s)
-    records = [each for each in await ours(journal) if each[0].get("platform", MAIN) == platform]
+    records = await ours(journal, since_s)
+    there = {session["id"] for session, _ in records}
+    records += await archived(journal, {named for named in map(named_in, listing.all()) if named} - there)
+    records = [each for each in records if each[0].get("platform", MAIN) == platform]
     mine = {session["id"] for session, _ in records if session.get("created", 0) >= since_s * 1000}
     found = compare(records, listing)
     return len(mine), [each for each in found if each.session in mine or each.what.startswith("unknown")]
+
+
+async def archived(journal: Journal, sessions: Iterable[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(session, payment) of those of the sessions that are in the archive: older ones whose objects are new."""
+    found = []
+    for session in sessions:
+        kept = await journal.archived(session)
+        if kept is not None and (payment := kept.doc("payment")) is not None:
+            found.append((kept.record, payment))
+    return found
 
 
 class Sweep:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hmac import compare_digest
 from typing import Any, Final
 
 from gateway.billing_bridge.correction import Facts, at_rest, corrected, differs
@@ -34,6 +35,12 @@ def names(letters: Letters) -> list[str]:
 def series(letters: Letters, role: Role) -> list[str]:
     """A side's receipt and its corrections, in order."""
     return [name for name in names(letters) if role_of(name) == role and name != DUE]
+
+
+def opened_by(letters: Letters, secret: str) -> str | None:
+    """The letter whose page the secret opens."""
+    found = (name for name in names(letters) if compare_digest(letters[name]["secret"], secret))
+    return next((name for name in found if name != DUE), None)  # that one's page is the pay page
 
 
 def drafts(

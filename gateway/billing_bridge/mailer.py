@@ -27,6 +27,7 @@ from gateway.billing_bridge import claims, letters, rendering
 from gateway.billing_bridge.correction import Facts
 from gateway.billing_bridge.delivery import Answer
 from gateway.billing_bridge.receipt import Issuer, Receipt, Role, compose, plain, readiness
+from gateway.billing_bridge.register import key_of
 from gateway.billing_bridge.smtp import Post, Refused, Undelivered
 from gateway.clock import Clock
 from gateway.errors import NotFound, StoreUnavailable
@@ -40,6 +41,7 @@ WAIT_MS: Final = 5_000  # a session whose payment is still moving is looked at a
 DOCS: Final = ("session", "payment", "people", "receipts")
 UNDELIVERABLE: Final = "receipts:undeliverable"
 
+_PAGE_SECRET: Final = re.compile(r"(?P<session>[0-9a-z]{1,26})[A-Za-z0-9_-]{32}")
 _ADDRESS: Final = re.compile(r"([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,64})@([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,255})")
 
 MAILS = Counter("gateway_mail_deliveries_total", "Attempts to hand a receipt to the mail server", ["outcome"])
@@ -127,7 +129,7 @@ class Mailer:
     async def _draft(self, session: str, kept: Doc, fresh: Mapping[str, Facts], now: int) -> Doc:
         """The letters' places on the record: from here on they will exist, so their numbers leave no gap."""
         made = {
-            name: letters.drafted(facts, new_secret(size=24), self._message_id(session, name), now)
+            name: letters.drafted(facts, _page_secret(session), self._message_id(session, name), now)
             for name, facts in fresh.items()
         }
         return await self._keep(session, kept, made)
@@ -156,7 +158,7 @@ class Mailer:
         year = datetime.fromtimestamp((session["bill"]["ended_at"] or session["created"]) // 1000, UTC).year
         mode = "" if session.get("livemode") else "TEST-"
         series = f"{mode}{self._settings.series[letters.role_of(name)]}-{year}"
-        key = f"{{receipts:{self._settings.issuer.id}}}:{series}"
+        key = key_of(self._settings.issuer.id, series)
         try:
             pipe = self._journal.redis.pipeline(transaction=False)
             await self._allocate(keys=[key], args=[f"{session['id']}|{name}", self._clock.wall_ms()], client=pipe)
@@ -177,9 +179,6 @@ class Mailer:
     async def _send_due(self, session: str, docs: Mapping[str, Doc | None], kept: Doc) -> Doc:
         """At most LOOK mails, so that the claim outlasts them; the others have their own look at once."""
         due = letters.to_send(kept.body, self._clock.wall_ms())[:LOOK]
-        for name in due:
-            if name != letters.DUE:  # its page is the pay page, which has a secret of its own
-                await self._journal.redis.set(_page_key(kept.body[name]["secret"]), f"{session}:{name}")
         for name in due:
             kept = await self._send(session, docs, kept, name)
         return kept
@@ -242,18 +241,13 @@ class Mailer:
 
         Raises NotFound (code `receipt_not_found`), StoreUnavailable."""
         unknown = NotFound("There is no receipt behind this link.", code="receipt_not_found")
-        if not 16 <= len(secret) <= 64 or not secret.isascii():
-            raise unknown
-        try:
-            place = cast(bytes | None, await self._journal.redis.get(_page_key(secret)))
-        except RedisError as error:
-            raise StoreUnavailable("The session store is away; try again.") from error
+        place = _PAGE_SECRET.fullmatch(secret)
         if place is None:
             raise unknown
-        session, _, name = place.decode().rpartition(":")
-        docs = await self._journal.read(session, *DOCS)
+        docs = await self._journal.read(f"ses_{place['session']}", *DOCS)
         kept = _body(docs["receipts"]) or {}
-        if docs["session"] is None or name not in kept or kept[name]["secret"] != secret:
+        name = letters.opened_by(kept, secret)
+        if docs["session"] is None or name is None:
             raise unknown
         return rendering.page(self._compose(docs, kept, name))
 
@@ -317,8 +311,10 @@ def _recipient(name: str, address: object) -> Address | None:
     return Address(plain(name), username=match[1], domain=match[2]) if match else None
 
 
-def _page_key(secret: str) -> str:
-    return f"receipt:{secret}"
+def _page_secret(session: str) -> str:
+    """What opens a receipt's page. It names its session, so that it opens also what has gone to the archive; nobody
+    guesses the rest, which is 24 random bytes."""
+    return f"{session.removeprefix('ses_')}{new_secret(size=24)}"
 
 
 def _body(doc: Doc | None) -> dict[str, Any] | None:

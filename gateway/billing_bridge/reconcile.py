@@ -6,8 +6,9 @@ Both are given as plain documents, so that one comparison serves the command, th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, Literal
 
 from gateway.billing_bridge.record import PAID, Payment
@@ -49,6 +50,9 @@ class Theirs:
     transfer: Mapping[str, Document] = field(default_factory=dict)
     refund: Mapping[str, Document] = field(default_factory=dict)
 
+    def all(self) -> Iterator[Document]:
+        return chain(self.payment_intent.values(), self.transfer.values(), self.refund.values())
+
 
 def compare(ours: Iterable[tuple[Document, Document]], theirs: Theirs) -> list[Difference]:
     """All differences between (session, payment) documents and Stripe's lists, in the order of the sessions."""
@@ -67,10 +71,10 @@ def strays(known: Mapping[Kind, set[str]], theirs: Theirs) -> list[Difference]:
     """What Stripe has under a session's name, and no record knows."""
     kinds: Sequence[Kind] = ("payment_intent", "transfer", "refund")
     return [
-        Difference(_named(thing), ident, f"unknown {kind}", None, thing.get("status") or thing["amount"])
+        Difference(named_in(thing), ident, f"unknown {kind}", None, thing.get("status") or thing["amount"])
         for kind in kinds
         for ident, thing in getattr(theirs, kind).items()
-        if ident not in known.get(kind, set()) and _named(thing)
+        if ident not in known.get(kind, set()) and named_in(thing)
     ]
 
 
@@ -172,7 +176,7 @@ def _unlike(session: str, ident: str, pairs: Mapping[str, tuple[Any, Any]]) -> l
     return [Difference(session, ident, what, own, other) for what, (own, other) in pairs.items() if own != other]
 
 
-def _named(thing: Document) -> str:
+def named_in(thing: Document) -> str:
     """The session that an object of Stripe names; "" for those that others made on the same account."""
     named = (thing.get("metadata") or {}).get("session")
     return named if isinstance(named, str) and named.startswith(OWNERS) else ""

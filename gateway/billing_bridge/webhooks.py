@@ -274,6 +274,7 @@ class Webhooks:
             raise NotFound("No such event to send again.", code="event_not_found")
         now = self._clock.wall_ms()
         for owner, sequence, endpoint in places:
+            await self._journal.wake(owner)
             place = f"{endpoint}:{sequence}"
             await self._lanes.change(owner, {f"o:{place}": f"0:{now}:resend"}, [f"d:{place}"])
             await self._journal.redis.zrem(DEAD, f"{event_id}|{owner}|{sequence}|{endpoint}")

@@ -51,6 +51,7 @@ class BridgeSettings:
     """What the operator decides. `lease_ms` must outlast the slowest call to Stripe: another bridge looks after it.
     `concurrency` is how many calls a bridge makes at once, `sessions` how many sessions it has in hand: those that wait
     for their turn within `requests_per_second` and `requests_per_endpoint` (0: no limit) stand in order of urgency.
+    `archives`: somebody takes settled sessions out of Redis, and is told of each.
     """
 
     settlement_currency: str = "usd"
@@ -64,6 +65,7 @@ class BridgeSettings:
     requests_per_endpoint: int = 0
     poll_ms: int = 1_000
     lease_ms: int = 60_000
+    archives: bool = False
 
     @property
     def terms(self) -> Terms:
@@ -249,6 +251,8 @@ class Bridge:
         due = {} if unwatched or payment.status == stored.status else {"watch": NOW}
         if _for_mail(seen.session, stored, payment):
             due["mail"] = NOW
+        if self._settings.archives and payment.settled and not stored.settled:
+            due["archive"] = NOW
         if payment.settled and not stored.settled and seen.session.get("ended_at"):
             LAG.observe(max(0, self._clock.wall_ms() - seen.session["ended_at"]) / 1000)
         await self._index.write(seen.session["id"], stored, payment)

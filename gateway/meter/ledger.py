@@ -17,11 +17,13 @@ from typing import Final, Literal
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
+from gateway.archive import Archive
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import Fence
 from gateway.keys import Keys
 from gateway.meter.chain import SealedRow
 from gateway.meter.intervals import Interval
+from gateway.snapshot import ROWS
 
 # Longer: an orphaned session waits longer for its next owner. Shorter: a stall of Redis costs the lease.
 LEASE_MS: Final = 5_000
@@ -146,10 +148,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A session's ledger as read: rows in order of epoch and number, and the version to freeze it at."""
+    """A session's ledger as read: rows in order of epoch and number, and the version to freeze it at. `dropped`: the
+    rows were kept for their time, and are gone; the frozen bill still has their union."""
 
     rows: tuple[Row, ...]
     version: int
+    dropped: bool = False
 
     @property
     def intervals(self) -> tuple[Interval, ...]:
@@ -215,10 +219,11 @@ class Ledger:
 
     def __init__(
         self, redis: aioredis.Redis, keys: Keys, *, lease_ms: int = LEASE_MS,
-        settling: Callable[[], bool] = lambda: False,
+        settling: Callable[[], bool] = lambda: False, archive: Archive | None = None,
     ) -> None:  # fmt: skip
         """`settling`: Redis came back so lately that only a session's last owner may claim it (6-media)."""
         self._redis, self._keys, self.lease_ms, self._settling = redis, keys, lease_ms, settling
+        self._archive = archive
         self._acquire = redis.register_script(ACQUIRE)
         self._flush = redis.register_script(FLUSH)
         self._release = redis.register_script(RELEASE)
@@ -300,12 +305,15 @@ class Ledger:
         """The whole ledger of a session. The version is read first: rows newer than it only make freezing fail."""
         try:
             pipe = self._redis.pipeline(transaction=True)
-            pipe.execute_command("HGET", self._keys.of(session, "lease"), "usage")
+            pipe.execute_command("HMGET", self._keys.of(session, "lease"), "epoch", "usage", ROWS)
             pipe.execute_command("HGETALL", self._keys.of(session, "usage"))
-            version, rows = await pipe.execute()
+            (epoch, version, dropped), rows = await pipe.execute()
         except RedisError as error:
             raise _translated(error) from error
-        return Usage(tuple(sorted(_rows(rows), key=lambda r: (r.epoch, r.number, r.owner))), int(version or 0))
+        if epoch is None and self._archive is not None and (kept := await self._archive.find(session)):
+            version, rows, dropped = kept.lease.get("usage"), _encoded(kept.usage), kept.rows_dropped
+        read = tuple(sorted(_rows(rows), key=lambda r: (r.epoch, r.number, r.owner)))
+        return Usage(read, int(version or 0), bool(dropped))
 
     async def state(self, session: str) -> LeaseState | None:
         """The lease, or None if nobody ever owned the session."""
@@ -328,6 +336,10 @@ def _rows(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> list[Row]:
         start, end = value.decode().split(":")
         rows.append(Row(int(epoch), owner, int(number), int(start), int(end)))
     return rows
+
+
+def _encoded(rows: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {name.encode(): value.encode() for name, value in rows.items()}
 
 
 def _translated(error: RedisError) -> Exception:

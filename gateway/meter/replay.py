@@ -36,14 +36,18 @@ class Replay:
         from before there were chains."""
         if self.frozen is None or self.record.chain is None:
             return []
-        return broken(self.record.chain, self.record, self.usage.sealed, self.frozen)
+        return broken(self.record.chain, self.record, self.usage.sealed, self.frozen, dropped=self.usage.dropped)
 
 
 async def replay(journal: Journal, ledger: Ledger, session: str, *, minimum: int = 0) -> Replay:
-    """Raises NotFound. `minimum` must be the smallest charge that was in force."""
+    """Raises NotFound. `minimum` must be the smallest charge that was in force. Where the rows were dropped the bill is
+    made from their union, as it was frozen and sealed."""
     doc = (await journal.read(session, "session"))["session"]
     if doc is None:
         raise NotFound(f"There is no session {session}.", param="session")
     record = SessionRecord.from_dict(doc.body)
     usage = await ledger.usage(session)
-    return Replay(record, usage, bill(replace(record, bill=None), usage.intervals, minimum=minimum), record.bill)
+    intervals = usage.intervals
+    if usage.dropped and record.bill is not None:
+        intervals = tuple((start, end) for start, end in record.bill["intervals"])
+    return Replay(record, usage, bill(replace(record, bill=None), intervals, minimum=minimum), record.bill)

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 from aiohttp.test_utils import TestClient, TestServer
 
+from gateway import sessions
 from gateway.api.auth import KeyRing
 from gateway.api.context import ApiContext
 from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
+from gateway.archive import Archive
 from gateway.billing_bridge import payment
+from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.billing_bridge.record import Payment
 from gateway.changes import Changes
 from gateway.clock import SystemClock
 from gateway.journal import Journal
+from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.sessions import Rules, Sessions
 from gateway.tokens import Tokens
 from tests.api.market import FULL, KEYS, order
 from tests.api.test_routes import documented
+from tests.settled import settled
 
 Api = TestClient[Any, Any]
 
@@ -38,10 +44,15 @@ def held(session: dict[str, Any], now: int) -> dict[str, Any]:
 
 
 @pytest.fixture
+def journal(redis: aioredis.Redis, tmp_path: Path) -> Journal:
+    return Journal(redis, Keys(partitions=4), archive=Archive.opened(tmp_path / "archive"))
+
+
+@pytest.fixture
 async def market(redis: aioredis.Redis, journal: Journal) -> AsyncIterator[Api]:
-    sessions = Sessions(
+    use_cases = Sessions(
         journal,
-        Ledger(redis, journal.keys),
+        Ledger(redis, journal.keys, archive=journal.archive),
         Tokens(b"k" * 32),
         SystemClock(),
         Changes(journal),
@@ -49,7 +60,7 @@ async def market(redis: aioredis.Redis, journal: Journal) -> AsyncIterator[Api]:
         public_url="https://gateway.example",
         open_payment=held,
     )
-    context = ApiContext(sessions, KeyRing(KEYS), Idempotency(redis), "https://gateway.example")
+    context = ApiContext(use_cases, KeyRing(KEYS), Idempotency(redis), "https://gateway.example")
     headers = {"Authorization": f"Bearer {FULL}"}
     async with TestClient(TestServer(public_app(context)), headers=headers) as client:
         yield client
@@ -171,3 +182,41 @@ async def test_law5_a_due_bill_takes_another_card_and_a_paid_one_none(
     funding = session.body["funding"]
     assert (funding["attempt"], funding["amount"], funding["recharge"]) == (2, 4500, True)
     assert payment.body["status"] == "pending"
+
+
+async def archived(journal: Journal) -> str:
+    assert journal.archive is not None
+    session = await settled(journal, account="acc_dev")
+    archiver = Archiver(journal, journal.archive, ArchiverSettings(quiet_ms=0), SystemClock())
+    assert await archiver.archive([session]) == {session: None}
+    assert await journal.redis.exists(journal.keys.of(session, "session")) == 0
+    return session
+
+
+async def test_an_archived_session_is_read_as_before_by_its_id(market: Api, journal: Journal) -> None:
+    path = f"/v1/sessions/{await archived(journal)}"
+    session = await documented(await market.get(path), "/v1/sessions/{id}")
+    assert (session["status"], session["amount_total"], session["client"]["name"]) == ("finalized", 450, "Client")
+    usage = await documented(await market.get(f"{path}/usage"), "/v1/sessions/{id}/usage")
+    assert (len(usage["rows"]), usage["union_ms"], usage["final"]) == (3, 90_000, True)
+    receipts = await documented(await market.get(f"{path}/receipts"), "/v1/sessions/{id}/receipts")
+    assert [receipt["number"] for receipt in receipts["data"]] == ["TEST-C-2023-000001", "TEST-C-2023-000002"]
+    told = await documented(await market.get(f"{path}/events"), "/v1/sessions/{id}/events")
+    assert [event["sequence"] for event in told["data"]] == [1, 2, 3, 4]
+    assert await journal.redis.exists(journal.keys.of(session["id"], "session")) == 0, "reading brings nothing back"
+
+
+async def test_a_refund_of_an_archived_session_brings_it_back(
+    market: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "HOLD_WAIT_S", 0)
+    session = await archived(journal)
+    answer = await market.post(
+        f"/v1/sessions/{session}/refunds", json={"reason": "kind", "amount": 100}, headers={"Idempotency-Key": "r"}
+    )
+    made = await documented(answer, "/v1/sessions/{id}/refunds")
+    assert (made["amount"], made["status"]) == (100, "ordered")
+    docs = await journal.read(session, "payment", "refunds")
+    assert docs["refunds"] is not None
+    assert await journal.redis.exists(journal.keys.of(session, "payment")) == 1
+    assert [claim.session for claim in await journal.due("money", lease_ms=1)] == [session]

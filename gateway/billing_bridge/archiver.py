@@ -1,0 +1,163 @@
+"""The archiver: takes sessions that have come to rest out of Redis into the archive, and back when they are wanted.
+
+For each: read at one moment; written to the archive, on disk and read back; taken out of Redis if it is still the same;
+then what stood outside of its slot is cleaned up. A crash between any two of these leaves it in Redis, or in the
+archive, or in both alike, and the claim comes back: the same line is not written twice, and a session that changed
+meanwhile gets a newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Counter, Histogram
+from redis.exceptions import RedisError
+
+from gateway.archive import Archive, Retention
+from gateway.billing_bridge.register import Register
+from gateway.billing_bridge.rest import BUSY_MS, rests_from
+from gateway.clock import Clock
+from gateway.errors import Conflict, GatewayError, NotFound
+from gateway.hot import QUEUE, Hot, Put
+from gateway.journal import NOW, Journal
+from gateway.segment import ArchiveDamaged
+from gateway.snapshot import Snapshot
+
+log = structlog.get_logger(__name__)
+
+SESSIONS = Counter(
+    "gateway_archive_sessions_total", "Sessions that the archiver looked at, by what came of it", ["outcome"]
+)
+SECONDS = Histogram("gateway_archive_seconds", "To write some sessions to the archive and read them back")
+EXPIRED = Counter(
+    "gateway_archive_expired_files_total", "Files of the archive that were removed as their time was over"
+)
+
+LEASE_MS: Final = 60_000
+ROUND_S: Final = 1.0
+EXPIRE_EVERY_MS: Final = 3_600_000
+TURN: Final = "gateway:archive:expired"
+PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
+ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiverSettings:
+    """`quiet_ms`: how long a settled session stays in Redis; `per_second`: about how many leave it in a second."""
+
+    quiet_ms: int = 30 * 86_400_000
+    per_second: int = 50
+    issuer: str = "default"
+    retention: Retention = field(default_factory=Retention)
+
+
+class Archiver:
+    """Shell. Any number may run: the archive's lock and the comparison in Redis keep them apart."""
+
+    def __init__(self, journal: Journal, archive: Archive, settings: ArchiverSettings, clock: Clock) -> None:
+        self._journal, self._archive, self._settings, self._clock = journal, archive, settings, clock
+        self._hot = Hot(journal.redis, journal.keys)
+        self._register = Register(journal.redis, settings.issuer)
+
+    async def run(self) -> None:
+        """Work until cancelled; what cannot be done now (Redis or the directory away, the disk full) is tried again."""
+        while True:
+            try:
+                await self.round()
+                if await self._journal.redis.set(TURN, 1, nx=True, px=EXPIRE_EVERY_MS):
+                    await self.expire()
+            except (GatewayError, RedisError, OSError) as error:
+                SESSIONS.labels("failed").inc()
+                log.warning("archive.put_off", error=getattr(error, "code", type(error).__name__))
+            await asyncio.sleep(ROUND_S)
+
+    async def round(self) -> None:
+        """Some of the sessions whose time has come."""
+        limit = max(1, self._settings.per_second // self._journal.keys.partitions)
+        claims = {claim.session: claim for claim in await self._journal.due(QUEUE, lease_ms=LEASE_MS, limit=limit)}
+        for session, again_at in (await self.archive(list(claims))).items():
+            await self._journal.done(claims[session], again_at)
+
+    async def archive(self, sessions: Sequence[str], quiet_ms: int | None = None) -> dict[str, int | None]:
+        """Archive those that are at rest; gives when to look again at each (wall ms), None for never."""
+        quiet = self._settings.quiet_ms if quiet_ms is None else quiet_ms
+        now, ready, again = self._clock.wall_ms(), list[Snapshot](), dict[str, int | None]()
+        for session in sessions:
+            found = await self._hot.read(session)
+            if found is None:
+                await self._tidy(await self._archive.find(session))
+                again[session] = None
+                continue
+            at = rests_from(found.snapshot, found.queues, now, quiet)
+            if at is None or at > now:
+                SESSIONS.labels("waits").inc()
+                again[session] = at
+            else:
+                ready.append(found.snapshot)
+        for snapshot in await self._kept(ready):
+            again[snapshot.session] = await self._leave(snapshot)
+        return again
+
+    async def _kept(self, snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
+        """Those that are safe in the archive; a damaged line of one does not keep the others back."""
+        if not snapshots:
+            return ()
+        try:
+            with SECONDS.time():
+                await self._archive.keep(snapshots)
+        except ArchiveDamaged as fault:
+            if len(snapshots) > 1:
+                return [one for each in snapshots for one in await self._kept([each])]
+            SESSIONS.labels("damaged").inc()
+            log.error("archive.damaged", session=snapshots[0].session, fault=fault.detail)
+            return ()
+        return snapshots
+
+    async def _leave(self, snapshot: Snapshot) -> int | None:
+        if not await self._hot.take_out(snapshot):
+            SESSIONS.labels("changed").inc()
+            return self._clock.wall_ms() + BUSY_MS
+        await self._tidy(snapshot)
+        SESSIONS.labels("archived").inc()
+        return None
+
+    async def _tidy(self, snapshot: Snapshot | None) -> None:
+        """What is not needed outside of a slot any more; again does no harm."""
+        if snapshot is not None:
+            await self._hot.leave_aside(snapshot)
+            await self._register.forget(snapshot)
+
+    async def expire(self) -> list[str]:
+        """Remove what was kept for its time."""
+        gone = await self._archive.expire(self._clock.wall_ms(), self._settings.retention)
+        EXPIRED.inc(len(gone))
+        if gone:
+            log.info("archive.expired", files=gone)
+        return gone
+
+    async def restore(self, session: str) -> Put:
+        """Back into Redis, as it was kept; Stripe is asked what it knows that we may not. Raises NotFound."""
+        kept = await self._archive.find(session)
+        if kept is None:
+            raise NotFound(f"{session} is not in the archive.", code="session_not_found", param="id")
+        put = await self._hot.put_back(kept, self._clock.wall_ms() + self._settings.quiet_ms)
+        await self._register.remember(kept)
+        if put in ("put", "replaced") and (kept.doc("payment") or {}).get("status") in PAID:
+            await self._ask_stripe(session)
+        return put
+
+    async def _ask_stripe(self, session: str) -> None:
+        """Disputes and refunds that came after the archive's last word are found by asking, as after an event."""
+        for _ in range(ATTEMPTS):
+            doc = (await self._journal.read(session, "stripe"))["stripe"]
+            body: dict[str, Any] = dict(doc.body) if doc else {"schema": 1}
+            body |= {topic: body.get(topic, 0) + 1 for topic in ("count", "disputes", "refunds")}
+            try:
+                await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
+            except Conflict:
+                continue
+            return

@@ -1,0 +1,66 @@
+"""The registers of receipt numbers, one for each issuer and series: a count without gaps.
+
+While a session's receipts are being issued its row says which number it has, so that a crash burns none; once they are
+kept with the session the row may go. The count itself must outlive everything: after a loss it is raised again to the
+highest number that the archive knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.exceptions import RedisError
+
+from gateway.billing_bridge import letters
+from gateway.errors import StoreUnavailable
+from gateway.snapshot import Snapshot
+
+# KEYS: a register. ARGV: a number that was given out
+RAISE = """
+if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 'last') or '0') then
+  redis.call('HSET', KEYS[1], 'last', ARGV[1])
+end
+return 1
+"""
+
+
+class Register:
+    """Shell over Redis. Raises StoreUnavailable."""
+
+    def __init__(self, redis: aioredis.Redis, issuer: str) -> None:
+        self._redis, self._issuer = redis, issuer
+
+    async def forget(self, snapshot: Snapshot) -> None:
+        """The rows of an archived session. Its receipts are kept, so nobody asks for its numbers again."""
+        pipe = self._redis.pipeline(transaction=False)
+        for name, series, _ in _numbers(snapshot):
+            pipe.execute_command("HDEL", key_of(self._issuer, series), f"{snapshot.session}|{name}")
+        await self._done(pipe)
+
+    async def remember(self, snapshot: Snapshot) -> None:
+        """Never give out the session's numbers again."""
+        pipe = self._redis.pipeline(transaction=False)
+        for _, series, count in _numbers(snapshot):
+            pipe.execute_command("EVAL", RAISE, 1, key_of(self._issuer, series), count)
+        await self._done(pipe)
+
+    async def _done(self, pipe: Any) -> None:
+        try:
+            await pipe.execute()
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+
+
+def key_of(issuer: str, series: str) -> str:
+    return f"{{receipts:{issuer}}}:{series}"
+
+
+def _numbers(snapshot: Snapshot) -> Iterator[tuple[str, str, int]]:
+    """Each letter's name, its series and its place in it."""
+    kept = snapshot.doc("receipts") or {}
+    for name in letters.names(kept):
+        if kept[name]["number"] is not None:
+            series, _, count = kept[name]["number"].rpartition("-")
+            yield name, series, int(count)

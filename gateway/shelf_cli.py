@@ -1,0 +1,106 @@
+"""`gateway archive` and `gateway restore`: sessions between Redis and the archive, by hand, and the archive checked."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from gateway.errors import GatewayError, NotFound
+from gateway.records_cli import opened, where
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.archive import Archive
+    from gateway.billing_bridge.archiver import Archiver
+    from gateway.journal import Journal
+
+# Sessions in one write; each write is an fsync of three files.
+TOGETHER = 100
+
+
+def archive_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "session", metavar="SESSION", nargs="*", help="these now, without the days of waiting (default: all that wait)"
+    )
+    where(parser)
+    parser.add_argument("--check", action="store_true", help="move nothing; check every chain of the archive")
+
+
+def restore_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("session", metavar="SESSION", nargs="*")
+    where(parser)
+    parser.add_argument("--all", action="store_true", help="all sessions of the archive, after Redis was lost")
+
+
+async def archive(args: argparse.Namespace) -> tuple[list[str], bool]:
+    """A line for each session or fault, and whether all is well."""
+    async with _archiver(args) as (journal, archive, archiver):
+        if args.check:
+            faults = await archive.faults()
+            return [*faults, f"{len(await archive.sessions())} sessions, {len(faults)} faults"], not faults
+        sessions = args.session or await _settled(journal)
+        lines, moved = [], 0
+        for some in _by(sessions, TOGETHER):
+            for session, again in (await archiver.archive(some, 0 if args.session else None)).items():
+                here = (await archive.find(session)) is not None and again is None
+                moved += here
+                lines += [f"{session} {'archived' if here else _why(again)}"] if args.session or here else []
+    return [*lines, f"{moved} of {len(sessions)} sessions archived"], moved == len(sessions) or not args.session
+
+
+async def restore(args: argparse.Namespace) -> tuple[list[str], bool]:
+    """A line for each session, and whether all are back (or something newer is there)."""
+    if bool(args.session) == args.all:
+        raise GatewayError("name sessions, or --all")
+    lines, good = [], True
+    async with _archiver(args) as (_, archive, archiver):
+        for session in args.session or await archive.sessions():
+            try:
+                word = await archiver.restore(session)
+            except NotFound:
+                word = None
+            good &= word not in (None, "conflict")
+            lines.append(f"{session} {WORDS[word]}")
+    return lines, good
+
+
+WORDS = {
+    None: "is not in the archive",
+    "put": "is back in Redis",
+    "same": "was in Redis already",
+    "newer": "is newer in Redis, and stays as it is there",
+    "replaced": "was older in Redis, and is now as in the archive",
+    "conflict": "is partly newer and partly older in Redis: left alone, see docs/operations.md",
+}
+
+
+def _why(again: int | None) -> str:
+    if again is None:
+        return "is not there, or its money is not settled"
+    return f"is not at rest; look again after {datetime.fromtimestamp(again / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+async def _settled(journal: Journal) -> list[str]:
+    """All sessions in Redis that may be settled: those from before there was an archive were never announced to it."""
+    found = [key.decode().split(":")[2] async for key in journal.redis.scan_iter("*:ses:*:payment", count=1000)]
+    return sorted(found)
+
+
+def _by(sessions: list[str], size: int) -> Iterable[list[str]]:
+    return (sessions[at : at + size] for at in range(0, len(sessions), size))
+
+
+@asynccontextmanager
+async def _archiver(args: argparse.Namespace) -> AsyncIterator[tuple[Journal, Archive, Archiver]]:
+    from gateway.app import archiver_settings
+    from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
+    from gateway.clock import SystemClock
+
+    settings = archiver_settings(Settings.load(args.config)) if args.config else ArchiverSettings()
+    async with opened(args) as journal:
+        if journal.archive is None:
+            raise GatewayError("archive.directory is not set in the configuration")
+        yield journal, journal.archive, Archiver(journal, journal.archive, settings, SystemClock())

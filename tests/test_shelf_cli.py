@@ -1,0 +1,45 @@
+"""`gateway archive` and `gateway restore`, and the commands that read from the archive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+
+from gateway.cli import main
+from gateway.dev.valkey import EmbeddedValkey
+from gateway.journal import Journal
+from tests.settled import settled
+
+
+async def test_by_hand_into_the_archive_and_back(tmp_path: Path, capsys: Any) -> None:
+    async def ended(*arguments: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(main, [*arguments, "--data", str(tmp_path)])
+        return code, capsys.readouterr().out
+
+    async with EmbeddedValkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
+        journal = Journal(redis)
+        session, other = await settled(journal), await settled(journal)
+        assert await ended("archive", session) == (0, f"{session} archived\n1 of 1 sessions archived\n")
+        assert (await journal.read(session, "session"))["session"] is None
+        assert (await ended("archive", "ses_1"))[0] == 1
+        code, told = await ended("replay", session, "--json")
+        assert (code, json.loads(told)["differences"]) == (0, {})
+        code, told = await ended("evidence", session)
+        assert (code, json.loads(told)["ledger"]["intact"]) == (0, True)
+        assert await ended("archive", "--check") == (0, "1 sessions, 0 faults\n")
+        assert await ended("archive") == (0, "0 of 1 sessions archived\n"), "the other one is not old enough"
+        assert await ended("archive", other) == (0, f"{other} archived\n1 of 1 sessions archived\n")
+        segment = next((tmp_path / "archive" / "money").iterdir())
+        text = segment.read_text()
+        segment.write_text(text.replace('"amount_total":450', '"amount_total":451'))
+        assert (await ended("archive", "--check"))[0] == 1
+        segment.write_text(text)
+        assert await ended("restore", session) == (0, f"{session} is back in Redis\n")
+        assert await ended("restore", "ses_1") == (1, "ses_1 is not in the archive\n")
+        code, told = await ended("restore", "--all")
+        assert (code, told.count("newer in Redis"), told.count("is back")) == (0, 1, 1)
+        assert (await journal.read(other, "session"))["session"] is not None
