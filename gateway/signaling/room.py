@@ -216,12 +216,15 @@ class Room:
         return [Send(side.role, peer)]
 
     def _again(self, side: Side, other: Side, now: int) -> Iterator[Output]:
-        """What this side may have missed. It ignores an answer that it does not wait for, answers an offer again."""
-        if other.offer is not None:
-            yield Send(side.role, other.offer.forwarded)
+        """What this side may have missed. It ignores an answer that it does not wait for, answers an offer again.
+
+        The answer goes first: with its own offer still open, the impolite side would take the other's for glare.
+        """
         if side.unheard is not None:
             yield Send(side.role, side.unheard)
             side.unheard = None
+        if other.offer is not None:
+            yield Send(side.role, other.offer.forwarded)
         side.leg.told(now)
         yield from (Send(side.role, sas) for sas in other.sas.values())
         if self._order is not None and not self._is_offered() and self._order.asked[-1:] in ([], [side.role]):

@@ -488,6 +488,22 @@ def test_two_pages_come_up() -> None:
     assert bench.is_up()
 
 
+def test_who_was_away_gets_the_missed_answer_before_the_offer_that_followed_it() -> None:
+    bench = Bench()
+    bench.load("client")
+    bench.load("expert")
+    bench.take_over()
+    bench.load("client")
+    bench.settle()
+    bench.drop("client")
+    bench.load("expert")
+    bench.settle()
+    assert bench.connection("expert").state == "have-local-offer", "it answered, and then asked for something itself"
+    bench.connect("client")
+    bench.settle()
+    assert bench.is_up()
+
+
 class Calls(RuleBasedStateMachine):
     """Pages load, lose sockets, restart and renegotiate in any order; once they are left alone, the call is up."""
 
