@@ -139,6 +139,8 @@ class Hot:
             pipe.execute_command("ZREM", key, ident)
         if record["reference"] is not None:
             pipe.execute_command("EVAL", FREE, 1, reference_of(record["account"], record["reference"]), ident)
+        places = (self._keys.of(ident, "session"), self._keys.beside(ident, f"due:{QUEUE}"))
+        pipe.execute_command("EVAL", DONE_WITH, 2, *places, ident)
         await self._asked(pipe.execute())
 
     def _own(self, snapshot: Snapshot) -> list[str]:
@@ -166,6 +168,9 @@ class Hot:
 
 # KEYS: a reference. ARGV: the session that may hold it
 FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+# KEYS: the session's record, the archive's queue. ARGV: the session. One that came back meanwhile keeps its place.
+DONE_WITH = "if redis.call('EXISTS', KEYS[1]) == 0 then return redis.call('ZREM', KEYS[2], ARGV[1]) end return 0"
 
 
 def _command(snapshot: Snapshot) -> str:

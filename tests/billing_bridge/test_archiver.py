@@ -55,8 +55,7 @@ async def test_a_settled_session_leaves_no_trace_in_redis(journal: Journal, arch
     await journal.schedule("archive", session, 1)
     await archiver.round()
     assert await cold(journal, session) == before
-    # The stream for those who watch holds its last hundred entries and no more.
-    assert {key for key in await traces(journal, session) if not key.endswith(":finalized")} == set()
+    assert await traces(journal, session) == set()
 
 
 async def test_an_archived_session_reads_as_it_did(journal: Journal, archiver: Archiver) -> None:
@@ -155,7 +154,7 @@ async def test_a_crash_between_any_two_steps_loses_nothing_and_the_next_try_ends
     monkeypatch.undo()
     assert await archiver.archive([session]) == {session: None}
     assert (await hot(journal, session), await cold(journal, session)) == (None, before)
-    assert {key for key in await traces(journal, session) if not key.endswith(":finalized")} == set()
+    assert await traces(journal, session) == set()
 
 
 @pytest.mark.parametrize("change", ["doc", "event", "row", "delivery", "work"])
