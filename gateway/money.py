@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CURRENCIES = frozenset({"usd", "gbp", "eur", "cad", "chf"})  # R1; all have two decimals
+# Currencies in which experts are paid and which have no cents (docs.stripe.com/currencies#zero-decimal).
+ZERO_DECIMAL = frozenset({"jpy"})
 BPS = 10_000
+
+
+def minor_units(currency: str) -> int:
+    """How many minor units make one of the currency."""
+    return 1 if currency.lower() in ZERO_DECIMAL else 100
 
 
 def round_half_up(numerator: int, denominator: int) -> int:

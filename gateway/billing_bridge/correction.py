@@ -20,6 +20,7 @@ from gateway.billing_bridge.receipt import (
     charged,
     foreign,
     iso_week,
+    plain,
 )
 from gateway.money import split
 
@@ -28,8 +29,9 @@ _COUNTED: Final = frozenset({"pending", "succeeded"})  # refunds that are on the
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`charged`: what the client was charged, or has still to pay while `due`; `refunded` of it came back; `shared` of
-    it is left for the shares. `taken_back` and `kept_back`: the expert's transfer, in the settlement currency."""
+    """`charged`: what the client was charged, or has still to pay while `due`; `refunded` of it came back, at last for
+    the reason `why`; `shared` of it is left for the shares. `taken_back` and `kept_back`: the expert's transfer, in the
+    settlement currency."""
 
     due: bool
     charged: int
@@ -37,6 +39,7 @@ class Facts:
     shared: int
     taken_back: int = 0
     kept_back: int = 0
+    why: str = ""
 
     @property
     def paid(self) -> int:
@@ -53,15 +56,12 @@ class Facts:
         due = money["status"] in ("due", "failed")
         total = charged(session["bill"], money, session["commission_bps"])["amount_total"]
         taken = total if due else money.get("amount_captured", 0)
-        borne = sum(
-            refund["amount"]
-            for refund in money.get("refunds", ())
-            if refund["status"] in _COUNTED and refund["charge_to"] == "shares"
-        )
-        transfer = _transfer(money)
+        made = [refund for refund in money.get("refunds", ()) if refund["status"] in _COUNTED]
+        borne = sum(refund["amount"] for refund in made if refund["charge_to"] == "shares")
+        transfer, why = _transfer(money), plain(made[-1]["reason"]) if made else ""
         return cls(
             due, taken, money.get("amount_refunded", 0), taken - borne,
-            transfer.get("amount_reversed", 0), transfer.get("amount_owed", 0),
+            transfer.get("amount_reversed", 0), transfer.get("amount_owed", 0), why,
         )  # fmt: skip
 
 
@@ -110,13 +110,13 @@ def _outcome(now: Facts) -> Outcome:
 
 
 def _client_lines(before: Facts, now: Facts) -> tuple[Line, ...]:
-    refunded = [Line("refunded", -now.refunded)] if now.refunded else []
+    refunded = [Line("refunded", -now.refunded, why=now.why)] if now.refunded else []
     return (Line("charged", now.charged), *refunded, Line("paid", now.paid), *_difference(before.paid, now.paid))
 
 
 def _expert_lines(before: Facts, now: Facts, bps: int) -> tuple[Line, ...]:
     borne, net = now.charged - now.shared, split(now.shared, bps).expert
-    refunded = [Line("refunded", -borne), Line("remaining", now.shared)] if borne else []
+    refunded = [Line("refunded", -borne, why=now.why), Line("remaining", now.shared)] if borne else []
     commission = [Line("commission", net - now.shared, bps=bps)] if now.shared else []
     return (
         Line("total", now.charged), *refunded, *commission, Line("net", net),

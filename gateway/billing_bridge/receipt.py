@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from gateway.billing_bridge.pricing import settled_share
 from gateway.errors import Bug
-from gateway.money import split
+from gateway.money import minor_units, split
 
 Role = Literal["client", "expert"]
 ROLES: Final[tuple[Role, Role]] = ("client", "expert")
@@ -65,13 +65,14 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the arithmetic; `amount` is signed, None where the line is about time alone."""
+    """One line of the arithmetic; `amount` is signed, None where the line is about time alone. `why`: of a refund."""
 
     kind: LineKind
     amount: int | None
     seconds: int | None = None
     unit_amount: int | None = None
     bps: int | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +385,8 @@ def foreign(currency: str, share: int, total: int, settled: Mapping[str, Any] | 
     """A share of a total with the rate, when Stripe settled in another currency than the session's (5-money)."""
     if not settled or settled["currency"] == currency or total <= 0:
         return None
-    rate = settled.get("exchange_rate") or Decimal(settled["amount"]) / Decimal(total)
+    units = Decimal(minor_units(currency)) / minor_units(settled["currency"])
+    rate = settled.get("exchange_rate") or Decimal(settled["amount"]) / Decimal(total) * units
     return Settlement(settled["currency"], settled_share(settled["amount"], share, total), Decimal(str(rate)))
 
 

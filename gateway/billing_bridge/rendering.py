@@ -21,7 +21,8 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_interval, format_time, get_timezone_gmt, get_timezone_name
 from babel.numbers import format_decimal, format_percent
 
-from gateway.billing_bridge.receipt import Line, Receipt, Settlement, Span, Week
+from gateway.billing_bridge.receipt import Card, Line, Receipt, Settlement, Span, Week
+from gateway.money import minor_units
 
 LANGUAGES: Final = ("en", "de", "fr", "es")
 # The page needs inline styles and nothing else. Its link is a secret, so it must not leave in a Referer.
@@ -93,8 +94,9 @@ class Sheet:
     head_code: str
     head_note: str
     subject_line: str
-    issued: str
+    held_on: str
     notes: tuple[str, ...]
+    urgent: bool
     lines: tuple[Row, ...]
     money_title: str
     money: tuple[Row, ...]
@@ -148,8 +150,9 @@ def sheet_of(receipt: Receipt) -> Sheet:
         head_code=code if code == r.currency.upper() else "",
         head_note=reader.word("head_expert_of", total=gross) if expert else "",
         subject_line=reader.word(f"session_{r.media}", peer=reader.peer),
-        issued=reader.day(r.issued_at),
+        held_on=reader.day(r.started_at),
         notes=reader.notes(),
+        urgent=r.kind == "due",
         lines=tuple(reader.line(line) for line in r.lines),
         money_title=reader.word("section_payment" if r.role == "client" else "section_payout"),
         money=reader.card_rows() if r.role == "client" else reader.payout_rows(),
@@ -267,7 +270,7 @@ class _Reader:
             percent = format_percent(Decimal(line.bps or 0) / 10_000, format=self._percent(line), locale=self.locale)
             return Row(self.word("line_commission", percent=percent), amount)
         if line.kind == "refunded":
-            return Row(self.word(f"line_refunded_{r.role}"), amount)
+            return Row(self.word(f"line_refunded_{r.role}"), amount, note=self._refund(line))
         if line.kind in ("charged", "remaining"):
             return Row(self.word(f"line_{line.kind}"), amount)
         if line.kind == "stated":
@@ -277,7 +280,17 @@ class _Reader:
             return Row(self.word("line_difference"), f"{sign}{amount}", strong=True)
         if line.kind in ("net", "paid"):
             return Row(self.word(f"line_{line.kind}"), amount, strong=True)
-        return Row(self.word("line_total_expert" if r.role == "expert" else "line_total"), amount, strong=True)
+        label = self.word("line_total_expert" if r.role == "expert" else "line_total")
+        return Row(label, amount, strong=r.kind != "correction")
+
+    def _refund(self, line: Line) -> str:
+        """To which card, and why: the marketplace's own words, or what the bank or the booking's terms decided."""
+        paid = self.receipt.payment
+        why = self.word(f"why_{line.why}") if f"why_{line.why}" in self._words else line.why
+        return " · ".join(filter(None, (self._card(paid.card) if paid and paid.card else "", why)))
+
+    def _card(self, card: Card) -> str:
+        return f"{_BRANDS.get(card.brand, card.brand.title())} •••• {card.last4}"
 
     def _percent(self, line: Line) -> str | None:
         return None if not (line.bps or 0) % 100 else "#,##0.00%"
@@ -289,12 +302,9 @@ class _Reader:
 
     def card_rows(self) -> tuple[Row, ...]:
         paid = self.receipt.payment
-        if paid is None:
+        if paid is None or self.receipt.kind in ("correction", "due"):
             return ()
-        card = f"{_BRANDS.get(paid.card.brand, paid.card.brand.title())} •••• {paid.card.last4}" if paid.card else ""
-        rows = [Row(self.word("card"), card)] if card else []
-        if self.receipt.kind == "correction":
-            return tuple(rows)
+        rows = [Row(self.word("card"), self._card(paid.card))] if paid.card else []
         if paid.held:
             rows.append(Row(self.word("held"), self.money(paid.held)))
         rows.append(Row(self.word("charged"), self.money(paid.charged), strong=True))
@@ -393,7 +403,9 @@ def money(amount: int, currency: str, locale: Locale) -> str:
     pattern = str(locale.currency_formats["standard"].pattern).split(";")[0]
     spaced = f"'{symbol}{_NBSP}'#" if symbol.isalpha() else f"'{symbol}'#"
     pattern = pattern.replace("¤#", spaced).replace("¤", f"'{symbol}'")
-    text = format_decimal(abs(Decimal(amount)) / 100, format=pattern, locale=locale)
+    units = minor_units(currency)
+    pattern = pattern.replace(".00", "") if units == 1 else pattern
+    text = format_decimal(abs(Decimal(amount)) / units, format=pattern, locale=locale)
     signed = f"−{text}" if amount < 0 else text
     return signed if symbol == code else f"{signed}{_NBSP}{code}"
 

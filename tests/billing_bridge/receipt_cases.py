@@ -106,7 +106,7 @@ def released(**changes: Any) -> dict[str, Any]:
 
 def refunded(amount: int, status: str = "succeeded", charge_to: str = "shares") -> dict[str, Any]:
     """One refund as the payment record has it."""
-    return {"number": 1, "id": "ref_1", "amount": amount, "status": status, "charge_to": charge_to}
+    return {"number": 1, "id": "ref_1", "amount": amount, "status": status, "charge_to": charge_to, "reason": "r"}
 
 
 def people(client: dict[str, Any] | None = None, expert: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -46,6 +46,14 @@ def test_the_client_is_told_what_was_charged_what_came_back_and_what_is_left() -
     assert "five to ten days" in text
 
 
+def test_a_correction_says_to_which_card_and_why() -> None:
+    poor = refunded(2_500) | {"reason": "The connection\nwas poor"}
+    now = Facts.of(session(), payment(amount_refunded=2_500, refunds=[poor]))
+    assert "Visa •••• 4242 · The connection was poor" in rendering.mail(document("client", stated(), now)).text
+    lost = Facts.of(session(), payment(amount_refunded=7_500, refunds=[refunded(7_500) | {"reason": "dispute"}]))
+    assert "decided by the card’s bank" in rendering.mail(document("expert", stated(), lost)).text
+
+
 def test_the_expert_is_told_the_new_total_commission_and_earnings() -> None:
     one = document("expert", stated(), stated(2_500))
     assert amounts(one) == {

@@ -370,12 +370,24 @@ def test_every_outcome_can_be_said_in_every_language(language: str, role: Role) 
         ("chf", "en", "CHF 1,234.50"),
         ("chf", "de", "1.234,50 CHF"),
         ("eur", "fr", "1 234,50 € EUR"),
+        ("aud", "en", "AUD 1,234.50"),
     ],
 )
 def test_the_iso_code_stands_beside_every_symbol(currency: str, tag: str, shown: str) -> None:
     text = rendering.money(123_450, currency, rendering.locale_of(tag))
     assert re.sub("[\u00a0\u202f]", " ", text) == shown
     assert rendering.money(-123_450, currency, rendering.locale_of(tag)) == f"−{text}"
+
+
+@pytest.mark.parametrize(("tag", "shown"), [("en", "JPY 1,234"), ("de", "1.234 JPY"), ("fr", "1 234 JPY")])
+def test_yen_have_no_cents(tag: str, shown: str) -> None:
+    text = rendering.money(1_234, "jpy", rendering.locale_of(tag))
+    assert re.sub("[\u00a0\u202f]", " ", text) == shown
+    settled = {"currency": "jpy", "amount": 11_194, "fee": 0, "exchange_rate": None}
+    one = receipt("expert", payment=payment(settlement=settled, transfers=[]))
+    assert one.earnings is not None
+    assert one.earnings.settlement is not None
+    assert one.earnings.settlement.rate.quantize(Decimal("0.01")) == Decimal("149.25")
 
 
 # When

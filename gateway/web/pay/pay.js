@@ -109,7 +109,7 @@ function drawForm(figure) {
   $("card-label").textContent = say(shown.state === "confirm" ? "other" : "card");
   $("submit").textContent = say(shown.over ? "pay" : "reserve", { amount: figure });
   $("submit").disabled = busy || card === null;
-  const why = shown.decline_code ? "" : say(shown.over ? "why_due" : "why_hold");
+  const why = !shown.over ? say("why_hold") : shown.decline_code ? "" : say("why_due");
   put("small", !wanted ? "" : here ? [why, say("secure")].filter(Boolean).join(" ") : say("elsewhere"));
   if (here && stripe === null) loadForm();
 }
