@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
-from tests.e2e.pages import Caller
 from tests.integration.conftest import Stand, site, stand
 from tests.integration.test_pay_page import due_page, lost
 
@@ -66,14 +65,14 @@ async def test_a_due_bill_is_paid_by_its_client_alone(stand: Stand, browser: Bro
 
 async def test_r04_from_the_lobby_another_card_opens_the_call(stand: Stand, browser: Browser) -> None:
     made, faults = await stand.paid(card="pm_card_chargeDeclined"), list[str]()
-    client = await Caller.open(browser, made["participants"]["client"]["url"])
-    async with client.context.expect_page() as waiting:
-        await client.page.get_by_role("link", name="Use another card").click()
+    lobby = await opened(browser, made["participants"]["client"]["url"], faults)
+    async with lobby.context.expect_page() as waiting:
+        await lobby.get_by_role("link", name="Use another card").click()
     page = await waiting.value
     page.on("pageerror", lambda error: faults.append(str(error)))
     await choose(page, "pm_card_mastercard")
     await expect(page.get_by_test_id("pay-status")).to_contain_text("Held on Mastercard •••• 4444")
-    await expect(client.page.get_by_test_id("join")).to_be_enabled()
+    await expect(lobby.get_by_test_id("join")).to_be_enabled()
     assert faults == []
 
 
