@@ -115,11 +115,19 @@ def _part(message: EmailMessage, kind: str) -> str | None:
 
 
 class Mailbox:
-    """SMTP on `smtp_port`, the inbox on `url`, both on `host`; port 0 takes a free one."""
+    """SMTP on `smtp_port`, the inbox on `url`, both on `host`, which browsers call `name`; port 0 takes a free one."""
 
-    def __init__(self, data_dir: Path, *, host: str = "127.0.0.1", smtp_port: int = 0, http_port: int = 0) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        host: str = "127.0.0.1",
+        name: str = "localhost",
+        smtp_port: int = 0,
+        http_port: int = 0,
+    ) -> None:
         self.maildir = Maildir(data_dir / "maildir")
-        self.host = host
+        self.host, self.name = host, name
         self.smtp_port = smtp_port
         self.http_port = http_port
         self._smtp: asyncio.Server | None = None
@@ -127,7 +135,7 @@ class Mailbox:
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.http_port}/mail"
+        return f"http://{self.name}:{self.http_port}/mail"
 
     async def __aenter__(self) -> Self:
         await self.start()

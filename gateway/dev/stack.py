@@ -61,12 +61,14 @@ class DevOptions:
     config: Path | None = None
 
     @property
-    def public_url(self) -> str:
+    def name(self) -> str:
+        """Of this machine in addresses for browsers, which give camera and microphone to https and localhost only."""
         address = ip_address(self.host)
-        # Browsers give camera and microphone to https and to localhost only.
-        if address.is_loopback or address.is_unspecified:
-            return f"http://localhost:{self.port}"
-        return f"http://{_bracketed(self.host)}:{self.port}"
+        return "localhost" if address.is_loopback or address.is_unspecified else _bracketed(self.host)
+
+    @property
+    def public_url(self) -> str:
+        return f"http://{self.name}:{self.port}"
 
     @property
     def inside_url(self) -> str:
@@ -138,7 +140,10 @@ async def stack(options: DevOptions, say: Callable[[str], None] = print) -> Asyn
         say(f"stripe {sandbox.url}")
         mailbox = await parts.enter_async_context(
             Mailbox(
-                data_dir / "mail", host=options.host, http_port=_free_or_any(options.host, options.port + MAIL_OFFSET)
+                data_dir / "mail",
+                host=options.host,
+                name=options.name,
+                http_port=_free_or_any(options.host, options.port + MAIL_OFFSET),
             )
         )
         say(f"mail {mailbox.url}")
