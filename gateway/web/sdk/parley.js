@@ -820,7 +820,6 @@ class Media {
 /** Loss ratio and round trip up to which a call counts as excellent and as good; beyond, it is poor. */
 const EXCELLENT = { loss: 0.01, rtt: 0.2 };
 const GOOD = { loss: 0.05, rtt: 0.45 };
-const RATINGS = ["excellent", "good", "poor", "lost"];
 
 /** Reads getStats of one connection: what arrived, and how well. */
 class Gauge {
@@ -1472,7 +1471,7 @@ export class Call extends EventTarget {
       this.#stall = { restarts: 0, next: now - quiet + RESTARTS_MS[0], patient: false };
       this.#signaling.probe();
       this.#signaling.connect();
-      this.#setQuality("lost");
+      this.#showQuality();
       this.#settle();
     }
     if (now < this.#stall.next || !this.#signaling.open) return;
@@ -1491,30 +1490,28 @@ export class Call extends EventTarget {
   #recovered() {
     if (!this.#stall) return;
     this.#stall = null;
+    this.#showQuality();
     this.#settle();
   }
 
   #report(reading, now) {
     this.#statsAt = now;
     const numbers = this.#gauge.report(reading);
-    if (!this.#stall) this.#setQuality(Gauge.quality(numbers));
+    this.#seen = Gauge.quality(numbers);
+    this.#showQuality();
     const rounded = Object.entries(numbers).map(([name, number]) => [name, Math.round(number * 1e4) / 1e4]);
     this.#signaling.send({ type: "stats", ...Object.fromEntries(rounded) });
   }
 
-  /** What the gateway says of the own uplink and of the peer; the page's own eyes know the downlink sooner. */
   #qualityTold({ mine, peer }) {
     this.#told = mine;
     this.#showQuality(peer);
   }
 
-  #setQuality(seen) {
-    this.#seen = seen;
-    this.#showQuality(this.peerQuality);
-  }
-
-  #showQuality(peer) {
-    const mine = RATINGS.findLast((rating) => rating === this.#seen || rating === this.#told) ?? null;
+  /** The page sees a standstill first; else the gateway judges better, since it knows which losses are the peer's. */
+  #showQuality(peer = this.peerQuality) {
+    const told = this.#signaling.open ? this.#told : null;
+    const mine = this.#stall && peer !== "lost" ? "lost" : (told ?? this.#seen);
     if (mine === this.quality && peer === this.peerQuality) return;
     this.quality = mine;
     this.peerQuality = peer;
