@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := config/requirements-dev.lock
-DEBIAN := chromium iproute2 nftables coturn
+DEBIAN := chromium firefox-esr iproute2 nftables coturn
 ARGS ?=
 LOCKING := --quiet --strip-extras --generate-hashes --no-annotate --no-header \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links

@@ -53,7 +53,7 @@ REMOTE_PICTURE = """() => {
 
 HEARD = """async () => {
   const pc = window.parley && window.parley.peerConnection;
-  if (!pc) return false;
+  if (!pc || pc.connectionState !== "connected") return false;
   let heard = false;
   (await pc.getStats()).forEach((r) => {
     if (r.type === "inbound-rtp" && r.kind === "audio" && r.packetsReceived > 0) heard = true;

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import async_playwright
 
-from tests.e2e.namespaces import USABLE, Network, network
-from tests.e2e.pages import FLAGS, Caller
-from tests.e2e.stack import dev
+from tests.e2e.browsers import callers
+from tests.e2e.line import Line
+from tests.e2e.namespaces import NEEDS, USABLE, Network, network
+from tests.e2e.pages import Caller, truth_seconds
+from tests.e2e.stack import Dev
+from tests.e2e.test_calls import check_bill
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(not USABLE, reason="network namespaces need root, iproute2 and nftables"),
+    pytest.mark.skipif(not USABLE, reason=NEEDS),
 ]
 
 PROTOCOL = """async () => {
@@ -49,24 +50,13 @@ RECEIVED = """async () => {
 }"""
 
 
-@asynccontextmanager
-async def callers(tmp_path: Path, networks: list[Network]) -> AsyncIterator[tuple[Any, dict[str, Any], list[Caller]]]:
-    """A gateway at the first network's end, and a page joined to one session from each network."""
-    async with AsyncExitStack() as stack:
-        gateway = await stack.enter_async_context(dev(tmp_path / "dev", host=networks[0].gateway))
-        session = await gateway.order()
-        playwright = await stack.enter_async_context(async_playwright())
-        found = []
-        for role, where in zip(("client", "expert"), networks, strict=True):
-            browser = await playwright.chromium.launch(
-                executable_path=where.browser(tmp_path),
-                args=[*FLAGS, f"--unsafely-treat-insecure-origin-as-secure={gateway.url}"],
-            )
-            stack.push_async_callback(browser.close)
-            found.append(await Caller.open(browser, session["participants"][role]["url"]))
-        for caller in found:
-            await caller.join()
-        yield gateway, session, found
+async def meet(*pair: Caller) -> None:
+    """Both join, and see and hear each other."""
+    for caller in pair:
+        await caller.join()
+    for caller in pair:
+        await caller.sees(20)
+        await caller.hears(20)
 
 
 @pytest.fixture
@@ -78,9 +68,7 @@ def networks() -> Any:
 async def test_blocked_udp_means_tcp_and_nobody_is_told(tmp_path: Path, networks: list[Network]) -> None:
     networks[0].firewall("meta l4proto udp drop")
     async with callers(tmp_path, networks) as (_, _, (client, expert)):
-        for caller in (client, expert):
-            await caller.sees(20)
-            await caller.hears(20)
+        await meet(client, expert)
         assert await client.page.evaluate(PROTOCOL) == "tcp"
         assert await expert.page.evaluate(PROTOCOL) == "udp"
         await client.click("hangup")
@@ -101,8 +89,7 @@ async def test_a_new_address_in_mid_call_and_the_media_is_back_without_a_new_han
     tmp_path: Path, networks: list[Network]
 ) -> None:
     async with callers(tmp_path, networks) as (_, _, (client, expert)):
-        for caller in (client, expert):
-            await caller.sees(20)
+        await meet(client, expert)
         await asyncio.sleep(3)
         await client.page.evaluate(MARK)
         networks[0].move()
@@ -112,14 +99,63 @@ async def test_a_new_address_in_mid_call_and_the_media_is_back_without_a_new_han
         assert await client.page.evaluate("window.parley.peerConnection.marked") == []
 
 
-async def test_a_call_holds_at_a_fifth_lost(tmp_path: Path, networks: list[Network]) -> None:
-    async with callers(tmp_path, networks) as (gateway, session, (client, expert)):
+async def test_at_200_ms_and_a_fifth_lost_each_way_a_call_comes_up_holds_and_is_billed_right(tmp_path: Path) -> None:
+    line = Line()
+    with network(1, line) as far, network(2) as near:
+        line.open()
+        async with callers(tmp_path, [far, near]) as (gateway, session, (client, expert)):
+            line.delay_s, line.loss = 0.2, 0.2
+            await meet(client, expert)
+            for _ in range(3):
+                before = [await caller.page.evaluate(RECEIVED) for caller in (client, expert)]
+                await asyncio.sleep(2)
+                after = [await caller.page.evaluate(RECEIVED) for caller in (client, expert)]
+                assert all(new > old for old, new in zip(before, after, strict=True))
+            assert (await gateway.get(f"/v1/sessions/{session['id']}"))["status"] == "live"
+            await expert.click("hangup")
+            shown = await client.summary()
+            await check_bill(gateway, session, await truth_seconds(client, expert), shown)
+
+
+async def rated(caller: Caller, seconds: float, **wanted: tuple[str, ...]) -> None:
+    """Wait until the page shows one of the wanted steps: `quality` of its own connection, `peer` of the other's."""
+    seen: dict[str, str] = {}
+    async with asyncio.timeout(seconds):
+        while not all(seen.get(name) in steps for name, steps in wanted.items()):
+            seen = await caller.page.evaluate("({ ...document.getElementById('quality').dataset })")
+            await asyncio.sleep(0.1)
+
+
+async def counted(gateway: Dev, *figures: str) -> None:
+    """Wait until the metrics say so; the relay's come to them every few seconds."""
+    metrics = ""
+    async with asyncio.timeout(10):
+        while not all(figure in metrics for figure in figures):
+            async with gateway.http.get(f"{gateway.private}/metrics") as answer:
+                metrics = await answer.text()
+            await asyncio.sleep(0.1)
+
+
+async def test_both_pages_show_whose_connection_loses_and_who_is_silent_and_that_it_is_over(
+    tmp_path: Path, networks: list[Network]
+) -> None:
+    fine, wire = ("excellent", "good"), networks[0]
+    async with callers(tmp_path, networks) as (gateway, _, (client, expert)):
+        await meet(client, expert)
         for caller in (client, expert):
-            await caller.sees(20)
-        networks[0].firewall("meta l4proto udp numgen random mod 100 < 20 drop")
-        for _ in range(5):
-            before = [await caller.page.evaluate(RECEIVED) for caller in (client, expert)]
-            await asyncio.sleep(2)
-            after = [await caller.page.evaluate(RECEIVED) for caller in (client, expert)]
-            assert all(new > old for old, new in zip(before, after, strict=True))
-        assert (await gateway.get(f"/v1/sessions/{session['id']}"))["status"] == "live"
+            await rated(caller, 10, quality=fine, peer=fine)
+        wire.firewall("meta l4proto udp numgen random mod 100 < 20 drop")
+        await rated(client, 10, quality=("poor",), peer=fine)
+        await rated(expert, 10, quality=fine, peer=("poor",))
+        assert await expert.text("peer-quality") == "Client’s connection: poor"
+        wire.open()
+        for caller in (client, expert):
+            await rated(caller, 20, quality=fine, peer=fine)
+        # What is neither STUN nor DTLS: the client's checks go on, its media does not leave.
+        wire.firewall("meta l4proto udp @th,64,8 >= 128 drop", hooks=("output",))
+        await rated(client, 10, quality=("lost",), peer=fine)
+        await rated(expert, 10, quality=fine, peer=("lost",))
+        await counted(gateway, "gateway_relay_one_way_calls 1.0", "gateway_relay_silent_legs 1.0")
+        wire.open()
+        for caller in (client, expert):
+            await rated(caller, 10, quality=fine, peer=fine)
