@@ -315,6 +315,7 @@ def session_rules(settings: Settings) -> Rules:
         cap_ms=settings.session.cap_seconds * 1000,
         expires_ms=settings.session.expires_hours * 3_600_000,
         minimums=platforms.minimums(settings),
+        free_window_ms=settings.session.free_window_hours * 3_600_000,
     )
 
 

@@ -31,8 +31,8 @@ ENTER_MS: Final = 600_000
 
 
 def again(record: SessionRecord, people: Mapping[str, Any], now: int) -> NewSession:
-    """The order that would open a session like this one, after it. Of the free part it has what is surely left; the
-    rest is given by `session.carried` once this one's bill is final."""
+    """The order that would open a session like this one, after it. It offers the same free part, of which it gets what
+    is surely left; the rest is given by `session.carried` once this one's bill is final."""
     to_come_ms = max(0, (record.deadline or now) - now) if record.open else 0
     return NewSession(
         client=NewClient(
@@ -46,7 +46,7 @@ def again(record: SessionRecord, people: Mapping[str, Any], now: int) -> NewSess
         unit_amount=record.unit_amount, currency=record.currency, reference=record.reference,
         kind="metered" if record.meeting else record.kind,
         media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
-        free_minutes=free_left_ms(record) // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
+        free_minutes=record.free_offer_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
         commission_bps=record.commission_bps, continues=record.id, expires_in_ms=to_come_ms + ENTER_MS,
         platform=record.platform,
     )  # fmt: skip

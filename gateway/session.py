@@ -175,6 +175,7 @@ class SessionRecord:
     chain: dict[str, Any] | None = None
     meeting: Meeting | None = None
     platform: str = MAIN
+    free_offer_ms: int = 0
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -238,12 +239,16 @@ def paid(new: NewSession) -> bool:
     return new.kind in ("metered", "booked") and new.unit_amount > 0
 
 
-def opened(new: NewSession, *, id: str, account: str, livemode: bool, now: int, cap_ms: int, expires_ms: int) -> Step:
-    """A new session from an order. The limit is min(cap, what was chosen); unpaid kinds have R15's limit."""
+def opened(
+    new: NewSession, *, id: str, account: str, livemode: bool, now: int, cap_ms: int, expires_ms: int,
+    granted_ms: int | None = None,
+) -> Step:  # fmt: skip
+    """A new session from an order. The limit is min(cap, what was chosen); unpaid kinds have R15's limit. Of the free
+    part that the order offers it has `granted_ms`, or all of it if that is None."""
     limit_ms = min(new.max_minutes * 60_000, cap_ms)
     if new.kind in ("free", "pro_bono"):
         limit_ms = min(limit_ms, FREE_LIMIT_MINUTES * 60_000)
-    free_ms = min(new.free_minutes * 60_000, limit_ms)
+    free_ms = min(new.free_minutes * 60_000 if granted_ms is None else granted_ms, limit_ms)
     amount = hold_amount(new.unit_amount, limit_ms, free_ms) if new.kind in ("metered", "booked") else 0
     # A meeting's fee is a part of its booking's charge.
     funding = Funding(1, new.client.payment_method, amount, now) if amount and new.meeting is None else None
@@ -259,6 +264,7 @@ def opened(new: NewSession, *, id: str, account: str, livemode: bool, now: int, 
         unit_amount=new.unit_amount, currency=new.currency, commission_bps=new.commission_bps, free_ms=free_ms,
         limit_ms=limit_ms, cap_ms=cap_ms, amount_max=amount, funding=funding, reference=new.reference,
         continues=new.continues, meeting=new.meeting, platform=new.platform,
+        free_offer_ms=new.free_minutes * 60_000,
     )  # fmt: skip
     told: list[Told] = [("session.created", summary(record))]
     if funding is None and new.meeting is None:

@@ -16,12 +16,13 @@ from gateway.clock import Clock
 from gateway.directory import Directory, Wanted
 from gateway.doors import Doors, Entry
 from gateway.errors import Conflict, GatewayError, NotFound
+from gateway.free_grants import FreeGrants, pair_of
 from gateway.ids import new_id
 from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.chain import sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
-from gateway.orders import again, free_left_ms, people_of
+from gateway.orders import again, people_of
 from gateway.payability import Payees
 from gateway.payees import MAIN
 from gateway.session import NewSession, Role, SessionRecord, Step
@@ -46,6 +47,7 @@ class Rules:
     cap_ms: int = 90 * 60_000
     expires_ms: int = 24 * 3_600_000
     minimums: Mapping[str, Mapping[str, int]] | None = None
+    free_window_ms: int = 24 * 3_600_000
 
     def minimum(self, currency: str, platform: str = MAIN) -> int:
         return (self.minimums or {}).get(platform, {}).get(currency, 0)
@@ -80,6 +82,7 @@ class Sessions:
         self.rules, self._open_payment, self.payees = rules, open_payment, payees
         self.doors = Doors(journal.redis, tokens, clock, public_url, pay_url)
         self.directory = Directory(journal, clock)
+        self._free = FreeGrants(journal, rules.free_window_ms)
 
     async def create(self, terms: NewSession, *, account: str, livemode: bool, session_id: str) -> Created:
         """A new session and the order to hold the money, in one durable step; then waits for the first word of the
@@ -91,14 +94,21 @@ class Sessions:
             if self.payees is not None and core.paid(terms):
                 platform = await self.payees.platform(terms.expert, terms.currency, account=account, livemode=livemode)
                 terms = replace(terms, platform=platform)
-            step = core.opened(
-                terms, id=session_id, account=account, livemode=livemode, now=self.clock.wall_ms(),
-                cap_ms=self.rules.cap_ms, expires_ms=self.rules.expires_ms,
-            )  # fmt: skip
             await self.directory.claim_reference(account, terms.reference, session_id, terms.continues)
+            now = self.clock.wall_ms()
+            step = core.opened(
+                terms, id=session_id, account=account, livemode=livemode, now=now, cap_ms=self.rules.cap_ms,
+                expires_ms=self.rules.expires_ms, granted_ms=await self._grant(terms, account, livemode, session_id),
+            )  # fmt: skip
             await self.place(step, people_of(terms))
         docs = await self._first_word(session_id)
         return Created(docs, self.doors.entry(docs.record, "client"), self.doors.entry(docs.record, "expert"))
+
+    async def _grant(self, terms: NewSession, account: str, livemode: bool, session: str) -> int:
+        """What there is of the free part for a new session, in ms (5-money, Free part once)."""
+        pair = pair_of(account, livemode, terms.client.id, terms.expert.id)
+        wanted_ms = min(terms.free_minutes, terms.max_minutes) * 60_000 if terms.kind == "metered" else 0
+        return await self._free.grant(pair, session, wanted_ms, self.clock.wall_ms())
 
     async def place(self, step: Step, people: dict[str, Any]) -> None:
         """Put a new session where it can be found; without effect if it is there."""
@@ -284,7 +294,10 @@ class Sessions:
     async def _carry_over(self, record: SessionRecord) -> None:
         """What is left of the free part goes to the session after this one."""
         if record.continued_by is not None:
-            left_ms = free_left_ms(record)
+            pair = pair_of(record.account, record.livemode, record.client["id"], record.expert["id"])
+            now, known = self.clock.wall_ms(), {record.id: record}
+            offer_ms = min(record.free_offer_ms, record.limit_ms)
+            left_ms = await self._free.grant(pair, record.continued_by, offer_ms, now, known)
             with suppress(NotFound):
                 await self.apply(record.continued_by, lambda next_one: core.carried(next_one, left_ms))
 

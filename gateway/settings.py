@@ -138,6 +138,7 @@ class Session(Group):
     lone_seconds: Positive = 120
     grace_seconds: Positive = 60
     expires_hours: Annotated[int, Field(ge=1, le=720)] = 24
+    free_window_hours: Annotated[int, Field(ge=0, le=8760)] = 24
     flush_ms: Annotated[int, Field(ge=50, le=1000)] = 500
     rate_min_minor: Positive = 100
     rate_max_minor: Positive = 1500

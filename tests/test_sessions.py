@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from gateway.errors import Conflict, NotFound, Unauthorized
 from gateway.ids import new_id, uuid7_int
 from gateway.journal import Journal
 from gateway.meter.ledger import Lease, Ledger, Write
+from gateway.money import hold_amount
 from gateway.orders import ENTER_MS
 from gateway.session import SessionRecord
 from gateway.sessions import Rules, Sessions
@@ -273,6 +275,34 @@ async def test_r06_a_continued_session_keeps_the_terms_and_what_is_left_of_the_f
     assert (after.continues, after.reference, after.unit_amount) == (session, "r1", record.unit_amount)
     assert after.free_ms == 170_000
     assert (await sessions.read(session)).record.continued_by == after.id
+
+
+async def test_r02_of_sessions_that_are_ordered_at_once_one_has_the_free_part(sessions: Sessions) -> None:
+    made = await asyncio.gather(*(create(sessions, free_minutes=5) for _ in range(5)))
+    free = {docs.record.id: docs.record.free_ms for docs in made}
+    assert sorted(free.values()) == [0, 0, 0, 0, 300_000]
+    (first,) = (session for session, ms in free.items() if ms)
+    assert (await create(sessions, free_minutes=5, client=replace(order().client, id="c2"))).record.free_ms == 300_000
+    repeated = await sessions.create(order(free_minutes=5), account=ACCOUNT, livemode=False, session_id=first)
+    assert repeated.docs.record.free_ms == 300_000
+    await sessions.end(ACCOUNT, first, "canceled")
+    await sessions.finalize(first, (await sessions.ledger.acquire(first, "n1")).fence())
+    assert (await create(sessions, free_minutes=5)).record.free_ms == 300_000, "it came to nothing"
+
+
+async def test_r02_a_repeated_session_has_what_the_one_before_it_left(sessions: Sessions) -> None:
+    session = (await create(sessions, free_minutes=5)).record.id
+    lease = await live(sessions, session)
+    await sessions.ledger.write([Write(lease, {1: (lease.acquired_at, lease.acquired_at + 60_000)})])
+    await sessions.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 60_000))
+    final = await sessions.finalize(session, lease.fence())
+    assert final.bill is not None
+    after = (await create(sessions, free_minutes=5)).record
+    assert (after.free_ms, after.amount_max) == (
+        300_000 - final.bill["union_ms"], hold_amount(300, 1_800_000, after.free_ms),
+    )  # fmt: skip
+    assert after.funding is not None
+    assert after.funding.amount == after.amount_max
 
 
 async def test_r06_the_next_session_is_ordered_once_while_this_one_runs_and_waits_ten_minutes_beyond_its_limit(

@@ -122,7 +122,12 @@ class CreateSession(Request):
     expert: Expert
     ambassador: Ambassador | None = None
     rate: Rate | None = Field(default=None, description="Required for `metered`")
-    free_minutes: int = Field(default=0, ge=0, le=90, description="The first minutes together that cost nothing")
+    free_minutes: int = Field(
+        default=0,
+        ge=0,
+        le=90,
+        description="The first minutes together that cost nothing: once per client and expert within 24 hours",
+    )
     max_minutes: int | None = Field(
         default=None, ge=1, description="The client's limit; 30 if unsaid (15 without a fee), at most 90"
     )
