@@ -261,7 +261,8 @@ class Room:
             return repeated
         if message.kind == "offer" and side.leg.local is None and not self._is_asked(side):
             return self._unanswerable(side, now)
-        self._check_transport(side, message)
+        if not self._fits_transport(side, message):
+            return self._outdated(side, message, now)
         transport = self._checked(side, message)
         if message.kind == "offer":
             return self._offered(side, other, message, transport, now)
@@ -281,14 +282,19 @@ class Room:
         if not generation.mine == generation.peer == self.incarnation:
             raise _Refused("stale", "This belongs to a connection that has been replaced.")
 
-    def _check_transport(self, side: Side, message: Description) -> None:
+    def _fits_transport(self, side: Side, message: Description) -> bool:
         asked = self._is_asked(side)
         current = side.leg.number
         fits = {current + 1} if asked and message.kind == "offer" else {current}
         if asked or side.leg.pending is not None:
             fits.add(current + 1)
-        if message.generation.transport not in fits:
-            raise _Refused("stale", "The connection's transport has been renewed since.")
+        return message.generation.transport in fits
+
+    def _outdated(self, side: Side, message: Description, now: int) -> Sequence[Output]:
+        """A page takes no other's offer while its own stands open, so under an order it is asked for the right one."""
+        stale = ErrorMessage(code="stale", message="The connection's transport has been renewed since.")
+        asked = self._ask(side, now) if message.kind == "offer" and self._order is not None else ()
+        return [Send(side.role, stale), *asked]
 
     def _checked(self, side: Side, message: Description) -> sdp.Transport:
         """The description's transport. A side's certificate stays the same for an incarnation (law 1)."""

@@ -504,6 +504,22 @@ def test_who_was_away_gets_the_missed_answer_before_the_offer_that_followed_it()
     assert bench.is_up()
 
 
+def test_who_offers_past_an_order_that_it_missed_is_asked_again() -> None:
+    bench = Bench()
+    bench.join_both()
+    bench.order()
+    bench.drop("client")
+    bench.order()
+    bench.page("client").wanted = True
+    bench.page("client").negotiate()
+    bench.connect("client")
+    bench.settle()
+    assert bench.is_up()
+    assert bench.room.timer() is not None, "former credentials expire"
+    bench.advance(20_000)
+    assert bench.room.timer() is None, "and the order was followed"
+
+
 class Calls(RuleBasedStateMachine):
     """Pages load, lose sockets, restart and renegotiate in any order; once they are left alone, the call is up."""
 
