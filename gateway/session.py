@@ -179,7 +179,13 @@ class SessionRecord:
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The document. It shares its mappings with the record, which nobody changes."""
+        body = {name: getattr(self, name) for name in self.__slots__}
+        return body | {
+            "funding": None if self.funding is None else asdict(self.funding),
+            "consent": None if self.consent is None else asdict(self.consent),
+            "meeting": None if self.meeting is None else asdict(self.meeting),
+        }
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> SessionRecord:

@@ -4,7 +4,7 @@ the record, read again and repeated when someone else was faster."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -37,6 +37,7 @@ PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed
 FUNDED: Final = frozenset({"none", "held"}) | PAID
 # A bill is charged to another card when its hold was lost, and while such a charge has not gone through.
 RECHARGEABLE: Final = frozenset({"due", "pending", "action_required", "failed"})
+PAYABLE: Final = RECHARGEABLE | {"awaiting_join"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +209,7 @@ class Sessions:
         """
         docs = await self.get(account, session)
         over = docs.record.status == "finalized"
-        if docs.payment["status"] in FUNDED or (over and docs.payment["status"] not in RECHARGEABLE):
-            raise Conflict("There is nothing to pay now.", code="payment_state")
+        _check_payable(docs.payment, RECHARGEABLE if over else PAYABLE)
         order, now = core.recharged if over else core.other_card, self.clock.wall_ms()
 
         def tried(record: SessionRecord) -> Step:
@@ -354,8 +354,8 @@ class Sessions:
             step = change(SessionRecord.from_dict(doc.body))
             if not step.changed:
                 return step.record
-            if pending and payment.body["status"] in FUNDED:
-                raise Conflict("The money is already there.", code="payment_state")
+            if pending:
+                _check_payable(payment.body)
             try:
                 await self._put(session, doc, payment if pending else None, step, fence, durable, dict(due or {}))
             except Conflict as error:
@@ -413,6 +413,12 @@ class Sessions:
                 raise
             return step.record
         raise GatewayError(f"{session} changes faster than it can be finalized.")
+
+
+def _check_payable(payment: Mapping[str, Any], statuses: Collection[str] = PAYABLE) -> None:
+    """Raises Conflict unless another card can do anything: not for money that is there, on its way, or let off."""
+    if payment["status"] not in statuses:
+        raise Conflict(f"A payment that is {payment['status']} takes no other card.", code="payment_state")
 
 
 class _AlreadyThere(Exception):

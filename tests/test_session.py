@@ -64,6 +64,17 @@ def test_another_card_is_another_attempt_until_the_end() -> None:
         core.other_card(core.ended(again, "canceled", NOW).record, "pm_third", NOW)
 
 
+@pytest.mark.parametrize("total", [0, 700])
+def test_law5_a_card_is_charged_for_a_final_bill_only_if_it_asks_for_anything(total: int) -> None:
+    over = replace(core.ended(record(), "canceled", NOW).record, status="finalized", bill={"amount_total": total})
+    if total:
+        order = core.recharged(over, "pm_other", NOW).record.funding
+        assert order == core.Funding(2, "pm_other", total, NOW, recharge=True)
+    else:
+        with pytest.raises(Conflict):
+            core.recharged(over, "pm_other", NOW)
+
+
 def test_r15_waived_before_live_is_limited_and_needs_no_card() -> None:
     step = core.waived(record(max_minutes=60), NOW)
     assert (step.record.status, step.record.limit_ms, step.record.priced) == ("ready", 900_000, False)

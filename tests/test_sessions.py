@@ -166,6 +166,25 @@ async def test_r04_another_card_is_a_new_attempt_announced_as_pending_in_the_sam
     assert caught.value.code == "payment_state"
 
 
+@pytest.mark.parametrize("status", ["none", "held", "capturing", "captured", "released", "refunded", "disputed"])
+async def test_law5_money_that_is_there_on_its_way_or_let_off_takes_no_other_card(
+    sessions: Sessions, status: str
+) -> None:
+    session = (await create(sessions)).record.id
+    await say_payment(sessions, session, status=status)
+    for at_once in (sessions.pay(ACCOUNT, session, "pm_card_visa"), _paid_meanwhile(sessions, session)):
+        with pytest.raises(Conflict) as caught:
+            await at_once
+        assert caught.value.code == "payment_state"
+    docs = await sessions.get(ACCOUNT, session)
+    assert (docs.payment["status"], docs.record.funding and docs.record.funding.attempt) == (status, 1)
+
+
+async def _paid_meanwhile(sessions: Sessions, session: str) -> None:
+    """The order to pay, when its money came after it was looked at."""
+    await sessions.apply(session, lambda record: core.other_card(record, "pm_card_visa", 0), pending=True)
+
+
 async def test_r04_another_card_before_the_client_joined_still_waits_for_the_client(sessions: Sessions) -> None:
     session = (await create(sessions, hold="join")).record.id
     docs = await sessions.pay(ACCOUNT, session, "pm_card_mastercard")

@@ -32,8 +32,11 @@ async def nudge(
         body = {**had, "schema": 1, **told, "count": had["count"] + 1}
         if topic is not None:
             body[topic] = body.get(topic, 0) + 1
+        put = {"stripe": (doc.version if doc else 0, body)}
         try:
-            await journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
+            # An intent is also asked for in time; of disputes, refunds and accounts only an event tells, and once it is
+            # answered Stripe does not repeat it.
+            await journal.commit(session, put, due={"money": NOW}, durable=topic is not None)
         except Conflict:
             continue
         return True

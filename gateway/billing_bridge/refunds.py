@@ -134,13 +134,15 @@ def retargeted(order: Order, payment: Payment) -> Applied:
 
 
 def _target(order: Order, payment: Payment, transfer: Transfer) -> Transfer:
-    latest = payment.latest(f"transfer_{transfer.to}")
-    if transfer.stripe_id or (latest is not None and latest.open) or payment.latest(f"offset_{transfer.to}"):
+    latest, offset = payment.latest(f"transfer_{transfer.to}"), payment.latest(f"offset_{transfer.to}")
+    under_way = any(step is not None and step.open for step in (latest, offset))
+    if transfer.stripe_id or transfer.status in ("paid", "owed") or under_way:
         return transfer
-    amount, share = entitled(order, payment, transfer.to)
-    transfer = replace(transfer, amount=amount, amount_share=share)
-    if amount == 0:
-        return replace(transfer, status="reversed", reason="refunded")
+    if offset is None:  # else an older debt was taken out of this amount: it stays, and an excess is taken back
+        amount, share = entitled(order, payment, transfer.to)
+        transfer = replace(transfer, amount=amount, amount_share=share)
+        if amount == 0:
+            return replace(transfer, status="reversed", reason="refunded")
     if payment.status == "disputed" and transfer.reason != "no_account":
         return replace(transfer, status="withheld", reason="disputed")
     renewed = order.news.accounts > payment.reads.accounts and transfer.reason not in NOT_THE_ACCOUNT

@@ -132,6 +132,27 @@ def test_an_offset_is_taken_once_however_often_its_answer_is_lost() -> None:
     assert settling.account.net(EXPERT) == 3050
 
 
+def test_r17_what_an_offset_has_left_goes_when_the_account_may_receive() -> None:
+    settling = paid(4500, Account(restricted=frozenset({EXPERT}), debts={EXPERT: 1000}))
+    assert (settling.payment.transfers[0].status, settling.payment.transfers[0].amount_offset) == ("withheld", 1000)
+    settling.account.restricted = frozenset()
+    news(settling.session, "accounts")
+    assert settling.run().transfers[0].status == "paid"
+    assert (settling.account.net(EXPERT), settling.account.debts) == (3050, {EXPERT: 0})
+
+
+def test_what_an_offset_has_left_waits_for_a_dispute() -> None:
+    settling = paid(4500, Account(restricted=frozenset({EXPERT}), debts={EXPERT: 1000}))
+    settling.account.dispute("needs_response")
+    settling.account.restricted = frozenset()
+    news(settling.session, "disputes")
+    news(settling.session, "accounts")
+    assert (settling.run().transfers[0].reason, settling.account.net(EXPERT)) == ("disputed", 0)
+    settling.account.dispute("won")
+    news(settling.session, "disputes")
+    assert (settling.run().transfers[0].status, settling.account.net(EXPERT)) == ("paid", 3050)
+
+
 def test_an_open_dispute_withholds_what_is_not_transferred_and_a_won_one_lets_it_go() -> None:
     settling = Settling(session_doc(), Account(balance_late=True))
     settling.run()

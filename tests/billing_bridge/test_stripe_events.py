@@ -171,6 +171,26 @@ async def test_law8_an_event_whose_nudge_failed_is_not_remembered(
     assert await nudges(journal) == 1
 
 
+@pytest.mark.parametrize(("kind", "on_disk"), [
+    ("charge.dispute.created", True), ("refund.failed", True), ("payment_intent.canceled", False),
+])  # fmt: skip
+async def test_5_money_what_only_an_event_tells_is_on_disk_before_stripe_is_answered(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, kind: str, on_disk: bool
+) -> None:
+    await session(journal)
+    asked = []
+    commit = journal.commit
+
+    async def noted(*given: Any, durable: bool = False, **more: Any) -> dict[str, int]:
+        asked.append(durable)
+        return await commit(*given, durable=durable, **more)
+
+    monkeypatch.setattr(journal, "commit", noted)
+    payload = event(kind=kind)
+    await events(journal).receive(payload, signed(payload))
+    assert asked == [on_disk]
+
+
 async def test_a_store_that_is_away_is_said_so_that_stripe_sends_it_again(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from gateway.changes import Changes
 from gateway.errors import StoreUnavailable
 from gateway.ids import new_id
 from gateway.journal import Journal
-from gateway.meter.ledger import Ledger
+from gateway.meter.ledger import Ledger, Write
 from gateway.nodes import Node, RedisClock
 from gateway.session import Role, SessionRecord
 from gateway.sessions import Rules, Sessions
@@ -357,6 +357,33 @@ async def test_law3_an_owner_that_was_superseded_cuts_and_sends_its_callers_away
     assert (client.code, expert.code) == (Close.GOING_AWAY, Close.GOING_AWAY)
     assert stage.session in stage.relay.released
     assert (await stage.record()).status == "live", "it is the other owner's to say"
+
+
+async def test_law9_what_a_former_owner_writes_after_the_takeover_is_on_display_before_it_is_billed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REREAD_MS", 20)
+    await stage.start()
+    former = await stage.ledger.acquire(stage.session, "former")
+    await asyncio.sleep(0.06)
+    await stage.ledger.release(former)
+    (client, socket), _ = await stage.call()
+    late = (former.acquired_at, former.acquired_at + 50)
+    await stage.ledger.write([Write(former, {1: late}, 1, renew=False)])
+    await stage.until(lambda: client.hosted.call.earlier == (late,))
+    stage.hear()
+    await client.receive(Leave(type="leave"))
+    bill = (await stage.finalized()).bill
+    assert bill is not None
+    assert bill["amount_total"] == socket.said("meter")[-1].cost
+
+
+async def test_a_session_whose_last_seat_we_closed_is_let_go(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EMPTY_MS", 50)
+    await stage.start()
+    guest, _ = await stage.sit("client")
+    guest.hosted.seats.close_both(Close.TRY_AGAIN)
+    await stage.until(lambda: not stage.host._hosted)
 
 
 async def test_law3_a_node_that_stops_writes_the_usage_and_gives_the_session_back_to_be_found_at_once(

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.simulation.gateway import simulated
+from tests.simulation.quiet import simulated
 from tests.simulation.run import Simulation, simulate
 from tests.simulation.tally import Tally
 

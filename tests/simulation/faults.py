@@ -19,6 +19,7 @@ TIMED = (
     "node_pause", "clock_forward", "clock_back", "wakeup_lost", "report_lost", "network_lost", "client_vanishes",
 )  # fmt: skip
 KINDS = tuple(dict.fromkeys((*STORE, *STRIPE, *EVENT, *RECEIVER, *TIMED)))
+_DRAWN = (*KINDS, "two_owners", "two_owners", "client_vanishes")  # some find less often what they befall
 
 # Where calls are made, how often a session makes them at the most (roughly), and how likely one of them is hit.
 _PLACES = (
@@ -44,7 +45,7 @@ class Faults:
 
     def draw(self, rng: Random, number: int) -> None:
         for _ in range(number):
-            self.plan(rng, rng.choice(KINDS))
+            self.plan(rng, rng.choice(_DRAWN))
 
     def plan(self, rng: Random, kind: str) -> None:
         if kind in TIMED:
@@ -57,14 +58,25 @@ class Faults:
             process, call, most, _ = rng.choices(_PLACES, _WEIGHTS)[0]
             self.armed[process, call, 1 + rng.randrange(most)] = kind
 
+    @property
+    def befalls_the_store(self) -> bool:
+        """Whether usage may have to wait for the store."""
+        planned = (*self.timed, *self.armed.values())
+        return any(kind.startswith("store_") for kind in planned)
+
+    @property
+    def befalls_the_call(self) -> bool:
+        """Whether something is planned for the time of the call, and not for its money alone."""
+        return bool(self.timed) or any(process == "node" for process, _, _ in self.armed)
+
     def of(self, process: str, call: str) -> str | None:
         self.calls[process, call] += 1
         return self.armed.pop((process, call, self.calls[process, call]), None)
 
     def take(self, rng: Random, kinds: tuple[str, ...]) -> str | None:
-        """One of these kinds if the plan has it, at a third of the chances."""
+        """One of these kinds if the plan has it, at most of the chances."""
         for kind in kinds:
-            if self.waiting[kind] and rng.random() < 0.4:
+            if self.waiting[kind] and rng.random() < 0.6:
                 self.waiting[kind] -= 1
                 self.happened(kind)
                 return kind

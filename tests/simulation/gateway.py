@@ -6,358 +6,36 @@ and the sender of webhooks, whose core (`delivery`) is real and whose lanes are 
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
-from unittest import mock
 
 from redis.exceptions import RedisError
 
-from gateway import refunds
-from gateway import session as core
-from gateway import sessions as use_cases
 from gateway.billing_bridge import payment as payments
-from gateway.billing_bridge import stripe_events, worker
 from gateway.billing_bridge.delivery import Delivery, attempted
 from gateway.billing_bridge.pricing import Terms, minimum_charge
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
-from gateway.errors import Conflict, GatewayError, StoreUnavailable
-from gateway.journal import NOW, Claim
-from gateway.meter import flusher as flushing
-from gateway.meter import sweeper
-from gateway.meter.flusher import Flusher
-from gateway.meter.sweeper import Sweeper
+from gateway.errors import StoreUnavailable
+from gateway.journal import Claim
 from gateway.money import CURRENCIES
-from gateway.orders import people_of
 from gateway.payees import MAIN
 from gateway.session import SessionRecord
 from gateway.sessions import Rules as SessionRules
-from gateway.sessions import Sessions
-from gateway.sfu.port import LegConfig
-from gateway.signaling import facts, telling
-from gateway.signaling import host as hosting
-from gateway.signaling import hosted as hosted_module
-from gateway.signaling.call import Timers
 from gateway.signaling.hosted import Hosted
-from gateway.signaling.orphans import Orphans
-from gateway.signaling.surroundings import Surroundings
-from gateway.signaling.turn import Turn
+from tests.simulation import quiet
+from tests.simulation.node import SESSION, Node, NodeClock
+from tests.simulation.orders import Orders, PromptSessions
 from tests.simulation.people import Market, Page, deliver
-from tests.simulation.relay import RelayModel, Truth
+from tests.simulation.relay import FAR, Truth
 from tests.simulation.script import RATES, Script
-from tests.simulation.store import DebtsModel, IndexModel, JournalModel, LedgerModel, Rules
+from tests.simulation.store import JournalModel, LedgerModel, Rules
 from tests.simulation.stripe import StripeAccount, StripeWire
-from tests.simulation.world import START, Inbox, Process, Task, World, io, park, sleep
+from tests.simulation.world import START, Process, Task, World, io, park, sleep
 
-SESSION = "ses_sim"
-GRACE_MS, LONE_MS = 20_000, 30_000
-SILENT_MS = 3_000
 TERMS = Terms(return_url="https://pay.test/{session}")
 MINIMUMS = {currency: minimum_charge(currency, TERMS) for currency in CURRENCIES}
-HELLO: Any = types.SimpleNamespace(
-    generation=None, media=None, consent=types.SimpleNamespace(text_version="1", locale="en", amount_max=0)
-)
-
-
-class Null:
-    """A log that keeps only what must never happen."""
-
-    exceptions: list[str] = []  # noqa: RUF012 - shared on purpose
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return self._nothing
-
-    def _nothing(self, *_: Any, **__: Any) -> None: ...
-
-    def exception(self, text: str, **_: Any) -> None:
-        import traceback
-
-        self.exceptions.append(f"{text}: {traceback.format_exc(limit=-3)}")
-
-
-class NoRoom:
-    """The room that pairs two peers, when no media has to be set up."""
-
-    incarnation = 1
-    legs = (LegConfig(), LegConfig())
-    offerer = polite = True
-
-    def join(self, *_: Any) -> Any:
-        return _JOINED
-
-    def _none(self, *_: Any) -> tuple[Any, ...]:
-        return ()
-
-    leave = lost = receive = presence = handle_timer = restart = _none
-
-
-_JOINED = types.SimpleNamespace(before=(), after=())
-
-
-class NoResume:
-    async def issue(self, *_: Any) -> None: ...
-
-
-class QuietHosted(Hosted):
-    """A hosted session that says nothing of itself in the log, and what it displays to the laws."""
-
-    def _canonical_line(self) -> None: ...
-
-    def _send_figures(self, now: int) -> None:
-        self._host.node.processes.displayed(self, now)  # type: ignore[attr-defined]
-        super()._send_figures(now)
-
-
-class Host(hosting.Host):
-    """The door, for its way to claim a session."""
-
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._with = surroundings
-        self._orphans = Orphans(surroundings.ledger)  # none: here the relay dies with its node
-
-    async def _room(self, session: str) -> Any:
-        return NoRoom()
-
-
-async def _sleep(seconds: float) -> None:
-    await sleep(seconds * 1000)
-
-
-@contextmanager
-def simulated() -> Iterator[None]:
-    """While it lasts, the shells log nothing, ids are counted, and their sleep is the world's."""
-    numbers = itertools.count(1)
-    quiet = Null()
-    clockwork = types.SimpleNamespace(**(vars(asyncio) | {"sleep": _sleep}))
-    dice = types.SimpleNamespace(uniform=lambda low, high: (low + high) / 2)
-    greeting = types.SimpleNamespace(type="welcome")  # its words are not about money
-    with mock.patch.multiple(hosted_module, log=quiet, asyncio=clockwork), \
-         mock.patch.object(facts, "log", quiet), \
-        mock.patch.multiple(flushing, log=quiet, asyncio=clockwork), \
-         mock.patch.object(telling, "welcome", return_value=greeting), \
-         mock.patch.multiple(hosting, log=quiet, Hosted=QuietHosted), \
-         mock.patch.multiple(worker, log=quiet, Debts=DebtsModel, Index=IndexModel, asyncio=clockwork, random=dice), \
-         mock.patch.object(sweeper, "log", quiet), \
-         mock.patch.multiple(stripe_events, log=quiet, Index=IndexModel), \
-         mock.patch("gateway.journal.new_id", lambda prefix: f"{prefix}_{next(numbers)}"):  # fmt: skip
-        yield
-
-
-class NodeClock:
-    """A process's idea of Redis's clock: read once a second, wrong by `error` ms."""
-
-    __slots__ = ("_read_at", "_seen", "error", "world")
-
-    def __init__(self, world: World, error: int) -> None:
-        self.world, self.error = world, error
-        self._seen, self._read_at = world.skew + error, world.now
-
-    def _learn(self) -> int:
-        if self.world.now - self._read_at >= 1_000:
-            self._seen, self._read_at = self.world.skew + self.error, self.world.now
-        return self._seen
-
-    def boot_ms(self) -> int:
-        return self.world.now - START
-
-    def wall_ms(self) -> int:
-        return self.world.now + self._learn()
-
-    @property
-    def offset_ms(self) -> int:
-        return START + self._learn()
-
-
-class Node:
-    """A gateway node: hosts the session if its pages come here, sweeps otherwise."""
-
-    def __init__(self, processes: Processes, name: str, error: int) -> None:
-        self.processes, self.world, self.error = processes, processes.world, error
-        self.starts = 0
-        self.process = Process(self.world, "node", name, self._start)
-        self.process.on_death = self._died
-
-    def _start(self, process: Process) -> None:
-        p = self.processes
-        self.starts += 1
-        self.nonce = f"n_{process.name}{self.starts}"
-        self.clock = NodeClock(self.world, self.error)
-        self.relay = RelayModel(self.world, p.truth)
-        self.hosted: Hosted | None = None
-        self.inbox: Inbox | None = None
-        self.waiting: list[Page] = []
-        self.paused_until = 0
-        sessions = p.sessions_with(self.clock)
-        timers = Timers(LONE_MS, GRACE_MS)
-        resume: Any = NoResume()
-        self.flusher = Flusher(p.ledger, self.clock, flush_ms=p.script.tick_ms)  # type: ignore[arg-type]
-        with_all: Any = (sessions, p.ledger, self.relay, self, timers, resume, self.flusher, Turn())
-        self.host = Host(Surroundings(*with_all))
-        gone = self.gone
-        sweep = Sweeper(p.journal, p.ledger, sessions, self.clock, owner=self.nonce, grace_ms=GRACE_MS, gone=gone)  # type: ignore[arg-type]
-        p.worker(process, "watch", 15_000, sweep._safely)
-
-    def _died(self) -> None:
-        self.processes.dead[self.nonce] = self.world.now
-        if self.hosted is not None:
-            self.processes.last_words(self)
-        self.relay.die()
-        for page in self.processes.pages:
-            if page.node is self:
-                page.node = None
-                page.turn += 1
-                self.world.at(self.world.now + 300 + self.world.rng.randrange(5_000), page.join)
-        for page in self.waiting:
-            self.world.at(self.world.now + 1_000, page.join)
-        self.waiting = []
-
-    async def gone(self, nonce: str) -> bool:
-        """Whether another owner's heartbeat has stopped, or seems to."""
-        found: bool = await io("read", lambda: self._silent(nonce))
-        return found
-
-    def _silent(self, nonce: str) -> bool:
-        p = self.processes
-        if nonce == self.nonce:
-            return False
-        return nonce in p.slandered or self.world.now - p.dead.get(nonce, self.world.now) > SILENT_MS
-
-    # --- pages
-
-    def enter(self, page: Page) -> None:
-        if self.inbox is not None and self.hosted is not None:
-            self.world.post(self.inbox, partial(self._seat, page))
-            return
-        self.waiting.append(page)
-        if len(self.waiting) == 1:
-            self.process.spawn(self._host(), self._hosted_no_more)
-
-    async def _seat(self, page: Page) -> None:
-        hosted = self.hosted
-        assert hosted is not None
-        try:
-            await hosted.enter(page.role, HELLO, page, None, None)  # type: ignore[arg-type]
-        except Conflict as error:
-            page.refused(error.code == "session_ended")
-            raise
-        except GatewayError:
-            page.refused(False)
-            raise
-        page.seated(self)
-
-    def left(self, page: Page) -> None:
-        if self.inbox is not None and self.hosted is not None:
-            self.world.post(self.inbox, partial(self.hosted.left, page.role, page))  # type: ignore[arg-type]
-
-    def hang_up(self, page: Page) -> None:
-        if self.inbox is not None and self.hosted is not None:
-            self.world.post(self.inbox, partial(self.hosted._hang_up, page.role))  # type: ignore[arg-type]
-
-    def leg(self, number: int, alive: bool) -> None:
-        if self.process.alive and SESSION in self.relay.gates:
-            self.relay.gates[SESSION].leg(number, alive)
-
-    # --- the session's task
-
-    async def _host(self) -> None:
-        try:
-            hosted: Hosted = await self.host._claim(SESSION)
-        except Conflict as error:
-            self._turn_away(error.code == "session_ended")
-            return
-        except GatewayError:
-            self._turn_away(False)
-            return
-        self.hosted, self.inbox = hosted, Inbox()
-        self.world.say(f"{self.process.name} hosts, epoch {hosted.lease.epoch if hosted.lease else None}")
-        self.relay.gate(SESSION).changed = self._poke
-        for page in self.waiting:
-            self.world.post(self.inbox, partial(self._seat, page))
-        self.waiting = []
-        await self._run(hosted, self.inbox)
-
-    def _turn_away(self, ended: bool) -> None:
-        waiting, self.waiting = self.waiting, []
-        for page in waiting:
-            page.refused(ended)
-
-    def _hosted_no_more(self, _: Any, error: Exception | None) -> None:
-        if error is not None:
-            self.world.bugs.append(f"{self.process.name}: {error!r}")
-        self.hosted = self.inbox = None
-        self._turn_away(False)
-
-    def _poke(self) -> None:
-        if self.inbox is not None:
-            self.world.post(self.inbox, self._nothing)
-
-    def changed(self) -> None:
-        """The journal published that the session changed; the task looks within its real quarter of a second."""
-        if self.inbox is not None and not self.dirty:
-            self.dirty = True
-            self.world.at(self.world.now + 1 + self.world.rng.getrandbits(7), self._poke)
-
-    dirty = False
-
-    async def _nothing(self) -> None: ...
-
-    async def _run(self, hosted: Hosted, inbox: Inbox) -> None:
-        """`Hosted.run` with the world's time."""
-        world, tick_ms = self.world, self.processes.script.tick_ms
-        while not (hosted._lost or hosted._going or hosted._deserted()):
-            status = hosted.record.status
-            wait = tick_ms if hosted.record.started_at else 3_000
-            work = await inbox.next(31_000 if status == "finalized" else 500 if status == "ended" else wait)
-            if world.now < self.paused_until:
-                await sleep(self.paused_until - world.now)
-            try:
-                await hosted._keep_relay()
-                if work is not None:
-                    await work()
-                await self._report(hosted)
-                await hosted._look(self)  # type: ignore[arg-type]
-                await hosted._tick()
-                await self._flush()
-                if hosted.call.running:
-                    self.processes.displayed(hosted, self.clock.wall_ms())
-            except (StoreUnavailable, RedisError):
-                pass
-            except Conflict as error:
-                await hosted._conflict(error)
-        await hosted._leave()
-        await self._flush()
-
-    def is_set(self) -> bool:
-        return self.dirty
-
-    def clear(self) -> None:
-        self.dirty = False
-
-    async def _flush(self) -> None:
-        """A turn of the flusher's loop."""
-        due = [tab for tab in self.flusher._tabs if tab.due(self.clock.boot_ms())]
-        if due:
-            await self.flusher._flush(due)
-
-    async def _report(self, hosted: Hosted) -> None:
-        gate = self.relay.gates.get(SESSION)
-        if gate is None or not hosted.record.open:
-            return
-        if self.processes.lost_reports:
-            self.processes.lost_reports -= 1
-            return
-        report = gate.report()
-        hosted.metered(report)
-        await hosted.heard(report)
-
-    def drain(self) -> None:
-        if self.inbox is not None and self.hosted is not None:
-            self.world.post(self.inbox, self.hosted.give_up)
 
 
 class Processes:
@@ -365,6 +43,7 @@ class Processes:
 
     def __init__(self, world: World, script: Script, *, through_json: bool = False) -> None:
         self.world, self.script = world, script
+        quiet.DICE.seed(world.rng.getrandbits(32))
         self.rules = Rules(world.redis_ms)
         self.rules.session = SESSION
         self.rules.woken = self._woken
@@ -374,6 +53,7 @@ class Processes:
         self.stripe = StripeAccount(world)
         self.truth = Truth()
         self.idle: dict[str, list[Task]] = {"money": [], "watch": [], "outbox": []}
+        self.checks: dict[str, int] = {}
         self.dead: dict[str, int] = {}
         self.slandered: set[str] = set()
         self.lost_wakeups = self.lost_reports = 0
@@ -387,14 +67,16 @@ class Processes:
         self.bridges = [Process(world, "bridge", f"bridge{n}", self._bridge) for n in (0, 1)]
         self.hooks = Process(world, "hooks", "hooks", lambda process: None)
         self.sender = Process(world, "sender", "sender", self._sender)
-        self.api_sessions = self.sessions_with(NodeClock(world, -1))
+        self.orders = Orders(self, self.sessions_with(NodeClock(world, -1)))
 
     def _stripe_terms(self) -> None:
         s, stripe = self.script, self.stripe
         stripe.cards = s.cards
         stripe.rate_milli = RATES[s.terms.currency]
         stripe.hold_ms, stripe.balance_late_ms = s.hold_ms, s.balance_late_ms
-        stripe.short_of_balance = s.short_of_balance
+        stripe.short_of_balance, stripe.minimum = s.short_of_balance, s.minimum
+        if s.debt:
+            self.rules.values["owed:acct_exp"] = s.debt
         if s.empty:
             stripe.empty |= {"acct_exp", "acct_amb"}
         if s.restricted:
@@ -403,9 +85,9 @@ class Processes:
         stripe.deliver = partial(deliver, self.world, self._stripe_event)
         self.market.down_until = START + s.receiver_down_ms
 
-    def sessions_with(self, clock: Any) -> Sessions:
+    def sessions_with(self, clock: Any) -> PromptSessions:
         nothing: Any = None
-        return Sessions(
+        return PromptSessions(
             self.journal, self.ledger, nothing, clock, nothing,  # type: ignore[arg-type]
             rules=SessionRules(cap_ms=self.script.cap_ms, minimums={MAIN: MINIMUMS}), public_url="https://call.test",
             open_payment=payments.opened,
@@ -415,9 +97,19 @@ class Processes:
 
     def _woken(self, queue: str) -> None:
         at = self.rules.queues.get(queue)
-        if queue in self.idle and at is not None:
-            delay = self.world.rng.getrandbits(3)
-            self.world.at(at - self.world.skew + delay, self.check, queue)
+        if at is not None and self.idle.get(queue):
+            self._check_at(queue, at - self.world.skew + self.world.rng.getrandbits(3))
+
+    def _check_at(self, queue: str, at: int) -> None:
+        at = max(at, self.world.now)
+        if at < self.checks.get(queue, FAR):
+            self.checks[queue] = at
+            self.world.at(at, self._checked, queue, at)
+
+    def _checked(self, queue: str, at: int) -> None:
+        if self.checks.get(queue) == at:
+            del self.checks[queue]
+            self.check(queue)
 
     def check(self, queue: str) -> None:
         """Whoever is idle takes what is due."""
@@ -425,7 +117,7 @@ class Processes:
         if at is None or not idle:
             return
         if at > self.world.redis_ms():
-            self.world.at(at - self.world.skew, self.check, queue)
+            self._check_at(queue, at - self.world.skew)
             return
         if self.world.rng.getrandbits(1):
             idle.reverse()
@@ -440,7 +132,9 @@ class Processes:
 
     def _idle(self, queue: str, task: Task) -> None:
         self.idle[queue].append(task)
-        self.world.at(self.world.now, self.check, queue)
+        at = self.rules.queues.get(queue)
+        if at is not None:
+            self._check_at(queue, at - self.world.skew)
 
     async def _work(self, queue: str, lease_ms: int, handle: Callable[[Claim], Any]) -> None:
         register = partial(self._idle, queue)
@@ -549,53 +243,10 @@ class Processes:
         if hosted is not None and hosted.call.running and node.paused_until <= self.world.now:
             self.displayed(hosted, node.clock.wall_ms())
 
-    # --- what the marketplace asks for
-
-    async def create(self) -> None:
-        """`Sessions.create` without the wait for the card's first word."""
-        now = self.world.redis_ms()
-        step = core.opened(
-            self.script.terms, id=SESSION, account="acc_sim", livemode=False, now=now,
-            cap_ms=self.script.cap_ms, expires_ms=86_400_000,
-        )  # fmt: skip
-        if (await self.journal.read(SESSION, "session"))["session"] is not None:
-            return
-        try:
-            await self.api_sessions._open(step, people_of(self.script.terms), now)
-        except use_cases._AlreadyThere:
-            return
-
-    async def other_card(self) -> None:
-        """`Sessions.pay` without the wait."""
-        docs = await self.api_sessions.get("acc_sim", SESSION)
-        if docs.payment["status"] in use_cases.FUNDED and self.script.story != "two_cards":
-            return
-        now = self.world.redis_ms()
-        await self.api_sessions.apply(
-            SESSION, lambda record: core.other_card(record, "pm_2", now), durable=True, pending=True
-        )
-
-    async def waive(self) -> None:
-        await self.api_sessions.waive("acc_sim", SESSION)
-
-    async def refund(self, number: int, percent: int | None, bearer: Any) -> None:
-        """`Sessions.refund` without the wait."""
-        docs = await self.journal.read(SESSION, "payment", "refunds")
-        paid, orders = docs["payment"], docs["refunds"]
-        assert paid is not None
-        if paid.body["status"] in ("held", "capturing") and self.world.now < START + 86_400_000:
-            raise StoreUnavailable("The marketplace asks again once the money is there.")
-        had = orders.body if orders else None
-        amount = None if percent is None else max(1, paid.body["amount_captured"] * percent // 100)
-        new = refunds.NewRefund(f"ref_{number}", amount, "requested_by_customer", bearer)
-        body = refunds.ordered(paid.body, had, new, self.world.redis_ms())
-        if body is not had:
-            put = {"refunds": (orders.version if orders else 0, body)}
-            await self.journal.commit(SESSION, put, due={"money": NOW}, durable=True)
-
-    async def end(self) -> None:
-        reason = "canceled" if self.script.story == "canceled" else None
-        await self.api_sessions.end("acc_sim", SESSION, reason)
+    @property
+    def over(self) -> bool:
+        """The bill is final."""
+        return self.rules.final
 
     @property
     def record(self) -> SessionRecord | None:

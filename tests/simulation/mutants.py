@@ -31,7 +31,7 @@ from tests.simulation.run import simulate
 from tests.simulation.store import JournalModel, Rules
 from tests.simulation.tally import Tally
 
-BUDGET = 1_500  # sessions that a mutant may survive
+BUDGET = 2_500  # sessions that a mutant may survive
 
 Mutation = Callable[[Callable[..., None]], None]
 MUTANTS: dict[str, Mutation] = {}

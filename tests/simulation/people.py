@@ -149,11 +149,13 @@ class Market:
             api.spawn(self._insist(number))
 
     async def _insist(self, number: int) -> None:
+        pause = 2_000
         while True:
             try:
                 await self.outstanding[number]()
             except (StoreUnavailable, NotFound):
-                await sleep(2_000)
+                await sleep(pause)
+                pause = min(2 * pause, 60_000)
                 continue
             except Conflict:
                 self.refusals += 1
@@ -177,10 +179,12 @@ class Market:
 def deliver(world: World, send: Callable[[dict[str, Any]], None], event: dict[str, Any]) -> None:
     """Stripe's event sets out: once, twice, late or never."""
     fault = world.faults.take(world.rng, faults.EVENT)
-    if fault == "event_lost":
-        return
+    if fault is not None:
+        world.say(f"FAULT {fault}: {event['type']}")
+    if fault == "event_lost" and event["type"].startswith("payment_intent."):
+        return  # these are asked for, too; the others only Stripe can tell, which repeats them for three days
     delay = 20 + world.rng.getrandbits(9)
-    if fault == "event_late":
+    if fault in ("event_late", "event_lost"):
         delay = world.rng.choice((3_000, 30_000, 3_600_000))
     world.at(world.now + delay, send, event)
     if fault == "event_twice":

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 
 from tests.simulation import faults as plan
 from tests.simulation import script as scripts
-from tests.simulation.gateway import SESSION, Node, Null, Processes, simulated
+from tests.simulation.gateway import Processes
 from tests.simulation.laws import broken
+from tests.simulation.node import Node
+from tests.simulation.quiet import Null, simulated
 from tests.simulation.tally import Tally
 from tests.simulation.world import START, Livelock, World
 
-# How many faults a session gets: one in four none, as most bugs need one and some need three.
-_NUMBERS = (0,) * 5 + (1,) * 4 + (2,) * 4 + (3,) * 3 + (4,) * 2 + (5, 6)
+# How many faults a session gets: one in five none, as most bugs need one and some need three.
+_NUMBERS = (0,) * 4 + (1,) * 3 + (2,) * 4 + (3,) * 4 + (4,) * 3 + (5, 6)
 
 
 class Simulation:
@@ -27,6 +30,10 @@ class Simulation:
         self.script = scripts.draw(rng)
         self.faults = plan.Faults()
         self.faults.draw(rng, rng.choice(_NUMBERS))
+        for kind, call in scripts.aimed(rng, self.script.story):
+            self.faults.armed["bridge", "stripe", call] = kind
+        if not self.faults.befalls_the_call:
+            self.script.tick_ms = self.script.calm_tick_ms
         self.world = World(rng, self.faults)
         if trace:
             self.world.trace = []
@@ -56,24 +63,38 @@ class Simulation:
     def _schedule(self) -> None:
         p, s, world = self.processes, self.script, self.world
         p.truth.opened = self._together
-        world.at(START, p.market.order, p.create)
+        world.at(START, p.market.order, p.orders.create)
         for page, at in zip(p.pages, (s.client_at, s.expert_at), strict=True):
             if at is not None:
                 world.at(START + at, page.join)
         patience = 60_000 + world.rng.randrange(100_000)
         world.at(START + patience, self._give_up)
-        for at, action in ((s.other_card_at, p.other_card), (s.waive_at, p.waive), (s.end_at, p.end)):
+        o = p.orders
+        for at, action in ((s.other_card_at, o.other_card), (s.waive_at, o.waive), (s.end_at, o.end)):
             if at is not None:
                 world.at(START + 50 + at, p.market.order, action)
         for number, (at, percent, bearer) in enumerate(s.refunds):
-            world.at(START + at, p.market.order, partial(p.refund, number, percent, bearer))
-        if s.lose_hold_at is not None:
-            world.at(START + s.lose_hold_at, p.stripe.meddle, s.meddle or "cancel")
+            world.at(START + at, p.market.order, partial(p.orders.refund, number, percent, bearer))
+        for at, method in s.pays_due:
+            world.at(START + at, p.market.order, partial(p.orders.pay_due, method))
+        self._schedule_bank()
         length = (s.talk_ms or min(s.terms.max_minutes * 60_000, s.cap_ms)) + 15_000
         for kind in self.faults.timed:
             if kind == "store_power_loss":
                 p.rules.snapshots = []
             world.at(START + world.rng.randrange(length), self._strike, kind)
+
+    def _schedule_bank(self) -> None:
+        """What cardholder, bank and dashboard do by themselves."""
+        stripe, s, world = self.processes.stripe, self.script, self.world
+        if s.lose_hold_at is not None:
+            world.at(START + s.lose_hold_at, stripe.meddle, s.meddle or "cancel")
+        for at, status, percent in s.disputes:
+            world.at(START + at, stripe.dispute, status, percent)
+        if s.refund_returns_at is not None:
+            world.at(START + s.refund_returns_at, stripe.return_refund)
+        if s.able_at is not None:
+            world.at(START + s.able_at, stripe.enable, "acct_exp")
 
     def _together(self) -> None:
         record = self.processes.record
@@ -86,6 +107,9 @@ class Simulation:
         if s.talk_ms is not None:
             page = p.pages[0 if s.hangs_up == "client" else 1]
             world.at(world.now + s.talk_ms, page.hang_up)
+        if s.meddle == "cancel_at_the_end":
+            end = s.talk_ms or min(s.terms.max_minutes * 60_000, s.cap_ms)
+            world.at(world.now + end + world.rng.randrange(-200, 1_500), p.stripe.meddle, "cancel")
         for role, at, ms in s.drops:
             world.at(world.now + at, p.pages[0 if role == "client" else 1].drop, ms)
 
@@ -116,10 +140,15 @@ class Simulation:
         return True
 
     def _store_power_loss(self) -> bool:
+        """Takes the last moment of what was written and not confirmed; if there is nothing such, the next time."""
         if not self.processes.rules.lose(self.world.rng.randrange(1_000)):
+            self.processes.rules.unconfirmed = self._power_is_about_to_fail
             return False
         self.world.outage_until = self.world.now + self.world.rng.randrange(100, 3_000)
         return True
+
+    def _power_is_about_to_fail(self) -> None:
+        self.world.at(self.world.now + self.world.rng.randrange(1, 900), self._strike, "store_power_loss")
 
     def _store_cut_off(self) -> bool:
         p, rng = self.processes, self.world.rng
@@ -152,6 +181,9 @@ class Simulation:
         if page.node is host and not page.over and not page.gone:
             page.sent_to = other
             page.lost_node(100)
+            if self.world.rng.random() < 0.7:  # the call ends there while the former owner still writes its usage
+                self.world.at(self.world.now + self.world.rng.randrange(250, 900), page.hang_up)
+                self.world.at(self.world.now + self.world.rng.randrange(250, 900), host._poke)
         return True
 
     def _node_pause(self) -> bool:
@@ -201,20 +233,27 @@ def simulate(
     sessions: int, seed: int, tally: Tally, *, first: int = 0, until: Callable[[], bool] | None = None
 ) -> None:
     """Run sessions `first` … of a seed into `tally`; ends early when `until` says so."""
-    gc_was = gc.isenabled()
-    gc.disable()  # a world is thrown away as a whole; its cycles are collected once in a while
+    with simulated(), tally.counting(), _collected_in_heaps():
+        for number in range(first, first + sessions):
+            one = Simulation(f"{seed}:{number}")
+            tally.add(one, one.run())
+            if number % 25 == 24:
+                gc.collect()
+            if until is not None and until():
+                return
+
+
+@contextmanager
+def _collected_in_heaps() -> Iterator[None]:
+    """A world is thrown away as a whole: its cycles are collected with those of its neighbours, and what was there
+    before is not looked at each time."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     try:
-        with simulated(), tally.counting():
-            for number in range(first, first + sessions):
-                one = Simulation(f"{seed}:{number}")
-                tally.add(one, one.run())
-                if number % 500 == 499:
-                    gc.collect()
-                if until is not None and until():
-                    return
+        yield
     finally:
-        if gc_was:
+        gc.unfreeze()
+        if was_enabled:
             gc.enable()
-
-
-__all__ = ["SESSION", "Simulation", "simulate"]

@@ -9,9 +9,11 @@ from gateway.session import Ambassador, NewClient, NewExpert, NewSession
 
 # How likely each story is; most are calls that somebody pays for.
 STORIES = {
-    "call": 600, "limit": 160, "declined_then_paid": 40, "declined": 12, "3ds": 40, "3ds_abandoned": 10,
-    "3ds_failed_then_paid": 12, "two_cards": 12, "at_join": 40, "at_join_never": 8, "free": 14, "waived": 24,
-    "waived_early": 8, "no_show": 14, "canceled": 14, "too_short": 14, "hold_lost": 12, "meddled": 12,
+    "call": 480, "limit": 130, "declined_then_paid": 30, "declined": 10, "3ds": 35, "3ds_abandoned": 10,
+    "3ds_failed_then_paid": 12, "tried_again": 34, "two_cards": 24, "at_join": 34, "at_join_never": 10,
+    "at_join_other_card": 14, "free": 12, "waived": 20, "waived_early": 20, "no_show": 12, "canceled": 20,
+    "too_short": 12, "hold_lost": 14, "hold_lost_late": 14, "due_then_paid": 50, "meddled": 22, "too_small": 10,
+    "disputed": 55,
 }  # fmt: skip
 _NAMES, _WEIGHTS = tuple(STORIES), tuple(STORIES.values())
 RATES = {"usd": 1000, "gbp": 1270, "eur": 1080, "cad": 730, "chf": 1120}
@@ -35,6 +37,7 @@ class Script:
     vanishes: bool = False
     cap_ms: int = 90 * MINUTE
     tick_ms: int = 2_000
+    calm_tick_ms: int = 2_000  # of a call that nothing befalls
     lose_hold_at: int | None = None
     meddle: str | None = None
     hold_ms: int = 7 * 86_400_000
@@ -44,9 +47,16 @@ class Script:
     receiver_down_ms: int = 0
     refunds: list[tuple[int, int | None, str]] = field(default_factory=list)  # when, how many percent, who bears it
     empty: bool = False
+    pays_due: list[tuple[int, str]] = field(default_factory=list)  # when, with which card
+    disputes: list[tuple[int, str, int]] = field(default_factory=list)  # when, its status then, how many percent
+    refund_returns_at: int | None = None
+    able_at: int | None = None  # when a restricted account may receive again
+    debt: int = 0  # what the expert owes from before
+    minimum: int = 50
     skews: tuple[int, int, int] = (0, 0, 0)
     drops: list[tuple[str, int, int]] = field(default_factory=list)
     long: bool = False
+    lingers: bool = False  # the session stays hosted after its end, for a page that comes back
 
 
 def draw(rng: Random) -> Script:
@@ -61,7 +71,9 @@ def draw(rng: Random) -> Script:
     if long:
         script.talk_ms = None
     talk = script.talk_ms or limit
-    script.tick_ms = 20_000 if long else max(500, talk // rng.choice((6, 8, 12)))
+    script.tick_ms = 20_000 if long else min(15_000, max(500, talk // rng.choice((4, 6, 10))))
+    script.calm_tick_ms = 20_000 if long else min(15_000, max(500, talk // 2))
+    script.lingers = rng.random() < 0.1
     script.hangs_up = rng.choice(("client", "expert"))
     _people(rng, script)
     _money(rng, script)
@@ -116,28 +128,79 @@ def _money(rng: Random, script: Script) -> None:
         cards["pm_1"] = rng.choice(("declined", "declined", "refused"))
     if story.startswith("3ds"):
         cards["pm_1"] = {"3ds": "3ds_ok", "3ds_abandoned": "3ds_abandoned"}.get(story, "3ds_failed")
-    if story.endswith("_then_paid"):
+    if story in ("declined_then_paid", "3ds_failed_then_paid"):
         script.other_card_at = rng.randrange(4_000, 60_000)
         cards["pm_2"] = rng.choice(("ok", "ok", "3ds_ok"))
+    if story == "tried_again":
+        first, second = rng.choice(("declined", "3ds_failed")), rng.choice(("ok", "3ds_ok", "3ds_ok", "3ds_abandoned"))
+        cards["pm_1"] = f"{first}>{second}"
     if story == "two_cards":
-        cards["pm_1"] = rng.choice(("ok", "3ds_abandoned", "3ds_ok"))
+        cards["pm_1"] = rng.choice(("ok", "3ds_abandoned", "3ds_abandoned", "3ds_ok"))
         script.other_card_at = rng.randrange(0, 6_000)
-    if story == "hold_lost":
-        if rng.random() < 0.5:
-            script.lose_hold_at = rng.randrange(1_000, 70_000)
-        else:
-            script.hold_ms = rng.randrange(5_000, 70_000)
-    if story == "meddled":
-        script.lose_hold_at = rng.randrange(500, 70_000)
-        script.meddle = rng.choice(("capture", "capture", "cancel"))
+    if story == "at_join_other_card" and script.client_at is not None:
+        script.other_card_at = max(0, script.client_at + rng.randrange(-100, 150))
+    _losses(rng, script)
     if rng.random() < 0.2:
         script.balance_late_ms = rng.choice((800, 20_000, 3_600_000))
-    if story in ("call", "limit") and rng.random() < 0.09:
+    _afterwards(rng, script)
+    script.restricted = rng.random() < 0.04
+    if script.restricted and rng.random() < 0.5:
+        script.able_at = rng.randrange(60_000, 600_000)
+    script.short_of_balance = rng.choice((0,) * 60 + (1,))
+    script.debt = rng.choice((0,) * 30 + (7, 100_000))
+    script.minimum = rng.randrange(100, 1_000) if story == "too_small" else 50
+    script.receiver_down_ms = rng.choice((0,) * 30 + (60_000, 86_400_000, 4 * 86_400_000))
+    script.skews = (rng.randrange(-4, 5), rng.randrange(-4, 5), rng.randrange(-4, 5))
+
+
+def _losses(rng: Random, script: Script) -> None:
+    """Holds that go, or are taken, behind our back; and what their clients pay later."""
+    story = script.story
+    if story in ("hold_lost", "due_then_paid"):
+        if rng.random() < 0.5:
+            script.lose_hold_at = rng.randrange(1_000, 70_000)
+            if rng.random() < 0.5:
+                script.other_card_at = script.lose_hold_at + rng.randrange(100, 900)
+        else:
+            script.hold_ms = rng.randrange(5_000, 70_000)
+    if story == "hold_lost_late":
+        script.meddle = "cancel_at_the_end"
+    if story == "meddled":
+        script.lose_hold_at = rng.choice((rng.randrange(50, 500), rng.randrange(500, 70_000)))
+        script.meddle = rng.choice(("capture", "capture", "cancel"))
+    if story == "due_then_paid":
+        tries = ("ok", "ok", "3ds_ok", "declined", "3ds_abandoned", "declined>ok", "declined>ok")
+        script.cards["pm_2"] = rng.choice(tries)
+        script.pays_due = [(rng.choice((100_000, 400_000)), "pm_2")]
+        if rng.random() < 0.4:
+            script.cards["pm_3"] = rng.choice(("ok", "3ds_ok"))
+            script.pays_due.append((rng.choice((402_000, 4_200_000)), "pm_3"))
+
+
+def _afterwards(rng: Random, script: Script) -> None:
+    """Refunds, some of which the bank returns, and disputes."""
+    disputed = script.story == "disputed"
+    if (script.story in ("call", "limit") and rng.random() < 0.1) or (disputed and rng.random() < 0.6):
         parts = rng.choice(((None,), (None,), (40,), (30, 20), (50, None)))
         bearer = rng.choice(("shares", "shares", "platform"))
         script.refunds = [(150_000 + n * rng.choice((10, 90_000)), part, bearer) for n, part in enumerate(parts)]
         script.empty = rng.random() < 0.2
-    script.restricted = rng.random() < 0.04
-    script.short_of_balance = rng.choice((0,) * 60 + (1,))
-    script.receiver_down_ms = rng.choice((0,) * 30 + (60_000, 86_400_000, 4 * 86_400_000))
-    script.skews = (rng.randrange(-4, 5), rng.randrange(-4, 5), rng.randrange(-4, 5))
+        if rng.random() < 0.25:
+            script.refund_returns_at = rng.choice((300_000, 86_400_000))
+    if disputed:
+        at = rng.choice((rng.randrange(20_000, 150_000), 151_000, 500_000, 30 * 86_400_000))
+        percent = rng.choice((100, 100, 50, 20))
+        script.disputes = [(at, "needs_response", percent)]
+        if rng.random() < 0.9:
+            script.disputes.append((at + rng.choice((50, 60_000, 86_400_000)), rng.choice(("won", "lost")), percent))
+
+
+def aimed(rng: Random, story: str) -> list[tuple[str, int]]:
+    """Faults without which a story rarely shows what it is there for: kind, and which call to Stripe they befall."""
+    if story in ("meddled", "canceled", "waived_early") and rng.random() < 0.5:
+        return [(rng.choice(("stripe_timeout_after_commit", "stripe_500_after_commit", "stripe_timeout")), 1)]
+    if story in ("canceled", "waived_early") and rng.random() < 0.6:
+        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (1, 2, 3)]
+    if story in ("hold_lost", "due_then_paid") and rng.random() < 0.3:
+        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (3, 4, 5)]
+    return []

@@ -43,6 +43,7 @@ class Rules:
         self.published: Callable[[], None] = lambda: None
         self.committed: Callable[[str, Mapping[str, Any] | None, Mapping[str, Any]], None] | None = None
         self.snapshots: list[tuple[int, dict[str, Any]]] | None = None
+        self.unconfirmed: Callable[[], None] | None = None
 
     # --- the journal's scripts
 
@@ -194,6 +195,9 @@ class Rules:
         state = {name: getattr(self, name) for name in self._KEPT}
         state |= {name: copy.copy(getattr(self, name)) for name in self._COPIED}
         self.snapshots.append((self.clock(), state))
+        if self.unconfirmed is not None:
+            tell, self.unconfirmed = self.unconfirmed, None
+            tell()
 
     def confirmed(self) -> None:
         """All that was written so far is on disk."""
@@ -306,6 +310,10 @@ class Values:
         there: int = await io("read", lambda: int(key in self._rules.values))
         return there
 
+    async def smembers(self, key: str) -> set[bytes]:
+        """Nobody asks about connected accounts here."""
+        return set()
+
     async def set(self, key: str, value: Any, **how: Any) -> Any:
         return await io("read", lambda: self._rules.values.__setitem__(key, value))
 
@@ -314,7 +322,7 @@ class DebtsModel:
     """`gateway.billing_bridge.debts.Debts`: what payees owe, each change once."""
 
     def __init__(self, redis: Values) -> None:
-        self._values = redis._rules.values
+        self._rules = redis._rules
 
     async def send(self, operation: str, params: Mapping[str, Any], key: str) -> Outcome:
         try:
@@ -324,17 +332,19 @@ class DebtsModel:
         return Done({"object": "debt", "amount": amount})
 
     def _change(self, operation: str, params: Mapping[str, Any], key: str) -> int:
-        if key not in self._values:
-            owed: int = self._values.get("owed:" + params["account"], 0)
+        values = self._rules.values  # others after a power loss
+        if key not in values:
+            owed: int = values.get("owed:" + params["account"], 0)
             amount: int = params["amount"] if operation == "debts.owe" else min(owed, params["at_most"])
-            self._values["owed:" + params["account"]] = owed + (amount if operation == "debts.owe" else -amount)
-            self._values[key] = amount
-        return int(self._values[key])
+            values["owed:" + params["account"]] = owed + (amount if operation == "debts.owe" else -amount)
+            values[key] = amount
+        self._rules.confirmed()
+        return int(values[key])
 
     async def owed(self, accounts: Iterable[str], currency: str) -> dict[str, int]:
         named = list(accounts)
         found: dict[str, int] = await io(
-            "read", lambda: {account: self._values.get("owed:" + account, 0) for account in named}
+            "read", lambda: {account: self._rules.values.get("owed:" + account, 0) for account in named}
         )
         return found
 

@@ -35,6 +35,7 @@ class StripeAccount:
         self.transfers: list[Doc] = []
         self.refunds: list[Doc] = []
         self.reversals: list[Doc] = []
+        self.disputes: list[Doc] = []
         self.empty: set[str] = set()
         self.keys: dict[str, tuple[str, Mapping[str, Any], Outcome, int]] = {}
         self.first_seen: dict[str, int] = {}
@@ -108,53 +109,76 @@ class StripeAccount:
 
     def _payment_intents_create(self, p: Mapping[str, Any]) -> Outcome:
         ident = f"pi_{len(self.intents) + 1}"
+        if p["amount"] <= 0:
+            self.breaches.append("law 5: a charge of nothing was asked for")
+            return Refused("parameter_invalid_integer")
         intent: Doc = {
             "id": ident, "object": "payment_intent", "amount": p["amount"], "amount_received": 0,
             "amount_capturable": 0, "currency": p["currency"], "metadata": p["metadata"],
             "client_secret": f"{ident}_secret", "latest_charge": None, "next_action": None, "status": "new",
             "transfer_group": p["transfer_group"], "created": self.world.now // 1000, "card": p["payment_method"],
-            "customer": p.get("customer"),
+            "customer": p.get("customer"), "automatic": p["capture_method"] == "automatic",
         }  # fmt: skip
-        self.intents[ident] = intent
-        behaviour = self.cards.get(p["payment_method"], "ok")
-        if behaviour == "declined":
-            intent["status"] = "requires_payment_method"
-            self._tell("payment_intent.payment_failed", intent)
-            return Declined("card_declined", "insufficient_funds", "Your card was declined.", ident)
+        behaviour, _, next_time = self.cards.get(p["payment_method"], "ok").partition(">")
         if behaviour == "refused":
-            del self.intents[ident]
             return Refused("resource_missing")
-        if behaviour.startswith("3ds"):
+        self.intents[ident] = intent
+        self._confirm(intent, behaviour, next_time)
+        if behaviour == "declined":
+            return Declined("card_declined", "insufficient_funds", "Your card was declined.", ident)
+        return Done(dict(intent))
+
+    def _confirm(self, intent: Doc, behaviour: str, next_time: str = "") -> None:
+        """The card is asked; `next_time` is how it behaves when its client tries again by the same intent."""
+        wait = self.world.now + self.world.rng.randrange(2_000, 30_000)
+        if behaviour == "declined":
+            self._declined(intent, "card_declined", next_time)
+        elif behaviour.startswith("3ds"):
             url = "https://bank.test/?" + intent["client_secret"]
             intent |= {"status": "requires_action", "next_action": {"redirect_to_url": {"url": url}}}
             self._tell("payment_intent.requires_action", intent)
             if behaviour != "3ds_abandoned":
-                wait = self.world.rng.randrange(2_000, 30_000)
-                self.world.at(self.world.now + wait, self.authenticate, ident, behaviour == "3ds_ok")
+                self.world.at(wait, self.authenticate, intent["id"], behaviour == "3ds_ok", next_time)
+        elif intent["automatic"]:
+            self._charge(intent, self.hold_ms)
+            self._take(intent, intent["amount"])
         else:
             self._hold(intent)
-        return Done(dict(intent))
 
-    def authenticate(self, ident: str, approved: bool) -> None:
+    def _declined(self, intent: Doc, code: str, next_time: str) -> None:
+        intent |= {"status": "requires_payment_method", "last_payment_error": {"code": code}, "next_action": None}
+        self._tell("payment_intent.payment_failed", intent)
+        if next_time:
+            wait = self.world.rng.choice((self.world.rng.randrange(1, 30), self.world.rng.randrange(500, 40_000)))
+            self.world.at(self.world.now + wait, self._try_again, intent["id"], next_time)
+
+    def _try_again(self, ident: str, behaviour: str) -> None:
+        """The client still has the page open, and confirms once more."""
+        intent = self.intents[ident]
+        if intent["status"] == "requires_payment_method":
+            self._confirm(intent, behaviour)
+
+    def authenticate(self, ident: str, approved: bool, next_time: str = "") -> None:
         """The client has been at the bank."""
         intent = self.intents[ident]
         if intent["status"] != "requires_action":
             return
-        intent["next_action"] = None
         if approved:
-            self._hold(intent)
+            self._confirm(intent, "ok")
         else:
-            intent["status"] = "requires_payment_method"
-            intent["last_payment_error"] = {"code": "payment_intent_authentication_failure"}
-            self._tell("payment_intent.payment_failed", intent)
+            self._declined(intent, "payment_intent_authentication_failure", next_time)
 
     def _hold(self, intent: Doc) -> None:
-        until = self.world.now + self.hold_ms
-        card = {"brand": "visa", "last4": "4242", "country": "US", "capture_before": until // 1000}
-        intent |= {"status": "requires_capture", "amount_capturable": intent["amount"], "next_action": None}
-        intent["latest_charge"] = {"id": intent["id"].replace("pi", "ch"), "payment_method_details": {"card": card}}
-        self.world.at(until + 2_000, self.let_go, intent["id"])
+        intent |= {"status": "requires_capture", "amount_capturable": intent["amount"]}
+        self._charge(intent, self.hold_ms)
+        self.world.at(self.world.now + self.hold_ms + 2_000, self.let_go, intent["id"])
         self._tell("payment_intent.amount_capturable_updated", intent)
+
+    def _charge(self, intent: Doc, hold_ms: int) -> None:
+        before = (self.world.now + hold_ms) // 1000
+        card = {"brand": "visa", "last4": "4242", "country": "US", "capture_before": before}
+        intent["next_action"] = None
+        intent["latest_charge"] = {"id": intent["id"].replace("pi", "ch"), "payment_method_details": {"card": card}}
 
     def let_go(self, ident: str) -> None:
         """The hold expires, or the bank takes it back."""
@@ -167,12 +191,56 @@ class StripeAccount:
         """Somebody works in Stripe's dashboard."""
         for intent in self.intents.values():
             if intent["status"] == "requires_capture":
-                self.meddled = True
                 if what == "capture":
+                    self.meddled = True
                     self._take(intent, intent["amount"])
                 else:
                     self.let_go(intent["id"])
                 return
+
+    # --- the bank, afterwards
+
+    @property
+    def taken(self) -> Doc | None:
+        return next((intent for intent in self.intents.values() if intent["status"] == "succeeded"), None)
+
+    def dispute(self, status: str, percent: int) -> None:
+        """The cardholder's case begins, or is decided."""
+        intent = self.taken
+        if intent is None or (not self.disputes and status != "needs_response"):
+            return
+        if not self.disputes:
+            amount = max(1, intent["amount_received"] * percent // 100)
+            case = {"id": "du_1", "object": "dispute", "created": self.world.now // 1000, "reason": "fraudulent"}
+            self.disputes.append({**case, "amount": amount, "payment_intent": intent["id"]})
+        self.disputes[0]["status"] = status
+        if status == "lost":
+            self.disputes[0]["taken"] = min(self.disputes[0]["amount"], intent["amount_received"] - self.refunded())
+        kind = "created" if status == "needs_response" else "closed"
+        self._tell(f"charge.dispute.{kind}", self.disputes[0])
+
+    @property
+    def open_case(self) -> bool:
+        return any(case["status"] == "needs_response" for case in self.disputes)
+
+    def lost(self) -> int:
+        """What a lost case took of the charge."""
+        return sum(case.get("taken", 0) for case in self.disputes)
+
+    def refunded(self) -> int:
+        return sum(refund["amount"] for refund in self.refunds if refund["status"] != "failed")
+
+    def return_refund(self) -> None:
+        """The bank could not give the latest refund to its client."""
+        if self.refunds and not self.lost():
+            self.refunds[-1] |= {"status": "failed", "failure_reason": "expired_or_canceled_card"}
+            self._tell("refund.failed", self.refunds[-1])
+
+    def enable(self, account: str) -> None:
+        """The account may receive again."""
+        if account in self.restricted:
+            self.restricted.discard(account)
+            self._tell("account.updated", {"id": account, "object": "account", "capabilities": {"transfers": "active"}})
 
     def _payment_intents_retrieve(self, p: Mapping[str, Any]) -> Outcome:
         intent = self.intents.get(p["payment_intent"])
@@ -193,7 +261,7 @@ class StripeAccount:
         if intent is None:
             return Refused("resource_missing")
         if intent["status"] not in OPEN:
-            if intent["status"] == "succeeded" and not self.meddled:
+            if intent["status"] == "succeeded" and not self.meddled and not intent["automatic"]:
                 self.breaches.append("law 5: released after capture")
             return Refused("payment_intent_unexpected_state")
         intent |= {"status": "canceled", "amount_capturable": 0}
@@ -261,7 +329,9 @@ class StripeAccount:
 
     def _refunds_create(self, p: Mapping[str, Any]) -> Outcome:
         intent = self.intents[p["payment_intent"]]
-        if sum(r["amount"] for r in self.refunds) + p["amount"] > intent["amount_received"]:
+        if any(case["status"] in ("needs_response", "lost") for case in self.disputes):
+            return Refused("charge_disputed")
+        if self.refunded() + p["amount"] > intent["amount_received"]:
             self.breaches.append("law 5: a refund above what was captured was asked for")
             return Refused("charge_already_refunded")
         refund = {"id": f"re_{len(self.refunds) + 1}", "object": "refund", "status": "succeeded", **p}
@@ -289,7 +359,7 @@ class StripeAccount:
         return Done({"object": "list", "data": [dict(r) for r in self.reversals if r["transfer"] == p["transfer"]]})
 
     def _disputes_list(self, p: Mapping[str, Any]) -> Outcome:
-        return Done({"object": "list", "data": []})
+        return Done({"object": "list", "data": [dict(case) for case in self.disputes]})
 
     def _tell(self, kind: str, intent: Doc) -> None:
         event = {"id": f"evt_s{len(self.events) + 1}", "type": kind, "data": {"object": dict(intent)}}

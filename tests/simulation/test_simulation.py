@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tests.simulation.gateway import simulated
 from tests.simulation.mutants import catches
+from tests.simulation.quiet import simulated
 from tests.simulation.run import Simulation, simulate
 from tests.simulation.tally import Tally
 

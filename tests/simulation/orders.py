@@ -1,0 +1,79 @@
+"""What the marketplace's backend and the cardholder want of a session: the real use cases, without their waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway import refunds
+from gateway import session as core
+from gateway import sessions as use_cases
+from gateway.errors import StoreUnavailable
+from gateway.orders import people_of
+from gateway.sessions import Docs, Sessions
+from tests.simulation.node import SESSION
+from tests.simulation.world import START
+
+if TYPE_CHECKING:
+    from tests.simulation.gateway import Processes
+
+ACCOUNT = "acc_sim"
+DAY_MS = 86_400_000
+
+
+class PromptSessions(Sessions):
+    """Answers at once, where the real ones wait up to ten seconds for the card's first word."""
+
+    async def _first_word(self, session: str) -> Docs:
+        return await self._read(session)
+
+    async def _refund_word(self, session: str, ident: str) -> Docs:
+        return await self._read(session)
+
+
+class Orders:
+    """Each is one request to the API; whoever asks repeats it until it was answered."""
+
+    def __init__(self, processes: Processes, sessions: Sessions) -> None:
+        self._processes, self._sessions = processes, sessions
+        self._world, self._script = processes.world, processes.script
+
+    async def create(self) -> None:
+        """`Sessions.create` without references and listings, of which there are none in a world of one session."""
+        now, sessions = self._world.redis_ms(), self._sessions
+        step = core.opened(
+            self._script.terms, id=SESSION, account=ACCOUNT, livemode=False, now=now, cap_ms=self._script.cap_ms,
+            expires_ms=DAY_MS,
+        )  # fmt: skip
+        if (await sessions.journal.read(SESSION, "session"))["session"] is not None:
+            return
+        try:
+            await sessions._open(step, people_of(self._script.terms), now)
+        except use_cases._AlreadyThere:
+            return
+
+    async def other_card(self) -> None:
+        await self._sessions.pay(ACCOUNT, SESSION, "pm_2")
+
+    async def pay_due(self, method: str) -> None:
+        """The client pays a bill that is due, once it is."""
+        payment = (await self._sessions.get(ACCOUNT, SESSION)).payment
+        if payment["status"] != "due":
+            if payment["settled"] or self._world.now > START + DAY_MS:
+                return
+            raise StoreUnavailable("Nothing is due yet; the client looks again later.")
+        await self._sessions.pay(ACCOUNT, SESSION, method)
+
+    async def waive(self) -> None:
+        await self._sessions.waive(ACCOUNT, SESSION)
+
+    async def refund(self, number: int, percent: int | None, bearer: Any) -> None:
+        """A part of what was captured, or all that is left of it."""
+        payment = (await self._sessions.get(ACCOUNT, SESSION)).payment
+        if payment["status"] in ("held", "capturing", "disputed") and self._world.now < START + DAY_MS:
+            raise StoreUnavailable("The marketplace asks again once the money is there.")
+        amount = None if percent is None else max(1, payment["amount_captured"] * percent // 100)
+        new = refunds.NewRefund(f"ref_{number}", amount, "requested_by_customer", bearer)
+        await self._sessions.refund(ACCOUNT, SESSION, new)
+
+    async def end(self) -> None:
+        await self._sessions.end(ACCOUNT, SESSION, "canceled" if self._script.story == "canceled" else None)
