@@ -48,6 +48,7 @@ from gateway.nodes import Node, RedisClock
 from gateway.payability import Payees
 from gateway.payees import MAIN
 from gateway.paying import PayDesk
+from gateway.people import People
 from gateway.plans import relay_plan
 from gateway.sessions import Rules, Sessions
 from gateway.settings import Settings
@@ -239,7 +240,8 @@ class Gateway:
             sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
             public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
             receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
-            bookings=Bookings(sessions, open_payment=payment.opened), payees=payees, pay=pay_page(settings, sessions),
+            bookings=Bookings(sessions, open_payment=payment.opened), people=People(self.journal),
+            payees=payees, pay=pay_page(settings, sessions),
         )  # fmt: skip
         app = public_app(context)
         app.router.add_get("/v1/signal", signal_handler(host))

@@ -96,6 +96,10 @@ class Archive:
         """The sessions that still hold personal data of somebody, oldest first."""
         return await self._do(lambda: sorted({line["key"].partition("/")[0] for line in self._lines_of(person)}))
 
+    async def naming(self, person: Person, since: str = "") -> list[str]:
+        """All sessions of somebody from that day on, also those whose personal data are gone, oldest first."""
+        return await self._do(lambda: sorted(self._naming(person, since)))
+
     async def erase(self, person: Person) -> int:
         """Take somebody's personal data out of all files; from how many sessions."""
         return await self._do(lambda: self._erase(person))
@@ -193,6 +197,13 @@ class Archive:
             found = self._file("people", path.stem).holding(compact(person.id))
             yield from (line for line in found if _is_of(line, person))
 
+    def _naming(self, person: Person, since: str) -> set[str]:
+        found = set()
+        for path in (self.folder / "money").glob("*.jsonl"):
+            lines = self._segment(path.stem).holding(compact(person.id)) if path.stem >= since else ()
+            found |= {line["key"] for line in lines if roles_in(line["content"]["docs"]["session"][1], person)}
+        return found
+
     def _erase(self, person: Person) -> int:
         with self._writing():
             days = {day_of(line["key"].partition("/")[0]) for line in self._lines_of(person)}
@@ -237,6 +248,13 @@ def day_of(session: str) -> str:
         return datetime.fromtimestamp(born_ms(session) // 1000, UTC).strftime(DAY)
     except (ValueError, OverflowError):
         return ""
+
+
+def roles_in(record: Mapping[str, Any], person: Person) -> list[Role]:
+    """On which sides of a session somebody is, by its `session` document."""
+    if (record["account"], record["livemode"]) != (person.account, person.livemode):
+        return []
+    return [role for role in ROLES if record[role]["id"] == person.id]
 
 
 def _person_line(session: str, role: Role, money: Mapping[str, Any], data: Personal) -> dict[str, Any]:

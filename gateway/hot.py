@@ -14,12 +14,16 @@ from typing import Any, Final, Literal
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
+from gateway.archive import Archive
 from gateway.errors import StoreUnavailable
 from gateway.keys import EVENT_INDEX, RECORDS, Keys, lists_of, reference_of
 from gateway.segment import compact
-from gateway.snapshot import Snapshot
+from gateway.session import ROLES, Role
+from gateway.snapshot import Snapshot, divided, erased
 
 QUEUE: Final = "archive"
+# More lost races than this on one session mean a writer in a loop, not contention.
+ATTEMPTS: Final = 20
 # A session that stands in one of these is not at rest.
 WORK: Final = ("money", "mail", "outbox", "watch")
 HASHES: Final = ("lease", "usage", "deliveries")
@@ -76,6 +80,24 @@ if there then return 'replaced' end
 return 'put'
 """
 
+# KEYS: events, a doc each. ARGV: JSON of the docs' versions and new bodies ('' = as it is), and the events to change
+REWRITE = """
+local new = cjson.decode(ARGV[1])
+for i, version in ipairs(new.docs) do
+  if (redis.call('HGET', KEYS[1 + i], 'v') or '0') ~= version then return 0 end
+end
+for _, event in ipairs(new.events) do
+  if redis.call('LINDEX', KEYS[1], event[1]) ~= event[2] then return 0 end
+end
+for i, version in ipairs(new.docs) do
+  if new.bodies[i] ~= '' then
+    redis.call('HSET', KEYS[1 + i], 'v', string.format('%.0f', version + 1), 'body', new.bodies[i])
+  end
+end
+for _, event in ipairs(new.events) do redis.call('LSET', KEYS[1], event[1], event[3]) end
+return 1
+"""
+
 Put = Literal["put", "same", "newer", "replaced", "conflict"]
 
 
@@ -94,6 +116,7 @@ class Hot:
         self._redis, self._keys, self._waitaof_ms = redis, keys, waitaof_ms
         self._take_out = redis.register_script(TAKE_OUT)
         self._put_back = redis.register_script(PUT_BACK)
+        self._rewrite = redis.register_script(REWRITE)
 
     async def read(self, session: str) -> Found | None:
         """All of it at one moment; None when it is not here."""
@@ -131,6 +154,17 @@ class Hot:
             await self._asked(pipe.execute())
         return answer
 
+    async def erase(self, session: str, role: Role) -> bool:
+        """Blank one side's personal data, in one step, confirmed on disk; False if there is none here."""
+        for _ in range(ATTEMPTS):
+            found = await self.read(session)
+            if found is None or (after := erased(found.snapshot, role)) == found.snapshot:
+                return False
+            keys = [self._keys.of(session, name) for name in ("events", *RECORDS)]
+            if await self._confirmed(self._rewrite, keys, [_changes(found.snapshot, after)]):
+                return True
+        raise StoreUnavailable(f"{session} changes faster than it can be rewritten; try again.")
+
     async def leave_aside(self, snapshot: Snapshot) -> None:
         """Take out what stands outside of its slot. Only for a session that is in the archive and not here."""
         record, ident = snapshot.record, snapshot.session
@@ -166,6 +200,20 @@ class Hot:
             raise StoreUnavailable("The session store is away; try again.") from error
 
 
+async def bring_back(archive: Archive, hot: Hot, session: str, look_at: int) -> Put | None:
+    """A session out of the archive into Redis; None if it is in no archive. What was erased there while it was on its
+    way is erased here too."""
+    kept = await archive.find(session)
+    if kept is None:
+        return None
+    put = await hot.put_back(kept, look_at)
+    now = await archive.find(session)
+    for role in ROLES:
+        if now is not None and divided(kept).personal[role] and not divided(now).personal[role]:
+            await hot.erase(session, role)
+    return put
+
+
 # KEYS: a reference. ARGV: the session that may hold it
 FREE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
@@ -188,6 +236,18 @@ def _command(snapshot: Snapshot) -> str:
             "rows": snapshot.usage,
             "deliveries": len(snapshot.deliveries),
             "delivered": snapshot.deliveries,
+        }
+    )
+
+
+def _changes(before: Snapshot, after: Snapshot) -> str:
+    docs = [(before.docs.get(name, (0, {})), after.docs.get(name, (0, {}))) for name in RECORDS]
+    events = enumerate(zip(before.events, after.events, strict=True))
+    return compact(
+        {
+            "docs": [str(version) for (version, _), _ in docs],
+            "bodies": ["" if was == now else compact(now[1]) for was, now in docs],
+            "events": [[place, compact(was), compact(now)] for place, (was, now) in events if was != now],
         }
     )
 

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from gateway.archive import Archive
 from gateway.errors import Conflict, NotFound, StoreUnavailable
-from gateway.hot import Hot
+from gateway.hot import Hot, bring_back
 from gateway.ids import first_id, new_id
 from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys
 from gateway.snapshot import Snapshot
@@ -161,7 +161,7 @@ class Journal:
         self.keys = keys or Keys()
         self._waitaof_ms = waitaof_ms
         self.archive = archive
-        self._hot = Hot(redis, self.keys, waitaof_ms=waitaof_ms)
+        self.hot = Hot(redis, self.keys, waitaof_ms=waitaof_ms)
         self._commit = redis.register_script(COMMIT)
         self._claim = redis.register_script(CLAIM)
         self._done = redis.register_script(DONE)
@@ -193,11 +193,9 @@ class Journal:
     async def wake(self, session: str) -> bool:
         """Bring an archived session back, to be changed; it is archived again when it has come to rest. False if it is
         in no archive."""
-        kept = await self.archived(session)
-        if kept is None:
+        if self.archive is None:
             return False
-        await self._hot.put_back(kept, await self._now_ms())
-        return True
+        return await bring_back(self.archive, self.hot, session, await self._now_ms()) is not None
 
     async def _now_ms(self) -> int:
         seconds, micros = await self.redis.time()

@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.api.auth import KeyRing
 from gateway.api.idempotency import Idempotency
 from gateway.api.terms import Limits
+from gateway.archive import Person
 from gateway.booking import BookingRecord, NewBooking
 from gateway.booking import Status as BookingStatus
 from gateway.clock import Clock, SystemClock
@@ -128,6 +129,20 @@ class Booked(Protocol):
 
     @property
     def status(self) -> BookingStatus: ...
+
+
+class People(Protocol):
+    """What is kept of a person (R22)."""
+
+    async def erase(self, person: Person) -> int:
+        """Out of how many sessions. Raises Conflict `person_in_use`."""
+        ...
+
+    async def export(
+        self, person: Person, *, limit: int, starting_after: str | None
+    ) -> tuple[Sequence[dict[str, Any]], bool]:
+        """As `gateway.people.kept_of` tells each, oldest first; and whether there are more."""
+        ...
 
 
 class Bookings(Protocol):
@@ -261,6 +276,7 @@ class ApiContext:
     bookings: Bookings | None = None
     payees: Payees | None = None
     pay: PayPage | None = None
+    people: People | None = None
 
     @property
     def docs_url(self) -> str:

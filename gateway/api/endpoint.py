@@ -27,7 +27,9 @@ ACCOUNT = web.RequestKey("account", str)
 
 Result = Answer | web.StreamResponse
 Handler = Callable[["Call"], Awaitable[Result]]
-Tag = Literal["Sessions", "Bookings", "Money", "Experts", "Events", "Webhooks", "People", "Reference", "Callbacks"]
+Tag = Literal[
+    "Sessions", "Bookings", "Money", "Experts", "Events", "Webhooks", "People", "Privacy", "Reference", "Callbacks"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from gateway import booking, payees, shown
 from gateway import session as core
-from gateway.api import bookings, terms, views
+from gateway.api import bookings, people_routes, terms, views
 from gateway.api.schemas import CreateSession, parse
 from gateway.booking import BookingRecord, Status
+from gateway.people import kept_of
+from gateway.snapshot import Snapshot
 
 NOW: Final = 1_795_291_200_000  # 2026-11-21T20:00:00.000Z
 ID: Final = "ses_01k9m0h3f8q2v7x4r6s5t1w2y3"
@@ -263,6 +265,13 @@ _REFUND: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
+def _export() -> dict[str, Any]:
+    docs = finalized()
+    records = {"session": (1, docs.session), "payment": (1, docs.payment), "people": (1, docs.people)}
+    mine = people_routes.kept(kept_of(Snapshot(ID, records, (), {}, {}, {}), "client"))
+    return {"id": "c1", "data": [mine.model_dump(mode="json")], "has_more": False}
+
+
 def answers() -> dict[str, Any]:
     """By the name of the endpoint."""
     issued = {role: _receipt(number) for role, number in (("client", "C-2026-000042"), ("expert", "E-2026-000042"))}
@@ -276,6 +285,8 @@ def answers() -> dict[str, Any]:
         "payBookingWithAnotherCard": told,
         "cancelBooking": bookings.cancellation(reserved, refunds, "client", preview=True).model_dump(mode="json"),
         "deleteBooking": bookings.cancellation(reserved, refunds, "platform", preview=False).model_dump(mode="json"),
+        "exportPerson": _export(),
+        "erasePerson": {"id": "c1", "erased": True, "sessions": 12},
         "createSession": _created(),
         "listSessions": _page(_finalized()),
         "getSession": _finalized(),

@@ -32,9 +32,11 @@ TAGS: Final = {
     "Webhooks": "Where your events are sent to, and sending them again.",
     "People": "What the two callers' browsers open, without an API key.",
     "Callbacks": "What others call.",
+    "Privacy": "What is kept of a person, and its erasure.",
     "Reference": "This document.",
 }
 _PATH_PARAMETER: Final = {
+    "person": "Your id of a client or an expert, `client.id` or `expert.id` of their sessions",
     "id": "The session's id",
     "booking": "The booking's id",
     "secret": "The secret of the link",

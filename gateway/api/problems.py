@@ -172,6 +172,12 @@ TERMS = (
 )
 
 STATE = (
+    Problem(
+        "person_in_use",
+        409,
+        "Sessions of this person are still to be held or paid",
+        "End those in `sessions`, or wait until they are settled, and ask again.",
+    ),
     Problem("conflict", 409, "The state does not allow this", "Read the object again, and decide anew."),
     Problem(
         "reference_in_use", 409, "An unfinished session has this reference", "Use that session: `session` names it."

@@ -14,6 +14,7 @@ from gateway.api import answers, experts, middleware, openapi, page, schemas, te
 from gateway.api.booking_routes import BOOKING_ENDPOINTS
 from gateway.api.context import CONTEXT, ApiContext, Docs, WebhookDesk
 from gateway.api.endpoint import Call, Endpoint, register
+from gateway.api.people_routes import PEOPLE_ENDPOINTS
 from gateway.errors import InvalidRequest, NotFound
 from gateway.refunds import NewRefund
 from gateway.session import Role
@@ -291,6 +292,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         problems=("session_ended",),
     ),
     *BOOKING_ENDPOINTS,
+    *PEOPLE_ENDPOINTS,
     Endpoint(
         "GET",
         "/v1/sessions/{id}/usage",

@@ -22,7 +22,7 @@ from gateway.billing_bridge.register import Register
 from gateway.billing_bridge.rest import BUSY_MS, rests_from
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, NotFound
-from gateway.hot import QUEUE, Hot, Put
+from gateway.hot import QUEUE, Put, bring_back
 from gateway.journal import NOW, Journal
 from gateway.segment import ArchiveDamaged
 from gateway.snapshot import Snapshot
@@ -60,7 +60,7 @@ class Archiver:
 
     def __init__(self, journal: Journal, archive: Archive, settings: ArchiverSettings, clock: Clock) -> None:
         self._journal, self._archive, self._settings, self._clock = journal, archive, settings, clock
-        self._hot = Hot(journal.redis, journal.keys)
+        self._hot = journal.hot
         self._register = Register(journal.redis, settings.issuer)
 
     async def run(self) -> None:
@@ -141,10 +141,10 @@ class Archiver:
 
     async def restore(self, session: str) -> Put:
         """Back into Redis, as it was kept; Stripe is asked what it knows that we may not. Raises NotFound."""
+        put = await bring_back(self._archive, self._hot, session, self._clock.wall_ms() + self._settings.quiet_ms)
         kept = await self._archive.find(session)
-        if kept is None:
+        if put is None or kept is None:
             raise NotFound(f"{session} is not in the archive.", code="session_not_found", param="id")
-        put = await self._hot.put_back(kept, self._clock.wall_ms() + self._settings.quiet_ms)
         await self._register.remember(kept)
         if put in ("put", "replaced") and (kept.doc("payment") or {}).get("status") in PAID:
             await self._ask_stripe(session)

@@ -25,6 +25,7 @@ from gateway.clock import SystemClock
 from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
+from gateway.people import People
 from gateway.sessions import Rules, Sessions
 from gateway.tokens import Tokens
 from tests.api.market import FULL, KEYS, order
@@ -60,7 +61,9 @@ async def market(redis: aioredis.Redis, journal: Journal) -> AsyncIterator[Api]:
         public_url="https://gateway.example",
         open_payment=held,
     )
-    context = ApiContext(use_cases, KeyRing(KEYS), Idempotency(redis), "https://gateway.example")
+    context = ApiContext(
+        use_cases, KeyRing(KEYS), Idempotency(redis), "https://gateway.example", people=People(journal)
+    )
     headers = {"Authorization": f"Bearer {FULL}"}
     async with TestClient(TestServer(public_app(context)), headers=headers) as client:
         yield client
@@ -220,3 +223,32 @@ async def test_a_refund_of_an_archived_session_brings_it_back(
     assert docs["refunds"] is not None
     assert await journal.redis.exists(journal.keys.of(session, "payment")) == 1
     assert [claim.session for claim in await journal.due("money", lease_ms=1)] == [session]
+
+
+async def test_r22_a_person_is_exported_and_erased_from_redis_and_archive(market: Api, journal: Journal) -> None:
+    sessions_ = [await archived(journal), await settled(journal, account="acc_dev")]
+    asked = "/v1/people/c1/export"
+    page = await documented(await market.get(f"{asked}?limit=1"), "/v1/people/{person}/export")
+    assert ([each["session"] for each in page["data"]], page["has_more"]) == (sessions_[:1], True)
+    rest = await documented(await market.get(f"{asked}?starting_after={sessions_[0]}"), "/v1/people/{person}/export")
+    (one,) = rest["data"]
+    assert (one["session"], one["role"], one["email"], rest["has_more"]) == (
+        sessions_[1], "client", "client@example.com", False
+    )  # fmt: skip
+    assert (one["money"]["card"]["last4"], one["rating_given"]["stars"]) == ("4242", 4)
+    assert "expert@example.com" not in str(rest), "law 7"
+    erased = await documented(await market.delete("/v1/people/c1"), "/v1/people/{person}")
+    assert erased == {"id": "c1", "erased": True, "sessions": 2}
+    for session in sessions_:
+        read = await documented(await market.get(f"/v1/sessions/{session}"), "/v1/sessions/{id}")
+        assert (read["client"]["email"], read["client"]["id"], read["amount_total"]) == (None, "c1", 450)
+        assert read["expert"]["email"] == "expert@example.com"
+    left = await documented(await market.get(asked), "/v1/people/{person}/export")
+    assert [(each["email"], each["receipts"] != []) for each in left["data"]] == [(None, True)] * 2
+
+
+async def test_r22_nobody_is_erased_while_money_is_open(market: Api) -> None:
+    made = await created(market)
+    refused = await documented(await market.delete("/v1/people/c1"), "/v1/people/{person}")
+    assert (refused["code"], refused["sessions"]) == ("person_in_use", [made["id"]])
+    assert (await documented(await market.delete("/v1/people/nobody"), "/v1/people/{person}"))["sessions"] == 0
