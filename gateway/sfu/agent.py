@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gateway.sfu import stun
-from gateway.sfu.path import CHALLENGE_LIMIT, Challenge, Datagram, Local, Path, Table
+from gateway.sfu.path import CHALLENGE_LIMIT, GRID_MS, Challenge, Datagram, Local, Path, Table
 from gateway.sfu.port import Credentials, LegConfig
 from gateway.sfu.quality import UNHEARD_MS, Ear
 from gateway.sfu.stun import NEVER, Address, Message
@@ -32,7 +32,7 @@ FORGET_MS: Final = 30_000
 CONTEST_MS: Final = 1_000
 """Least time between rounds to an address that answered but is held by another leg."""
 CONSENT_MS: Final = 4_000
-CONSENT_SPREAD_MS: Final = 2_000
+CONSENT_SPREAD_MS: Final = 2_000 - GRID_MS
 """The selected address is challenged every 4 to 6 s (RFC 7675 section 5.1): for the round trip, as a sign of life."""
 
 DWELL_MS: Final = 300
@@ -385,4 +385,5 @@ class Agent:
         return path is self.selected and now < self.present_until
 
     def _next_consent(self, now: int) -> int:
-        return now + CONSENT_MS + self.random_bytes(1)[0] * CONSENT_SPREAD_MS // 255
+        at = now + CONSENT_MS + self.random_bytes(1)[0] * CONSENT_SPREAD_MS // 255
+        return at + -at % GRID_MS

@@ -16,7 +16,7 @@ from typing import Final
 from gateway.sfu.activity import NO_RATE, UNKNOWN, Leg, leg_report
 from gateway.sfu.agent import Agent
 from gateway.sfu.hold import Hold, Pool
-from gateway.sfu.path import Path, Table
+from gateway.sfu.path import GRID_MS, Path, Table
 from gateway.sfu.port import CallConfig, Gate, LegReport, Report, Span, SpanEnd, Transport
 from gateway.sfu.stun import NEVER
 
@@ -36,8 +36,6 @@ UNTIL_MS: Final = 30_000
 ORPHAN_MS: Final = 900_000
 """A call that nobody extended for so long is forgotten. Until then a control that comes back finds its spans."""
 REPORT_MS: Final = 250
-REPORT_GRID_MS: Final = 50
-"""Reports of running calls fall on multiples of this, so that several share a wake-up."""
 SPAN_LIMIT: Final = 64
 FAR: Final = 1 << 60
 _CUTS: Final = frozenset({"deadline", "until", "unfunded", "released"})
@@ -46,7 +44,7 @@ _CUTS: Final = frozenset({"deadline", "until", "unfunded", "released"})
 
 def next_report(now: int) -> int:
     """When a running call is reported again: within REPORT_MS."""
-    return now + REPORT_MS - now % REPORT_GRID_MS
+    return now + REPORT_MS - now % GRID_MS
 
 
 class Direction:

@@ -30,6 +30,9 @@ CHALLENGE_FIRST_MS: Final = 150
 PRIORITY: Final = 1_845_501_695
 """Of a peer-reflexive candidate, as a check must state it (RFC 8445 section 7.1.1)."""
 
+GRID_MS: Final = 50
+"""What may come a little later falls on multiples of this, so that legs and calls share their wake-ups."""
+
 
 @dataclass(frozen=True, slots=True)
 class Local:

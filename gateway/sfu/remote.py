@@ -29,7 +29,7 @@ OPEN_S: Final = 10.0
 """How long workers may take to answer for the first time."""
 ANSWER_S: Final = 2.0
 """A worker that does not answer for so long is taken for stopped: what it was told stands, and is said again."""
-TOGETHER_S: Final = 0.02
+TOGETHER_S: Final = 0.1
 """How long a later `until` waits for those of other calls."""
 AGAIN_S: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
 """Pauses before trying to reach a worker again; the last repeats."""
