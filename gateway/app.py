@@ -180,7 +180,7 @@ class Gateway:
             self.journal, stripe[MAIN], platforms.bridge_settings(settings), self.clock,
             platforms.others(settings, self.redis, stripe),
         )  # fmt: skip
-        mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._doors().pay_link)
+        mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._pay_link())
         webhooks = Webhooks(
             self.journal, endpoints(settings, self.redis, self.clock), webhook_settings(settings), self.clock
         )
@@ -234,7 +234,7 @@ class Gateway:
         self, sessions: Sessions, payees: Payees, host: Host, extra_routes: Sequence[web.AbstractRouteDef]
     ) -> None:
         settings = self._settings
-        mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._doors().pay_link)
+        mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._pay_link())
         events = StripeEvents(self.journal, platforms.webhook_secrets(settings), self.clock)
         context = ApiContext(
             sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
@@ -250,10 +250,13 @@ class Gateway:
         if settings.pay.port:
             await self._serve("pay", pay_app(context), settings.pay.host, settings.pay.port)
 
-    def _doors(self) -> Doors:
+    def _pay_link(self) -> Callable[[str], str | None] | None:
+        """How mails lead to the pay page; None where there is none."""
         settings = self._settings
+        if not settings.pay.url:
+            return None
         tokens = Tokens(settings.secrets.signing_key.get_secret_value().encode())
-        return Doors(self.redis, tokens, self.clock, settings.server.public_url, settings.pay.url)
+        return Doors(self.redis, tokens, self.clock, settings.server.public_url, settings.pay.url).pay_link
 
     def _desk(self) -> WebhookDesk:
         known = endpoints(self._settings, self.redis, self.clock)

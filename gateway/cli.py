@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         add("evidence", _evidence, "write all that tells of a session into one file, for a dispute")
     )
     records_cli.deliveries_arguments(
-        add("deliveries", _deliveries, "list the events that could not be delivered, and send events again")
+        add("deliveries", _deliveries, "list the events and mails that could not be delivered, and send them again")
     )
     shelf_cli.archive_arguments(
         add("archive", _archive, "move settled sessions from Redis to the archive, or check it (exit code 1: faults)")

@@ -40,10 +40,11 @@ def evidence_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def deliveries_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("session", metavar="SESSION", nargs="?", help="how its events stand with each endpoint")
+    parser.add_argument("session", metavar="SESSION", nargs="?", help="how its events and its mails stand")
     where(parser)
-    parser.add_argument("--resend", metavar="EVENT", help="send this event again, by its id")
+    parser.add_argument("--resend", metavar="ID", help="send this event (evt_…) or this mail (receipt.…) again")
     parser.add_argument("--since", metavar="SECONDS", type=int, help="send all events of the last SECONDS again")
+    parser.add_argument("--mails", action="store_true", help="with --since: all mails instead")
 
 
 async def replayed(args: argparse.Namespace) -> Replay:
@@ -86,10 +87,10 @@ async def evidence(args: argparse.Namespace) -> str:
 
 
 async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Dead letters and undeliverable mails; or a session's deliveries; or what sending again started."""
+    """Dead letters and undeliverable mails; or a session's events and mails; or what sending again started."""
     from gateway.app import endpoints, webhook_settings
     from gateway.billing_bridge.endpoints import Endpoints
-    from gateway.billing_bridge.mailer import undeliverable
+    from gateway.billing_bridge.mail_desk import MailDesk
     from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
     from gateway.clock import SystemClock
 
@@ -97,18 +98,23 @@ async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
     async with opened(args) as journal:
         known = endpoints(settings, journal.redis, clock) if settings else Endpoints(journal.redis, clock)
         chosen = webhook_settings(settings) if settings else WebhookSettings()
-        webhooks = Webhooks(journal, known, chosen, clock)
+        webhooks, mails = Webhooks(journal, known, chosen, clock), MailDesk(journal)
+        if args.resend and args.resend.startswith("receipt."):
+            await mails.resend(args.resend)
+            return [{"mail": args.resend, "mails": 1}]
         if args.resend:
             place = await journal.event_place(args.resend)
             if place is None:
                 raise NotFound(f"There is no event {args.resend}.", code="event_not_found")
             return [{"event": args.resend, "deliveries": await webhooks.resend(args.resend, place[0])}]
         if args.since is not None:
-            return [{"deliveries": await webhooks.resend_since(int((time.time() - args.since) * 1000))}]
-        if args.session:
-            return await webhooks.deliveries(args.session)
-        letters = [{"kind": "webhook", **letter} for letter in await webhooks.dead_letters()]
-        return letters + [{"kind": "mail", **mail} for mail in await undeliverable(journal)]
+            since = int((time.time() - args.since) * 1000)
+            if args.mails:
+                return [{"mails": await mails.resend_since(since)}]
+            return [{"deliveries": await webhooks.resend_since(since)}]
+        events = await (webhooks.deliveries(args.session) if args.session else webhooks.dead_letters())
+        letters = await (mails.of(args.session) if args.session else mails.undeliverable())
+        return [{"kind": "webhook", **event} for event in events] + [{"kind": "mail", **one} for one in letters]
 
 
 def replay_json(replay: Replay) -> dict[str, Any]:

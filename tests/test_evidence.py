@@ -6,12 +6,14 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from gateway import evidence as core
 from gateway.billing_bridge.endpoints import Endpoints
+from gateway.billing_bridge.mail_desk import MailDesk
 from gateway.cli import main
 from gateway.clock import SystemClock
 from gateway.dev.valkey import EmbeddedValkey
@@ -93,3 +95,31 @@ def test_the_command_writes_the_file(tmp_path: Path, suffix: str, capsys: pytest
     assert "row 1:a:1 is missing" in text
     assert main(["deliveries", "--data", str(tmp_path), "--resend", ids[0]]) == 0
     assert json.loads(capsys.readouterr().out) == {"event": ids[0], "deliveries": 1}
+
+
+def test_the_command_lists_mails_beside_events_and_sends_them_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mail = {"status": "failed", "message_id": "<x>", "tries": 9, "sent_at": None, "error": "smtp_550", "next_at": None}
+    receipts = {"schema": 1, "client": {"number": "C-1", "secret": "s", "issued_at": NOW, "mail": mail}}
+
+    async def prepare() -> None:
+        async with EmbeddedValkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
+            journal = Journal(redis)
+            await journal.commit("ses_1", {"session": (0, docs()["session"] or {}), "receipts": (0, receipts)})
+            await MailDesk(journal).note_written("ses_1", ["client"], SystemClock().wall_ms())
+            await MailDesk(journal).note_undeliverable("ses_1", "client", NOW)
+
+    def said(*arguments: str) -> list[dict[str, Any]]:
+        assert main(["deliveries", "--data", str(tmp_path), *arguments]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    asyncio.run(prepare())
+    (listed,) = said()
+    assert (listed["kind"], listed["mail"], listed["error"]) == ("mail", "receipt.ses_1.client", "smtp_550")
+    assert said("--mails", "--since", "60") == [{"mails": 1}]
+    assert said() == []
+    assert said("--resend", "receipt.ses_1.client") == [{"mail": "receipt.ses_1.client", "mails": 1}]
+    (standing,) = said("ses_1")
+    assert (standing["status"], standing["tries"]) == ("pending", 0)
+    assert main(["deliveries", "--data", str(tmp_path), "--resend", "receipt.ses_1.expert"]) == 1

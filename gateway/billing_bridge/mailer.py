@@ -8,6 +8,8 @@ side: SMTP knows no idempotency.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,34 +19,35 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime, parseaddr
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge import claims, letters, rendering
 from gateway.billing_bridge.correction import Facts
 from gateway.billing_bridge.delivery import Answer
+from gateway.billing_bridge.mail_desk import QUEUE, MailDesk, mail_id
 from gateway.billing_bridge.receipt import Issuer, Receipt, Role, compose, plain, readiness
 from gateway.billing_bridge.register import key_of
 from gateway.billing_bridge.smtp import Post, Refused, Undelivered
 from gateway.clock import Clock
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.ids import new_secret
-from gateway.journal import NOW, Claim, Doc, Event, Journal
+from gateway.journal import Claim, Doc, Event, Journal
 
-QUEUE: Final = "mail"
+MEASURE_S: Final = 5.0
 LOOK: Final = 2  # mails to send in one look at a session
 LEASE_MS: Final = 90_000  # so many mails at the SMTP time-out, with room
 WAIT_MS: Final = 5_000  # a session whose payment is still moving is looked at again, though its owner also calls us
 DOCS: Final = ("session", "payment", "people", "receipts")
-UNDELIVERABLE: Final = "receipts:undeliverable"
 
 _PAGE_SECRET: Final = re.compile(r"(?P<session>[0-9a-z]{1,26})[A-Za-z0-9_-]{32}")
 _ADDRESS: Final = re.compile(r"([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,64})@([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,255})")
 
 MAILS = Counter("gateway_mail_deliveries_total", "Attempts to hand a receipt to the mail server", ["outcome"])
+UNDELIVERED = Gauge("gateway_mail_undeliverable", "Mails that no mail server took, until they are sent again")
 log = structlog.get_logger(__name__)
 
 # KEYS: register of one series; ARGV: who asks (session|role), issue time (wall ms)
@@ -89,6 +92,7 @@ class Mailer:
     ) -> None:
         """`pay_link` gives the page on which a session's client pays, if there is one."""
         self._journal, self._settings, self._clock, self._pay_link = journal, settings, clock, pay_link
+        self._desk = MailDesk(journal)
         self._allocate = journal.redis.register_script(ALLOCATE)
         self._post = Post(
             settings.host,
@@ -102,18 +106,27 @@ class Mailer:
         )
 
     async def run(self) -> None:
-        """Send receipts as they come due, until cancelled."""
+        """Send letters as they come due, until cancelled."""
+        gauge = asyncio.create_task(self._measure())
         try:
             await claims.work(self._journal, QUEUE, self.handle, lease_ms=LEASE_MS, at_once=16)
         finally:
+            gauge.cancel()
+            await asyncio.gather(gauge, return_exceptions=True)
             await self._post.close()
+
+    async def _measure(self) -> None:
+        while True:
+            with contextlib.suppress(RedisError):
+                UNDELIVERED.set(await self._desk.count_undeliverable())
+            await asyncio.sleep(MEASURE_S)
 
     async def handle(self, claim: Claim) -> None:
         """One look at a claimed session: whatever is due for it is done and kept."""
         docs = await self._journal.read(claim.session, *DOCS)
         session, payment, now = _body(docs["session"]), _body(docs["payment"]), self._clock.wall_ms()
         kept = docs["receipts"] or Doc(0, {letters.SCHEMA: 1})
-        fresh = letters.drafts(session, payment, kept.body, now, payable=self._payable(claim.session))
+        fresh = letters.drafts(session, payment, kept.body, now, payable=self._pay_link is not None)
         if fresh:
             kept = await self._draft(claim.session, kept, fresh, now)
         if session is not None:
@@ -123,15 +136,13 @@ class Mailer:
         times = [at for at in (letters.next_at(kept.body), waits) if at is not None]
         await self._journal.done(claim, min(times, default=None))
 
-    def _payable(self, session: str) -> bool:
-        return self._pay_link is not None and self._pay_link(session) is not None
-
     async def _draft(self, session: str, kept: Doc, fresh: Mapping[str, Facts], now: int) -> Doc:
         """The letters' places on the record: from here on they will exist, so their numbers leave no gap."""
         made = {
             name: letters.drafted(facts, _page_secret(session), self._message_id(session, name), now)
             for name, facts in fresh.items()
         }
+        await self._desk.note_written(session, list(made), now)
         return await self._keep(session, kept, made)
 
     async def _numbered(self, session: Mapping[str, Any], kept: Doc) -> Doc:
@@ -174,7 +185,7 @@ class Mailer:
     def _message_id(self, session: str, name: str) -> str:
         """The same for every attempt, so that a mail sent twice is one mail to the reader's program."""
         domain = parseaddr(self._settings.sender)[1].rpartition("@")[2] or "localhost"
-        return f"<receipt.{session}.{name}@{domain}>"
+        return f"<{mail_id(session, name)}@{domain}>"
 
     async def _send_due(self, session: str, docs: Mapping[str, Doc | None], kept: Doc) -> Doc:
         """At most LOOK mails, so that the claim outlasts them; the others have their own look at once."""
@@ -196,7 +207,7 @@ class Mailer:
         MAILS.labels(_OUTCOMES[mail["status"]]).inc()
         log.info("receipt.mail", session=session, letter=name, status=mail["status"], error=mail["error"])
         if mail["status"] == "failed":
-            await self._journal.redis.zadd(UNDELIVERABLE, {f"{session}|{name}": now})
+            await self._desk.note_undeliverable(session, name, now)
         told = [_sent(receipt)] if mail["status"] == "sent" and name != letters.DUE else []
         return await self._keep(session, kept, {name: letter}, told)
 
@@ -250,42 +261,6 @@ class Mailer:
         if docs["session"] is None or name is None:
             raise unknown
         return rendering.page(self._compose(docs, kept, name))
-
-    async def undeliverable(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The receipts that no mail server took, latest first."""
-        return await undeliverable(self._journal, limit)
-
-    async def resend(self, session: str, name: str) -> None:
-        """Start the attempts of one mail anew (a corrected address, say). Raises NotFound, Conflict."""
-        kept = (await self._journal.read(session, "receipts"))["receipts"]
-        if kept is None or name not in letters.names(kept.body):
-            raise NotFound("This session has no such receipt.", code="receipt_not_found")
-        body = {**kept.body, name: letters.anew(kept.body[name])}
-        await self._journal.commit(session, {"receipts": (kept.version, body)}, due={QUEUE: NOW})
-        await self._journal.redis.zrem(UNDELIVERABLE, f"{session}|{name}")
-
-
-async def undeliverable(journal: Journal, limit: int = 100) -> list[dict[str, Any]]:
-    """The letters that no mail server took, latest first: session, letter, role, number, error, tries, failed_at."""
-    newest = await journal.redis.zrevrange(UNDELIVERABLE, 0, limit - 1, withscores=True)
-    found = []
-    for member, failed_at in cast(list[tuple[bytes, float]], newest):
-        session, _, name = member.decode().partition("|")
-        kept = _body((await journal.read(session, "receipts"))["receipts"]) or {}
-        if name in kept:
-            mail = kept[name]["mail"]
-            found.append(
-                {
-                    "session": session,
-                    "letter": name,
-                    "role": letters.role_of(name),
-                    "number": kept[name]["number"],
-                    "error": mail["error"],
-                    "tries": mail["tries"],
-                    "failed_at": int(failed_at),
-                }
-            )
-    return found
 
 
 _OUTCOMES: Final = {"sent": "sent", "pending": "retried", "failed": "failed"}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.billing_bridge.mail_desk import MailDesk, mail_id
 from gateway.billing_bridge.mailer import Mailer
 from gateway.billing_bridge.receipt import ROLES
 from gateway.errors import NotFound
@@ -148,7 +149,7 @@ async def test_test_mode_has_a_series_of_its_own(journal: Journal, mailer: Maile
 async def test_a_mail_sent_again_has_the_same_message_id(journal: Journal, mailer: Mailer, sink: Sink) -> None:
     await settle(journal)
     await look(journal, "mail", mailer.handle, LATER)
-    await mailer.resend(SESSION, "client")
+    await MailDesk(journal).resend(mail_id(SESSION, "client"))
     await look(journal, "mail", mailer.handle, LATER * 2)
     assert [mail["Message-ID"] for mail in sink.mails] == [
         f"<receipt.{SESSION}.{role}@parley.example>" for role in ("client", "expert", "client")
@@ -189,13 +190,13 @@ async def test_an_address_refused_for_good_is_seen_and_can_be_sent_again(
     sink.refusals["expert@example.com"] = "550 no such user expert@example.com"
     await settle(journal)
     await look(journal, "mail", mailer.handle, LATER)
-    (undelivered,) = await mailer.undeliverable()
+    (undelivered,) = await MailDesk(journal).undeliverable()
     assert (undelivered["session"], undelivered["role"], undelivered["error"]) == (SESSION, "expert", "smtp_550")
     assert "example.com" not in str(await receipts_of(journal))
     sink.refusals.clear()
-    await mailer.resend(SESSION, "expert")
+    await MailDesk(journal).resend(mail_id(SESSION, "expert"))
     await look(journal, "mail", mailer.handle, LATER * 2)
-    assert await mailer.undeliverable() == []
+    assert await MailDesk(journal).undeliverable() == []
     assert sink.recipients[-1] == "expert@example.com"
 
 
@@ -377,14 +378,55 @@ async def test_an_undeliverable_correction_is_seen_and_can_be_sent_again(
     sink.refusals["client@example.com"] = "550 gone"
     await refund(journal)
     await look(journal, "mail", mailer.handle, LATER * 2)
-    (undelivered,) = await mailer.undeliverable()
+    (undelivered,) = await MailDesk(journal).undeliverable()
     assert (undelivered["letter"], undelivered["number"]) == ("client.2", "C-2026-000002")
     sink.refusals.clear()
-    await mailer.resend(SESSION, "client.2")
+    await MailDesk(journal).resend(mail_id(SESSION, "client.2"))
     await look(journal, "mail", mailer.handle, LATER * 3)
     assert sink.recipients[-1] == "client@example.com"
     with pytest.raises(NotFound):
-        await mailer.resend(SESSION, "client.3")
+        await MailDesk(journal).resend(mail_id(SESSION, "client.3"))
+
+
+# What an operator does
+
+
+async def test_a_sessions_mails_are_listed_with_how_they_stand(
+    journal: Journal, mailer: Mailer, sink: Sink, clock: StandingClock
+) -> None:
+    sink.refusals["expert@example.com"] = "451 later"
+    await corrected(journal, mailer, clock)
+    rows = [(row["mail"], row["number"], row["status"]) for row in await MailDesk(journal).of(SESSION)]
+    assert rows == [
+        (f"receipt.{SESSION}.client", "C-2026-000001", "sent"),
+        (f"receipt.{SESSION}.expert", "E-2026-000001", "pending"),
+        (f"receipt.{SESSION}.client.2", "C-2026-000002", "sent"),
+        (f"receipt.{SESSION}.expert.2", "E-2026-000002", "pending"),
+    ]
+    assert await MailDesk(journal).of("ses_none") == []
+
+
+async def test_all_mails_since_a_time_are_sent_again_under_their_ids(
+    journal: Journal, mailer: Mailer, sink: Sink, clock: StandingClock
+) -> None:
+    await corrected(journal, mailer, clock)
+    assert await MailDesk(journal).resend_since(clock.now) == 2
+    assert await MailDesk(journal).resend_since(clock.now) == 0, "they are on their way"
+    await look(journal, "mail", mailer.handle, clock.now * 4)
+    assert [mail["Message-ID"] for mail in sink.mails[4:]] == [mail["Message-ID"] for mail in sink.mails[2:4]]
+    assert await MailDesk(journal).resend_since(LATER) == 4
+    numbers = [letter["number"] for name, letter in (await receipts_of(journal)).items() if name != "schema"]
+    assert len(set(numbers)) == 4, "the documents are the same ones"
+
+
+@pytest.mark.parametrize(
+    "mail", ["", "receipt", f"receipt.{SESSION}", f"receipt.{SESSION}.schema", "receipt.ses_x.client"]
+)
+async def test_a_mail_that_is_none_cannot_be_sent_again(journal: Journal, mailer: Mailer, mail: str) -> None:
+    await settle(journal)
+    await look(journal, "mail", mailer.handle, LATER)
+    with pytest.raises(NotFound):
+        await MailDesk(journal).resend(mail)
 
 
 # The call to pay
