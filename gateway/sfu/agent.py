@@ -11,16 +11,13 @@ to go out is appended to the list it is given.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from gateway.sfu import stun
 from gateway.sfu.path import CHALLENGE_LIMIT, GRID_MS, Challenge, Datagram, Local, Path, Table
 from gateway.sfu.port import Credentials, LegConfig
 from gateway.sfu.quality import UNHEARD_MS, Ear
 from gateway.sfu.stun import NEVER, Address, Message
-
-if TYPE_CHECKING:
-    from gateway.sfu.call import Call
 
 PRESENCE_MS: Final = 7_000
 """A leg is absent this long after its last arrival. Firefox checks a quiet pair every 5.9 s at most (6-media)."""
@@ -49,7 +46,7 @@ REMOTE_LIMIT: Final = 3
 
 
 class Agent:
-    """One leg. `number` is its place in `call`, which the agent itself never touches."""
+    """One leg. `number` is its place in `call`, kept for whoever looks an address up; the agent never touches that."""
 
     __slots__ = (
         "barred", "call", "ear", "floor_arrived", "floor_checked", "generation", "inherited", "locals", "lost_at",
@@ -57,7 +54,7 @@ class Agent:
         "retired_packets", "selected", "selected_at", "table", "transactions",
     )  # fmt: skip
 
-    def __init__(self, call: Call, number: int, table: Table, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, call: Any, number: int, table: Table, random_bytes: Callable[[int], bytes]) -> None:
         self.call = call
         self.number = number
         self.table = table
@@ -168,7 +165,7 @@ class Agent:
             if not idle:
                 return None
             self.forget(min(idle, key=lambda path: path.checked), now)
-        path = self.paths[source] = Path(self, source, local)
+        path = self.paths[source] = Path(self, self.table.pool, source, local)
         self.table.ask(path)
         if path.stream:
             self.table.streams[source] = path
@@ -305,6 +302,10 @@ class Agent:
             packets += path.packets
             octets += path.octets
         return packets, octets
+
+    def sources(self) -> list[Address]:
+        """Addresses that are valid now."""
+        return [path.address for path in self.paths.values() if path.valid]
 
     def refuse(self, packets: int, octets: int) -> None:
         """They were received but not forwarded; negative when a held datagram goes out after all."""

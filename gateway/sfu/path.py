@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.sfu import stun
 from gateway.sfu.hold import Hold, Pool
 from gateway.sfu.port import Credentials
 from gateway.sfu.stun import CONNECTIONS, NEVER, Address
-
-if TYPE_CHECKING:
-    from gateway.sfu.agent import Agent
 
 Datagram = tuple[stun.Buffer, Address]
 
@@ -155,13 +152,14 @@ class Path:
     """One address of one leg."""
 
     __slots__ = (
-        "address", "agent", "answered_at", "checked", "cut", "dtls_at", "early", "generation", "heard", "interval",
-        "local", "mark", "next_at", "nominated", "octets", "packets", "pending", "priority", "replies", "rtt_ms",
-        "streak", "theirs", "to", "tries", "valid", "wire",
+        "address", "answered_at", "checked", "cut", "dtls_at", "early", "generation", "heard", "interval",
+        "local", "mark", "next_at", "nominated", "octets", "owner", "packets", "pending", "priority", "replies",
+        "rtt_ms", "streak", "theirs", "to", "tries", "valid", "wire",
     )  # fmt: skip
 
-    def __init__(self, agent: Agent, address: Address, local: Local) -> None:
-        self.agent = agent
+    def __init__(self, owner: Any, pool: Pool, address: Address, local: Local) -> None:
+        self.owner = owner
+        """The leg that it is an address of: for whoever looks the address up, nothing here touches it."""
         self.address = address
         self.local = local
         """The newest of our credentials that a check from here was made with."""
@@ -176,7 +174,7 @@ class Path:
         # What the address has shown.
         self.checked = self.dtls_at = self.answered_at = NEVER
         self.valid = self.nominated = False
-        self.early = Hold(agent.table.pool)
+        self.early = Hold(pool)
         """DTLS that came before the address was valid. A caller that just had its check answered sends its hello at
         once, ahead of its answer to our challenge or of its description; without this it waits for a repetition."""
         self.generation = self.priority = 0

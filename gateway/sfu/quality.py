@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from gateway.sfu.stun import NEVER, Address, Buffer
-
-if TYPE_CHECKING:
-    from gateway.sfu.agent import Agent
 
 PERIOD_MS: Final = 2_000
 LISTEN_MS: Final = 250
@@ -192,15 +189,27 @@ class Ear:
         return max(voices or timed, key=lambda source: source.heard_at).jitter_ms if timed else None
 
 
+class Speaker(Protocol):
+    """A leg, as far as it is listened to."""
+
+    ear: Ear
+
+    def received(self) -> tuple[int, int]:
+        """Packets and octets so far."""
+
+    def sources(self) -> Sequence[Address]:
+        """Where it may speak from."""
+
+
 class Listener:
     """Whose turn it is. `talking` tells the legs through which media passes, `aim` is told the addresses to listen to.
 
     A shell calls `turn` once `due_at` has come, when it has datagrams at hand anyway: silence needs no turns.
     """
 
-    def __init__(self, talking: Callable[[], Sequence[Agent]], aim: Callable[[Mapping[Address, Ear]], None]) -> None:
+    def __init__(self, talking: Callable[[], Sequence[Speaker]], aim: Callable[[Mapping[Address, Ear]], None]) -> None:
         self._talking, self._aim = talking, aim
-        self._waiting: list[Agent] = []
+        self._waiting: list[Speaker] = []
         self._ears: list[Ear] = []
         self._next_at = NEVER
         self.due_at = NEVER
@@ -221,15 +230,15 @@ class Listener:
         self._ears = [agent.ear for agent in agents]
         for ear in self._ears:
             ear.left = ALL if alone else ENOUGH
-        self._aim({path.address: agent.ear for agent in agents for path in agent.paths.values() if path.valid})
+        self._aim({address: agent.ear for agent in agents for address in agent.sources()})
         self._next_at = now + (PERIOD_MS if agents else LISTEN_MS)
         self.due_at = self._next_at if alone else now + LISTEN_MS
 
-    def _choose(self, now: int) -> tuple[list[Agent], bool]:
+    def _choose(self, now: int) -> tuple[list[Speaker], bool]:
         """The legs of this turn, and whether there are no others."""
         self._waiting = self._waiting or list(self._talking())
         everyone, room = len(self._waiting), BUDGET
-        chosen: list[Agent] = []
+        chosen: list[Speaker] = []
         while self._waiting and (room > 0 or not chosen):
             agent = self._waiting.pop()
             agent.ear.begin(agent.received(), now)

@@ -226,10 +226,14 @@ class Relay:
         path = self._table.streams.get(source)
         out: list[Datagram] = []
         if path is not None:
-            path.agent.call.advance(now)
-            path.agent.forget(path, now)
-            self._settle(path.agent.call, now, out)
+            self._let_go_of(path, now, out)
         return out
+
+    def _let_go_of(self, path: Path, now: int, out: list[Datagram]) -> None:
+        agent, call = _owners(path)
+        call.advance(now)
+        agent.forget(path, now)
+        self._settle(call, now, out)
 
     def _stun(self, data: Buffer, source: Address, now: int, out: list[Datagram]) -> None:
         try:
@@ -254,7 +258,7 @@ class Relay:
             self._drop("bad_integrity")
             return
         holder = self._table.streams.get(source)
-        if holder is not None and holder.agent is not agent:
+        if holder is not None and holder.owner is not agent:
             self._drop("connection_of_another_leg")
             return
         call.advance(now)
@@ -283,36 +287,35 @@ class Relay:
     def _answered(self, challenge: Challenge, now: int, out: list[Datagram]) -> None:
         path, holder = challenge.path, self._rows.get(challenge.path.address)
         holder = holder if holder is not None and holder.valid else None
-        path.agent.call.advance(now)
-        path.agent.answered(path, challenge, now)
+        agent, call = _owners(path)
+        call.advance(now)
+        agent.answered(path, challenge, now)
         if holder is None or holder is path or now - holder.arrived >= HOLDER_MS:
             if holder is not None and holder is not path:
                 self._table.moves += 1
-                holder.agent.call.advance(now)
-                holder.agent.forget(holder, now)
-                self._settle(holder.agent.call, now, out)
-            path.agent.validate(path, challenge.local.generation, now)
-            self._let_in(path, now)
-        self._settle(path.agent.call, now, out)
+                self._let_go_of(holder, now, out)
+            agent.validate(path, challenge.local.generation, now)
+            self._let_in(path, agent, call, now)
+        self._settle(call, now, out)
 
     def _keep_early(self, path: Path, data: Buffer, now: int) -> None:
         """DTLS from an address that has not answered our challenge yet: kept there until it has."""
+        agent, call = _owners(path)
         path.packets += 1
         path.octets += len(data)
-        path.agent.refuse(1, len(data))
+        agent.refuse(1, len(data))
         self._drop("held_replaced", path.early.add(data, now))
-        self._schedule(path.agent.call)
+        self._schedule(call)
 
-    def _let_in(self, path: Path, now: int) -> None:
+    def _let_in(self, path: Path, agent: Agent, call: Call, now: int) -> None:
         """The address is valid now: what it sent early waits with the leg's own, for the other leg."""
-        hold = path.agent.call.directions[path.agent.number].hold
+        hold = call.directions[agent.number].hold
         for datagram in path.early.take():
             self._drop("held_replaced", hold.add(datagram, now))
 
     def _pass(self, path: Path, data: Buffer, kind: int, now: int) -> list[Datagram]:
         """DTLS or SRTP from a valid address, off the fast path."""
-        agent, size = path.agent, len(data)
-        call = agent.call
+        (agent, call), size = _owners(path), len(data)
         call.advance(now)
         path.packets += 1
         path.octets += size
@@ -465,3 +468,9 @@ class Relay:
             one_way_calls=one_way_calls,
             silent_legs=silent_legs,
         )
+
+
+def _owners(path: Path) -> tuple[Agent, Call]:
+    """Whose address it is."""
+    agent: Agent = path.owner
+    return agent, agent.call

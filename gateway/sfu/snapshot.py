@@ -153,7 +153,7 @@ def _restore_path(agent: Agent, kept: Snapshot) -> None:
     local = agent.locals.get(ufrag)
     if local is None or address in agent.table.rows:
         return
-    path = agent.paths[address] = Path(agent, address, local)
+    path = agent.paths[address] = Path(agent, agent.table.pool, address, local)
     path.theirs, path.generation, path.valid = theirs, generation, True
     path.heard, path.checked, path.dtls_at, path.answered_at = heard, checked, dtls_at, answered_at
     path.nominated, path.priority, path.rtt_ms = nominated, priority, rtt
