@@ -38,6 +38,7 @@ from gateway.bookings import Bookings
 from gateway.changes import Changes
 from gateway.clock import Clock
 from gateway.doors import Doors
+from gateway.earnings import Earnings
 from gateway.errors import StoreUnavailable
 from gateway.journal import Journal
 from gateway.keys import Keys
@@ -242,6 +243,7 @@ class Gateway:
             receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
             bookings=Bookings(sessions, open_payment=payment.opened), people=People(self.journal),
             payees=payees, pay=pay_page(settings, sessions),
+            earnings=Earnings(self.journal),
         )  # fmt: skip
         app = public_app(context)
         app.router.add_get("/v1/signal", signal_handler(host))

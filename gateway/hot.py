@@ -15,6 +15,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from gateway.archive import Archive
+from gateway.earned import line_of
 from gateway.errors import StoreUnavailable
 from gateway.keys import EVENT_INDEX, RECORDS, Keys, lists_of, reference_of
 from gateway.segment import compact
@@ -151,6 +152,10 @@ class Hot:
             pipe = self._redis.pipeline(transaction=False)
             for key in lists_of(snapshot.record):
                 pipe.execute_command("ZADD", key, 0, snapshot.session)
+            if line := line_of(snapshot.record, snapshot.docs["payment"][1]):
+                pipe.execute_command("ZADD", self._keys.beside(snapshot.session, line.list), line.at, snapshot.session)
+                lines = self._keys.lines_of(snapshot.session, line.list)
+                pipe.execute_command("HSET", lines, snapshot.session, compact(line.body))
             await self._asked(pipe.execute())
         return answer
 

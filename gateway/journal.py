@@ -20,15 +20,15 @@ from gateway.archive import Archive
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.hot import Hot, bring_back
 from gateway.ids import first_id, new_id
-from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys
+from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys, Line
 from gateway.snapshot import Snapshot
 
 API_VERSION = "2026-11-01"
 # Nobody reads the stream of finalized sessions but those who watch; sessions themselves are the records.
 STREAMED = 100
 
-# KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream, the index of events,
-# the session's own record
+# KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream, the index of events;
+# then a list and its lines each; the session's own record
 # ARGV: JSON of the command (below)
 COMMIT = """
 local cmd = cjson.decode(ARGV[1])
@@ -67,6 +67,10 @@ if cmd.final then
   redis.call('HSET', KEYS[2], 'final', '1')
   redis.call('XADD', KEYS[base + #cmd.queues + 1], 'MAXLEN', '~', STREAMED, '*',
     'session', cmd.session, 'record', cmd.final)
+end
+for i, line in ipairs(cmd.lines) do
+  redis.call('ZADD', KEYS[base + #cmd.queues + 1 + 2 * i], line.at, cmd.session)
+  redis.call('HSET', KEYS[base + #cmd.queues + 2 + 2 * i], cmd.session, line.body)
 end
 redis.call('PUBLISH', cmd.channel, cmd.session)
 return now
@@ -210,11 +214,13 @@ class Journal:
         due: Mapping[str, int | None] | None = None,
         fence: Fence | None = None,
         finalized: Mapping[str, Any] | None = None,
+        lines: Sequence[Line] = (),
         durable: bool = False,
     ) -> dict[str, int]:
         """Put all of `put` (name → expected version, 0 for a new doc, and body), or nothing; returns the new versions.
 
-        `due`: queue → wall ms, NOW, or None to take it out. Events also put the session into `outbox`.
+        `due`: queue → wall ms, NOW, or None to take it out. `lines`: put or replaced in the same step. Events also put
+        the session into `outbox`.
         `durable`: confirmed on disk before it returns; unconfirmed it raises StoreUnavailable although the write may
         yet survive, so the caller must act as if it had not been told (5-money, Durability).
         Raises Conflict with code `version_conflict` or `fenced`.
@@ -233,6 +239,7 @@ class Journal:
             ],
             "events": [{"id": e.id, "type": e.type, "data": json.dumps(e.data, separators=(",", ":"))} for e in events],
             "queues": [{"at": _at(when)} for when in queues.values()],
+            "lines": [{"at": line.at, "body": json.dumps(line.body, separators=(",", ":"))} for line in lines],
             "fence": fence
             and {
                 "epoch": str(fence.epoch),
@@ -249,6 +256,11 @@ class Journal:
             *(self.keys.beside(session, f"due:{queue}") for queue in queues),
             self.keys.beside(session, "finalized"),
             self.keys.beside(session, EVENT_INDEX),
+            *(
+                key
+                for line in lines
+                for key in (self.keys.beside(session, line.list), self.keys.lines_of(session, line.list))
+            ),
             self.keys.of(session, "session"),
         ]
         text = json.dumps({k: v for k, v in command.items() if v is not None})

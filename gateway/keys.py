@@ -36,10 +36,23 @@ class Keys:
     def beside(self, session: str, name: str) -> str:
         return self.shared(self.partition(session), name)
 
+    def lines_of(self, session: str, name: str) -> str:
+        """Where the lines of a list are, by session; `beside` has the list itself, which sorts the sessions."""
+        return self.beside(session, f"{name}:lines")
+
 
 def list_of(account: str, livemode: bool) -> str:
     """A sorted set of an account's sessions by their ids alone, which sort by time."""
     return f"gateway:index:{account}:{'live' if livemode else 'test'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A session's line in a list that spans sessions, such as what an expert earned; `at` sorts it (wall ms)."""
+
+    list: str
+    at: int
+    body: dict[str, Any]
 
 
 def lists_of(record: Mapping[str, Any]) -> list[str]:

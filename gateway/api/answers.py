@@ -322,6 +322,51 @@ class Payability(Answer):
     as_of: str = Field(description="When that was read")
 
 
+class Earning(Answer):
+    """The expert's share of one session."""
+
+    session: str = Field(examples=["ses_01k9m0h3f8q2v7x4r6s5t1w2y3"])
+    reference: str | None
+    ended_at: Time = moment()
+    payout_week: str = Field(description="ISO week in whose payout it is counted", examples=["2026-W47"])
+    currency: str = Field(description="The session's")
+    amount_share: int = Field(description="In the session's currency; the amounts below are in the settlement currency")
+    settlement_currency: str
+    amount: int
+    amount_offset: int = Field(description="Kept back from it for what the expert owed from before")
+    amount_reversed: int = Field(description="Taken back after refunds or a lost dispute")
+    amount_owed: int = Field(description="To be taken back, but the expert's balance did not allow it")
+    status: Literal["pending", "paid", "withheld", "reversed", "owed"]
+    reason: str | None = Field(description="Why it is withheld, if it is")
+    stripe_id: str | None = Field(description="The transfer at Stripe")
+    stripe_account: str | None
+    platform: str
+
+
+class EarningsTotal(Answer):
+    """Of all shares that settled in one currency: `amount` is the sum of the five after it."""
+
+    currency: str
+    sessions: int
+    amount: int
+    paid: int = Field(description="Transferred, less what was taken back")
+    pending: int
+    withheld: int
+    offset: int
+    reversed: int
+    owed: int = Field(description="A part of what was paid, still to be taken back")
+
+
+class EarningsPage(Answer):
+    object: Literal["list"] = "list"
+    expert: str
+    data: list[Earning]
+    has_more: bool
+    totals: list[EarningsTotal] | None = Field(
+        description="Of the whole time asked for, not of this page; on the first page only"
+    )
+
+
 class WebhookEndpoint(Answer):
     id: str
     object: Literal["webhook_endpoint"] = "webhook_endpoint"

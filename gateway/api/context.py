@@ -15,6 +15,7 @@ from gateway.archive import Person
 from gateway.booking import BookingRecord, NewBooking
 from gateway.booking import Status as BookingStatus
 from gateway.clock import Clock, SystemClock
+from gateway.earned import Earned
 from gateway.meetings import CanceledBy
 from gateway.payees import Payability
 from gateway.refunds import NewRefund
@@ -254,6 +255,22 @@ class PayPage:
     keys: Mapping[str, str]
 
 
+class Earnings(Protocol):
+    """What experts earned; times wall ms."""
+
+    async def page(
+        self, account: str, livemode: bool, expert: str, *, since: int, until: int, limit: int, after: str | None
+    ) -> tuple[Sequence[Earned], bool]:
+        """Newest first, and whether there are more. Raises NotFound for an unknown cursor."""
+        ...
+
+    async def totals(
+        self, account: str, livemode: bool, expert: str, *, since: int, until: int
+    ) -> Mapping[str, Mapping[str, int]]:
+        """By settlement currency: `sessions` and the sums."""
+        ...
+
+
 # The printable page of a receipt's secret (HTML); raises NotFound `receipt_not_found`.
 ReceiptPage = Callable[[str], Awaitable[str]]
 # Takes Stripe's raw body and its Stripe-Signature header; raises Unauthorized `bad_signature`.
@@ -277,6 +294,7 @@ class ApiContext:
     payees: Payees | None = None
     pay: PayPage | None = None
     people: People | None = None
+    earnings: Earnings | None = None
 
     @property
     def docs_url(self) -> str:

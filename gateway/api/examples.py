@@ -10,6 +10,7 @@ from gateway import session as core
 from gateway.api import bookings, people_routes, terms, views
 from gateway.api.schemas import CreateSession, parse
 from gateway.booking import BookingRecord, Status
+from gateway.earned import Earned, totals
 from gateway.people import kept_of
 from gateway.snapshot import Snapshot
 
@@ -201,6 +202,15 @@ def _payability() -> dict[str, Any]:
     return views.payability("e1", "DE", "usd", found, True, None).model_dump(mode="json")
 
 
+def _earnings() -> dict[str, Any]:
+    row = Earned(
+        session=ID, reference="order-123", ended_at=NOW + 1_800_000, week="2026-W47", currency="usd",
+        amount_share=6750, settlement_currency="usd", amount=6750, amount_offset=0, amount_reversed=0, amount_owed=0,
+        status="paid", reason=None, stripe_id="tr_123", stripe_account="acct_demo", platform="main",
+    )  # fmt: skip
+    return views.earnings("e1", [row], False, totals([row])).model_dump(mode="json")
+
+
 def _page(*items: dict[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": list(items), "has_more": False}
 
@@ -303,6 +313,7 @@ def answers() -> dict[str, Any]:
         "createRefund": views.refund(finalized(), _REFUND).model_dump(mode="json"),
         "waiveFee": views.session(opened()).model_dump(mode="json") | {"waived": True, "limit_seconds": 900},
         "getPayability": _payability(),
+        "listEarnings": _earnings(),
         "listSessionEvents": _page(_event()),
         "listEvents": _page(_event()),
         "resendEvent": {"deliveries": 1},

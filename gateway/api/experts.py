@@ -12,6 +12,8 @@ from gateway.payability import detail_of
 
 # As the ids in requests; longer ones name no expert.
 ID_LENGTH: Final = 128
+# Beyond any session's end; a Redis score is exact up to here.
+FOR_EVER_MS: Final = 2**53 - 1
 
 
 async def payability(call: Call) -> answers.Payability:
@@ -30,6 +32,22 @@ async def payability(call: Call) -> answers.Payability:
     )  # fmt: skip
     eligible = None if query.rating is None else terms.eligible(query.rating)
     return views.payability(expert, query.country, query.currency, found, eligible, detail_of(found))
+
+
+async def earnings(call: Call) -> answers.EarningsPage:
+    """The sums are made once, with the first page."""
+    if call.context.earnings is None:
+        raise NotFound("This gateway pays nobody.")
+    query: schemas.EarningsQuery = call.query
+    since = 0 if query.since is None else schemas.as_utc_ms(query.since)
+    until = FOR_EVER_MS if query.until is None else schemas.as_utc_ms(query.until)
+    expert, known = expert_of(call), call.context.earnings
+    page, more = await known.page(
+        call.account, call.livemode, expert, since=since, until=until, limit=query.limit, after=query.starting_after
+    )
+    first = query.starting_after is None
+    totals = await known.totals(call.account, call.livemode, expert, since=since, until=until) if first else None
+    return views.earnings(expert, page, more, totals)
 
 
 async def _latest_account(call: Call, expert: str) -> str | None:
@@ -64,5 +82,20 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         scope="read",
         query=schemas.PayabilityQuery,
         problems=("unknown_currency", "stripe_unavailable"),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/experts/{expert}/earnings",
+        "listEarnings",
+        "Experts",
+        "List an expert's earnings",
+        "The expert's share of each paid session that ended between `from` and `to`, newest first, with where the "
+        "money is and the week in whose payout it is counted; the first page has the sums of the whole time. It "
+        "changes in one step with the payment, so it never lags behind the session.",
+        earnings,
+        answers.EarningsPage,
+        scope="read",
+        query=schemas.EarningsQuery,
+        problems=("session_not_found",),
     ),
 )

@@ -253,6 +253,19 @@ class PayabilityQuery(Query):
     )
 
 
+class EarningsQuery(Query):
+    """Of sessions by when they ended."""
+
+    since: AwareDatetime | None = Field(
+        default=None, alias="from", description="Ended at this time or later (RFC 3339)"
+    )
+    until: AwareDatetime | None = Field(default=None, alias="to", description="Ended before this time (RFC 3339)")
+    limit: Limit = 25
+    starting_after: Annotated[str, Field(pattern=r"^ses_[a-z0-9]{1,40}$")] | None = Field(
+        default=None, description="The last session of the page before"
+    )
+
+
 def read_json(body: bytes) -> dict[str, Any]:
     """The JSON object in a body; empty means {}.
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from gateway import payees
 from gateway.api import answers
 from gateway.api.context import Created, Docs, Entry, WebhookEndpoint
+from gateway.earned import Earned
 from gateway.session import ROLES, Role
 
 Record = Mapping[str, Any]
@@ -123,6 +124,40 @@ def _connected(account: payees.Account) -> answers.ConnectedAccount:
         disabled_reason=account.disabled_reason,
         requirements_due=list(account.due),
         seen_at=stamp(account.seen_at),
+    )
+
+
+def earnings(
+    expert: str, page: Sequence[Earned], has_more: bool, totals: Mapping[str, Mapping[str, int]] | None
+) -> answers.EarningsPage:
+    return answers.EarningsPage(
+        expert=expert,
+        data=[_earning(row) for row in page],
+        has_more=has_more,
+        totals=None
+        if totals is None
+        else [answers.EarningsTotal(currency=currency, **sums) for currency, sums in totals.items()],
+    )
+
+
+def _earning(row: Earned) -> answers.Earning:
+    return answers.Earning(
+        session=row.session,
+        reference=row.reference,
+        ended_at=stamp(row.ended_at),
+        payout_week=row.week,
+        currency=row.currency,
+        amount_share=row.amount_share,
+        settlement_currency=row.settlement_currency,
+        amount=row.amount,
+        amount_offset=row.amount_offset,
+        amount_reversed=row.amount_reversed,
+        amount_owed=row.amount_owed,
+        status=cast(Any, row.status),
+        reason=row.reason,
+        stripe_id=row.stripe_id,
+        stripe_account=row.stripe_account,
+        platform=row.platform,
     )
 
 

@@ -28,8 +28,10 @@ from gateway.billing_bridge.record import FINAL, Notice, Payment, Step
 from gateway.billing_bridge.results import applied
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.clock import Clock
+from gateway.earned import line_of
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.journal import NOW, Claim, Doc, Event, Journal
+from gateway.keys import Line
 from gateway.payees import MAIN
 
 log = structlog.get_logger(__name__)
@@ -261,6 +263,7 @@ class Bridge:
             {"payment": (version, payment.to_dict())},
             events=[Event(notice.type, notice.data) for notice in notices],
             due=due,
+            lines=_lines(seen.session, stored, payment),
             durable=step is not None and step.state == "sent" and not step.reads,
         )
         await self._index.forget(seen.session["id"], stored, payment)
@@ -333,6 +336,12 @@ def rank_of(payment: Payment, step: Step) -> Rank:
 
 def _nudges(doc: Doc | None) -> int:
     return int(doc.body["count"]) if doc else 0
+
+
+def _lines(session: Mapping[str, Any], before: Payment, after: Payment) -> tuple[Line, ...]:
+    """What the list of the expert's earnings shows of it from now on (R18)."""
+    line = None if after.transfers == before.transfers else line_of(session, after.to_dict())
+    return () if line is None else (line,)
 
 
 def _for_mail(session: Mapping[str, Any], before: Payment, after: Payment) -> bool:

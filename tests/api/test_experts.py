@@ -12,7 +12,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from gateway import payees
 from gateway.api.context import ApiContext
 from gateway.api.routes import public_app
-from gateway.errors import StripeUnavailable
+from gateway.earned import Earned, totals
+from gateway.errors import NotFound, StripeUnavailable
 from tests.api.market import FULL, NOW, order
 from tests.api.test_routes import documented
 
@@ -36,10 +37,35 @@ class KnownPayees:
         return payees.answer(found, currency, account)
 
 
+@dataclass
+class KnownEarnings:
+    """Ten shares, one a minute."""
+
+    rows: list[Earned] = field(default_factory=lambda: [share(n) for n in reversed(range(10))])
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def page(self, *whose: Any, since: int, until: int, limit: int, after: str | None) -> Any:
+        self.asked.append({"since": since, "until": until})
+        if after is not None and all(row.session != after for row in self.rows):
+            raise NotFound("There is no such session.", code="session_not_found", param="starting_after")
+        found = [row for row in self.rows if since <= row.ended_at < until and (after is None or row.session < after)]
+        return found[:limit], len(found) > limit
+
+    async def totals(self, *whose: Any, since: int, until: int) -> Any:
+        return totals(row for row in self.rows if since <= row.ended_at < until)
+
+
+def share(number: int) -> Earned:
+    return Earned(
+        f"ses_{number}", None, NOW + number * 60_000, "2026-W47", "usd", 900, "usd", 900, 0, 0, 0, "paid", None,
+        "tr_1", "acct_1", "main",
+    )  # fmt: skip
+
+
 @pytest.fixture
 async def market(context: ApiContext) -> AsyncIterator[Api]:
     known = KnownPayees({"acct_demo": payees.Account("acct_demo", True, NOW, "DE", "active", True)})
-    app = public_app(replace(context, payees=known))
+    app = public_app(replace(context, payees=known, earnings=KnownEarnings()))
     async with TestClient(TestServer(app), headers={"Authorization": f"Bearer {FULL}"}) as client:
         yield client
 
@@ -100,3 +126,38 @@ async def test_a_bad_question_and_a_silent_stripe_are_told_apart(
 ) -> None:
     answer = await market.get("/v1/experts/e1/payability", params={"country": "DE"} | query)
     assert (answer.status, (await documented(answer, PATH))["code"]) == (status, code)
+
+
+EARNINGS = "/v1/experts/{expert}/earnings"
+
+
+async def earnings(market: Api, **query: str) -> Any:
+    return await documented(await market.get("/v1/experts/e1/earnings", params=query), EARNINGS)
+
+
+async def test_r18_earnings_come_in_pages_with_the_sums_on_the_first(market: Api) -> None:
+    first = await earnings(market, limit="6")
+    assert [row["session"] for row in first["data"]] == [f"ses_{n}" for n in range(9, 3, -1)]
+    assert (first["data"][0]["payout_week"], first["totals"][0]["amount"]) == ("2026-W47", 9000)
+    rest = await earnings(market, limit="6", starting_after="ses_4")
+    assert [row["session"] for row in rest["data"]] == [f"ses_{n}" for n in range(3, -1, -1)]
+    assert (first["has_more"], rest["has_more"], rest["totals"]) == (True, False, None)
+
+
+async def test_r18_earnings_are_those_of_the_time_asked_for(market: Api) -> None:
+    some = await earnings(market, **{"from": "2026-11-21T20:02:00Z", "to": "2026-11-21T20:04:00Z"})
+    assert [row["session"] for row in some["data"]] == ["ses_3", "ses_2"]
+    assert (some["totals"][0]["sessions"], some["totals"][0]["paid"]) == (2, 1800)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ({"from": "yesterday"}, 400, "invalid_parameter"),
+        ({"since": "2026-11-21T20:02:00Z"}, 400, "unknown_parameter"),
+        ({"starting_after": "ses_x"}, 404, "session_not_found"),
+    ],
+)
+async def test_a_bad_question_about_earnings_is_told(market: Api, query: Any, status: int, code: str) -> None:
+    answer = await market.get("/v1/experts/e1/earnings", params=query)
+    assert (answer.status, (await documented(answer, EARNINGS))["code"]) == (status, code)

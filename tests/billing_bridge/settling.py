@@ -22,7 +22,8 @@ Session = dict[str, Any]
 def session_doc(**changes: Any) -> Session:
     """A metered session as its record is kept: 3.00 a minute, 30 minutes, 5 free; both shares of the commission."""
     body: Session = {
-        "id": "ses_1", "status": "created", "kind": "metered", "hold": "now", "currency": "usd", "unit_amount": 300,
+        "id": "ses_1", "account": "acc_test", "livemode": False, "reference": None, "status": "created",
+        "kind": "metered", "hold": "now", "currency": "usd", "unit_amount": 300,
         "commission_bps": 1000, "free_ms": 300_000, "limit_ms": 1_800_000, "waived": False, "started_at": None,
         "ended_at": None, "joined": {"client": None, "expert": None}, "bill": None,
         "client": {"id": "c1", "stripe_customer": "cus_1"}, "expert": {"id": "e1", "stripe_account": "acct_expert"},

@@ -15,6 +15,7 @@ from gateway.billing_bridge.mailer import Mailer, MailSettings
 from gateway.billing_bridge.receipt import Issuer
 from gateway.billing_bridge.register import key_of
 from gateway.clock import SystemClock
+from gateway.earnings import Earnings
 from gateway.errors import NotFound
 from gateway.hot import Hot
 from gateway.journal import NOW, Event, Journal
@@ -209,6 +210,8 @@ async def test_all_comes_back_after_redis_lost_everything(journal: Journal, arch
         assert {name: doc for name, doc in now.docs.items() if name != "stripe"} == was.docs
         assert (now.events, now.usage, now.lease) == (was.events, was.usage, was.lease)
     assert await journal.redis.hget(key_of("default", "TEST-C-2023"), "last") == b"6", "no number is given twice"  # type: ignore[misc]
+    earned = await Earnings(journal).totals("acc_test", False, "e1", since=0, until=2**53)
+    assert earned["usd"]["sessions"] == 3, "R18: the list of earnings is whole again"
     assert await archiver.restore(sessions[0]) == "newer"
 
 

@@ -59,6 +59,9 @@ async def test_r17_an_australian_expert_is_paid_by_a_second_platform_account(sit
         assert (transfer["destination"], transfer["currency"]) == ("acct_demo_au", "aud")
         assert final["transfers"][0]["stripe_id"] == transfer["id"]
         assert final["transfers"][0]["amount_share"] == final["amount_expert"]
+        earned = await stand.get("/v1/experts/e_au/earnings")
+        assert [(row["session"], row["amount"]) for row in earned["data"]] == [(session["id"], transfer["amount"])]
+        assert (earned["totals"][0]["currency"], earned["totals"][0]["paid"]) == ("aud", transfer["amount"])
         refund = await stand.post(f"/v1/sessions/{session['id']}/refunds", {"reason": "all of it"})
         assert refund["status"] == "succeeded"
         back = await stand.until(session["id"], settled=True, amount_refunded=final["amount_total"])

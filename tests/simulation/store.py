@@ -14,7 +14,7 @@ from typing import Any
 from gateway.billing_bridge.outcome import Done, Outcome, Unknown
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import NOW, Claim, Doc, Event, Fence
-from gateway.keys import Keys
+from gateway.keys import Keys, Line
 from gateway.meter.intervals import Interval
 from gateway.meter.ledger import Lease, LeaseState, Row, Usage, Write, Written, refusal
 from tests.simulation.world import io
@@ -233,7 +233,7 @@ class JournalModel:
     async def commit(
         self, session: str, put: Mapping[str, tuple[int, Mapping[str, Any]]], *, events: Sequence[Event] = (),
         due: Mapping[str, int | None] | None = None, fence: Fence | None = None,
-        finalized: Mapping[str, Any] | None = None, durable: bool = False,
+        finalized: Mapping[str, Any] | None = None, lines: Sequence[Line] = (), durable: bool = False,
     ) -> dict[str, int]:  # fmt: skip
         queues = dict(due or {})
         if events:
