@@ -31,7 +31,7 @@ def takes(grant: Grant, record: SessionRecord | None, now: int, window_ms: int) 
     if record.bill is None:
         return max(grant.ms, record.free_ms)
     gone = record.started_at is None or record.started_at + window_ms <= now
-    return 0 if gone or record.waived else min(record.free_ms, int(record.bill["union_ms"]))
+    return 0 if gone or record.let_off else min(record.free_ms, int(record.bill["union_ms"]))
 
 
 def granted(

@@ -176,6 +176,7 @@ class SessionRecord:
     meeting: Meeting | None = None
     platform: str = MAIN
     free_offer_ms: int = 0
+    waived_after: int | None = None
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -202,6 +203,11 @@ class SessionRecord:
     @property
     def open(self) -> bool:
         return self.status in OPEN
+
+    @property
+    def let_off(self) -> bool:
+        """Whether the fee was waived, before the bill was frozen or after."""
+        return self.waived or self.waived_after is not None
 
     @property
     def priced(self) -> bool:
@@ -386,11 +392,14 @@ def warned(record: SessionRecord, reason: str, remaining_seconds: int) -> Step:
 
 
 def waived(record: SessionRecord, now: int) -> Step:
-    """The expert waives the fee; possible until the capture is sent. Before it is live: R15's limit (5-money)."""
-    if record.waived:
+    """The expert waives the fee. Before it is live: R15's limit; after the bill is final, which stays as it is, what it
+    asks is let off. Whether the charge is sent already is `waiver`'s matter (5-money). Raises Conflict."""
+    if record.let_off:
         return unchanged(record)
     if record.status == "finalized":
-        raise Conflict("The bill is final; refund it instead.", code="session_state")
+        if record.meeting is not None:
+            raise Conflict("The meeting is over; refund it instead.", code="session_state")
+        return Step(replace(record, waived_after=now))
     limit_ms = record.limit_ms
     if record.started_at is None:
         limit_ms = min(limit_ms, FREE_LIMIT_MINUTES * 60_000)

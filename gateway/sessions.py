@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from gateway import refunds
+from gateway import refunds, waiver
 from gateway import session as core
 from gateway.changes import Changes, changed_before
 from gateway.clock import Clock
@@ -252,10 +252,11 @@ class Sessions:
                     return docs
 
     async def waive(self, account: str, session: str) -> Docs:
-        """Nothing will be charged; the hold is released at once (5-money, Waiver)."""
+        """Nothing will be charged; the hold is released at once (5-money, Waiver). Raises Conflict `payment_state` once
+        the charge is sent, and for a booked meeting `session_state` once its bill is final."""
         await self.get(account, session)
         now = self.clock.wall_ms()
-        await self.apply(session, lambda record: core.waived(record, now), durable=True)
+        await self.apply(session, lambda record: core.waived(record, now), durable=True, witness=waiver.check)
         return await self.get(account, session)
 
     async def usage(self, account: str, session: str) -> dict[str, Any]:
@@ -339,12 +340,13 @@ class Sessions:
         fence: Fence | None = None,
         durable: bool = False,
         pending: bool = False,
+        witness: Callable[[Mapping[str, Any]], None] | None = None,
         due: Mapping[str, int | None] | None = None,
     ) -> SessionRecord:
         """Read, change, commit; again when someone else committed meanwhile. The new record; the old if unchanged.
 
-        `pending`: the payment is marked pending in the same step. Raises what `change` raises, Conflict `fenced`,
-        StoreUnavailable.
+        `pending`: the payment is marked pending in the same step. `witness` is shown the payment, which must stay as it
+        is until the step is done. Raises what both raise, Conflict `fenced`, StoreUnavailable.
         """
         for _ in range(ATTEMPTS):
             docs = await self.journal.read(session, "session", "payment")
@@ -356,8 +358,12 @@ class Sessions:
                 return step.record
             if pending:
                 _check_payable(payment.body)
+                payment = replace(payment, body={**payment.body, "status": "pending"})
+            if witness is not None:
+                witness(payment.body)
+            beside = payment if pending or witness is not None else None
             try:
-                await self._put(session, doc, payment if pending else None, step, fence, durable, dict(due or {}))
+                await self._put(session, doc, beside, step, fence, durable, dict(due or {}))
             except Conflict as error:
                 if error.code == "version_conflict":
                     continue
@@ -372,7 +378,7 @@ class Sessions:
         """Any change may matter to money and to the watch; a look too many costs little, one too few a session."""
         put: dict[str, tuple[int, dict[str, Any]]] = {"session": (doc.version, step.record.to_dict())}
         if payment is not None:
-            put["payment"] = (payment.version, {**payment.body, "status": "pending"})
+            put["payment"] = (payment.version, payment.body)
         due.setdefault("money", NOW)
         if not step.record.open:
             due.setdefault("watch", NOW)

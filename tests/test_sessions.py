@@ -369,3 +369,50 @@ def test_a_record_of_a_session_is_what_was_stored() -> None:
         order(), id="ses_1", account="a", livemode=False, now=1, cap_ms=60_000, expires_ms=60_000
     ).record
     assert Docs(record.to_dict(), {}, {}, None).record == record == SessionRecord.from_dict(record.to_dict())
+
+
+async def finalized(sessions: Sessions) -> str:
+    """A session of a minute, its bill final, the money still held."""
+    session = (await create(sessions)).record.id
+    lease = await live(sessions, session)
+    await sessions.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 60_000))
+    await sessions.finalize(session, lease.fence())
+    return session
+
+
+async def test_r15_the_fee_may_be_waived_after_the_bill_is_final_until_the_charge_is_sent(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = await finalized(sessions)
+    docs = await sessions.waive(ACCOUNT, session)
+    assert (docs.record.waived, docs.record.let_off, docs.record.status) == (False, True, "finalized")
+    assert (await sessions.waive(ACCOUNT, session)).record == docs.record
+    session, commit, capture = (
+        await finalized(sessions),
+        sessions.journal.commit,
+        [{"step": "capture", "state": "sent"}],
+    )
+
+    async def after_the_bridge(name: str, put: Any, **more: Any) -> Any:
+        """The bridge writes the step, before it sends it, just when the waiver is about to be written."""
+        if capture:
+            doc = (await sessions.journal.read(name, "payment"))["payment"]
+            assert doc is not None
+            await commit(name, {"payment": (doc.version, {**doc.body, "steps": [capture.pop()]})})
+        return await commit(name, put, **more)
+
+    monkeypatch.setattr(sessions.journal, "commit", after_the_bridge)
+    with pytest.raises(Conflict) as caught:
+        await sessions.waive(ACCOUNT, session)
+    assert caught.value.code == "payment_state"
+    assert not (await sessions.read(session)).record.let_off
+
+
+async def test_r15_a_bridge_that_has_not_seen_the_waiver_cannot_write_the_charge(sessions: Sessions) -> None:
+    session = await finalized(sessions)
+    seen = (await sessions.journal.read(session, "payment"))["payment"]
+    assert seen is not None
+    await sessions.waive(ACCOUNT, session)
+    with pytest.raises(Conflict) as caught:
+        await sessions.journal.commit(session, {"payment": (seen.version, {**seen.body, "status": "capturing"})})
+    assert caught.value.code == "version_conflict"

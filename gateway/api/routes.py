@@ -356,14 +356,15 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "waiveFee",
         "Money",
         "Waive the fee",
-        "Pro bono after all: the hold is released at once, and both receipts say so. Possible until the bill is "
-        "final; before the session is live it then lasts at most 15 minutes.",
+        "Pro bono after all: the hold is released at once, and both receipts say so. Possible until the charge is sent "
+        "to Stripe, also for a bill that is due; before the session is live it then lasts at most 15 minutes. A booked "
+        "meeting is paid already: its fee is given back, and that can be done until its bill is final.",
         waive,
         answers.Session,
         scope="money",
         body=schemas.Waive,
         idempotent="required",
-        problems=("session_state",),
+        problems=("session_state", "payment_state"),
     ),
     *experts.ENDPOINTS,
     Endpoint(

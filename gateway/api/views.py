@@ -13,6 +13,7 @@ from gateway import payees
 from gateway.api import answers
 from gateway.api.context import Created, Docs, Entry, WebhookEndpoint
 from gateway.earned import Earned
+from gateway.money import split
 from gateway.session import ROLES, Role
 
 Record = Mapping[str, Any]
@@ -36,7 +37,6 @@ def stamp(ms: int) -> str:
 def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.Session:
     """The session object; with `entries`, the ways into the call."""
     record, payment = docs.session, docs.payment
-    bill = record.get("bill") or {}
     return answers.Session(
         id=record["id"],
         livemode=record["livemode"],
@@ -58,7 +58,7 @@ def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.
         free_seconds=record["free_ms"] // 1000,
         limit_seconds=record["limit_ms"] // 1000,
         cap_seconds=record["cap_ms"] // 1000,
-        waived=record["waived"],
+        waived=bool(record["waived"] or record.get("waived_after")),
         payment=payment_view(payment),
         platform=record.get("platform", payees.MAIN),
         transfers=[_transfer(transfer) for transfer in payment.get("transfers", ())],
@@ -73,7 +73,7 @@ def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.
         settled=payment.get("settled", False),
         amount_captured=payment.get("amount_captured", 0),
         amount_refunded=payment.get("amount_refunded", 0),
-        **_figures(bill),
+        **_standing(record, payment),
     )
 
 
@@ -81,6 +81,18 @@ def _place(meeting: Record | None) -> answers.BookingPlace | None:
     if meeting is None:
         return None
     return answers.BookingPlace(id=meeting["booking"], meeting=meeting["number"], starts_at=time(meeting["starts_at"]))
+
+
+def _standing(record: Record, payment: Record) -> dict[str, Any]:
+    """The bill's figures, or what is left of them where the bridge had to let something off afterwards."""
+    figures, total = _figures(record.get("bill") or {}), payment.get("amount_total")
+    if total is None or figures["amount_total"] is None or total >= figures["amount_total"]:
+        return figures
+    shares = split(total, record["commission_bps"], (record.get("ambassador") or {}).get("share_bps", 0))
+    return figures | {
+        "amount_total": total, "amount_waived": figures["amount_metered"] - total, "amount_expert": shares.expert,
+        "amount_platform": shares.platform, "amount_ambassador": shares.ambassador,
+    }  # fmt: skip
 
 
 def _figures(bill: Record) -> dict[str, Any]:

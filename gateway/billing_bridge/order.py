@@ -115,7 +115,7 @@ def order_of(session: Mapping[str, Any]) -> Order:
         currency=session["currency"],
         status="finalized" if booking else session["status"],
         started=booking or session.get("started_at") is not None,
-        waived=bool(session.get("waived") or session.get("canceled")),
+        waived=bool(session.get("waived") or session.get("waived_after") or session.get("canceled")),
         wanted_now=session.get("hold", "now") == "now" or joined.get("client") is not None,
         attempt=int(funding.get("attempt") or 0),
         amount=int(funding.get("amount") or 0),

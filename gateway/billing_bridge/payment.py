@@ -253,6 +253,9 @@ def _without_hold(order: Order, payment: Payment, terms: Terms) -> tuple[Payment
         return payment, ()
     if payment.status in ("awaiting_join", "pending") and nothing_due(order, payment, terms):
         return payment.to("none"), ()
+    if payment.status == "due" and order.waived:
+        payment = payment.to("released", amount_total=0)
+        return payment, (told("released", payment),)
     if payment.status in ("pending", "failed") and owed(order, terms) and not order.booking:
         payment = payment.to("due", amount_total=owed(order, terms))
         return payment, (told("due", payment),)

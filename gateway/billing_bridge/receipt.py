@@ -298,7 +298,8 @@ def _outcome(session: Mapping[str, Any], bill: Mapping[str, Any], payment: Mappi
         return "refunded"
     if bill.get("waived_reason") == "below_minimum":
         return "below_minimum"
-    if bill.get("waived_reason") == "waived" or session.get("waived") or session.get("kind") == "pro_bono":
+    let_off = session.get("waived") or session.get("waived_after") or session.get("kind") == "pro_bono"
+    if bill.get("waived_reason") == "waived" or let_off:
         return "waived"
     if bill["amount_waived"]:
         return "below_minimum"

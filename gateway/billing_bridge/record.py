@@ -48,7 +48,7 @@ TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
         "capturing": frozenset({"captured", "held", "due"}),
         "captured": frozenset({"refunded", "partially_refunded", "disputed"}),
         "released": frozenset(),
-        "due": frozenset({"pending"}),
+        "due": frozenset({"pending", "released"}),  # released: waived after all
         "partially_refunded": frozenset({"captured", "refunded", "disputed"}),  # back: the bank returned a refund
         "refunded": frozenset({"captured", "partially_refunded", "disputed"}),
         "disputed": frozenset({"captured", "partially_refunded", "refunded"}),

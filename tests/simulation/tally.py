@@ -128,5 +128,6 @@ def _arrows(table: Any) -> list[tuple[str, str]]:
     return [(one, two) for one, targets in table.items() for two in targets]
 
 
-NOT_YET_PAYMENT = frozenset({("none", "captured")})
+# Bookings and waivers of bills that are due: tests/billing_bridge/test_bookings.py, tests/test_waiver.py.
+NOT_YET_PAYMENT = frozenset({("none", "captured"), ("due", "released")})
 PAID = frozenset({"captured", "refunded", "partially_refunded", "disputed"})
