@@ -304,6 +304,7 @@ class Relay:
         path.packets += 1
         path.octets += len(data)
         agent.refuse(1, len(data))
+        self._told.stir(call)
         self._drop("held_replaced", path.early.add(data, now))
         self._schedule(call)
 
@@ -316,6 +317,7 @@ class Relay:
     def _pass(self, path: Path, data: Buffer, kind: int, now: int) -> list[Datagram]:
         """DTLS or SRTP from a valid address, off the fast path."""
         (agent, call), size = _owners(path), len(data)
+        self._told.stir(call)
         call.advance(now)
         path.packets += 1
         path.octets += size
@@ -448,8 +450,8 @@ class Relay:
         return self.totals()
 
     def totals(self) -> Statistics:
-        """`statistics` without a walk over all calls: what one carried since its last report is missing."""
-        packets_in, octets_in, packets_out, octets_out, legs, open_gates = self._told.sums
+        """`statistics` without a walk over all calls: what an open gate passed since its last report is missing."""
+        packets_in, octets_in, packets_out, octets_out, legs, open_gates = self._told.sums()
         one_way_calls, silent_legs = self._told.silence()
         return Statistics(
             calls=len(self._calls),

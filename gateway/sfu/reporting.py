@@ -30,7 +30,8 @@ class Reporting:
         self._due: dict[Call, None] = {}
         self.running: deque[Call] = deque()
         """Calls with a gate not shut, and some that shut it within the last 250 ms."""
-        self.sums: Share = NOTHING
+        self._sums: Share = NOTHING
+        self._uncounted: dict[Call, None] = {}
         self._shares: dict[Call, Share] = {}
         self._silent: dict[Call, int] = {}
 
@@ -55,6 +56,7 @@ class Reporting:
 
     def forget(self, call: Call) -> None:
         self._due.pop(call, None)
+        self._uncounted.pop(call, None)
         self._replace(call, NOTHING)
         self._shares.pop(call, None)
         self._silent.pop(call, None)
@@ -114,6 +116,16 @@ class Reporting:
         for call in calls:
             self._count(call, call.activity())
 
+    def stir(self, call: Call) -> None:
+        """Something came for the call that did not just pass: no report may follow, but `sums` shall have it."""
+        self._uncounted[call] = None
+
+    def sums(self) -> Share:
+        """Of all calls."""
+        self.count(self._uncounted)
+        self._uncounted.clear()
+        return self._sums
+
     def _count(self, call: Call, legs: tuple[activity.Leg, activity.Leg]) -> None:
         totals = tuple(map(add, legs[0][activity.COUNTERS], legs[1][activity.COUNTERS]))
         there = (call.legs[0].selected is not None) + (call.legs[1].selected is not None)
@@ -123,7 +135,7 @@ class Reporting:
         before = self._shares.get(call, NOTHING)
         if share != before:
             self._shares[call] = share
-            self.sums = tuple(map(sub, map(add, self.sums, share), before))
+            self._sums = tuple(map(sub, map(add, self._sums, share), before))
 
     def listen(self, now: int) -> tuple[int, int]:
         """`silence`, as of now."""

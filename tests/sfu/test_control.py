@@ -20,7 +20,7 @@ from gateway.sfu.memory import GROWTH, SLOT_OCTETS, Memory, new_file
 from gateway.sfu.pace import HASTE_NS, LIMIT_NS, PLENTY, TARGET, WINDOW_NS, Pace
 from gateway.sfu.port import Candidate, LegConfig, Report
 from gateway.sfu.relay import Relay
-from tests.sfu.network import ONE, START, TWO, config, counted_bytes, talking
+from tests.sfu.network import ONE, START, TWO, config, connected, counted_bytes, talking
 from tests.sfu.workers import node
 
 # --- frames
@@ -120,6 +120,18 @@ def test_totals_need_no_walk_and_are_right_once_every_call_was_told() -> None:
     net.relay.release("call", net.now)
     assert net.relay.totals() == net.relay.statistics()
     assert (net.relay.totals().legs, net.relay.totals().open_gates) == (0, 0)
+
+
+def test_totals_have_what_did_not_pass_too() -> None:
+    net = connected()
+    net.relay.configure(config(funded=False), net.now)
+    net.relay.news(net.now)
+    before = net.relay.totals().packets_in
+    assert not net.media(ONE)
+    assert net.send(b"\x16" * 80, ("192.0.2.66", 6)) == []
+    assert net.relay.news(net.now) == []
+    assert net.relay.totals().packets_in == before + 2
+    assert net.relay.totals() == net.relay.statistics()
 
 
 def _sent(value: object) -> object:
