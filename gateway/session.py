@@ -345,9 +345,12 @@ def recharged(record: SessionRecord, payment_method: str, now: int) -> Step:
 
 
 def joined(record: SessionRecord, role: Role, now: int, consent: Consent | None = None) -> Step:
-    """A side took its seat for the first time, or came back."""
+    """A side took its seat for the first time, or came back. Where the hold waits for it, only a consent to all that
+    the session may cost is one (5-money, Price before money)."""
     if not record.open:
         raise Conflict("The session has ended.", code="session_ended")
+    if record.hold == "join" and consent is not None and consent.amount_max < record.amount_max:
+        consent = None
     fresh = record.joined[role] is None
     if not fresh and (consent is None or record.consent is not None):
         return unchanged(record)
@@ -357,6 +360,11 @@ def joined(record: SessionRecord, role: Role, now: int, consent: Consent | None 
         consent=record.consent or consent,
     )
     return Step(record, (("participant.joined", {"role": role, **summary(record)}),) if fresh else ())
+
+
+def lacks_consent(record: SessionRecord) -> bool:
+    """Whether the client must agree to the price before anything is held."""
+    return record.hold == "join" and record.funding is not None and record.consent is None and not record.let_off
 
 
 def together(record: SessionRecord, at: int) -> Step:

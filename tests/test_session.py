@@ -166,3 +166,16 @@ def test_r02_what_is_left_of_the_free_part_is_carried_over_until_the_next_sessio
     assert not core.carried(step.record, 60_000).changed, "what was told to be free stays free"
     assert not core.carried(running(), 900_000).changed
     assert core.carried(waiting, 10**9).record.amount_max == 0
+
+
+def test_r04_with_hold_join_only_a_consent_to_the_whole_price_is_one() -> None:
+    waiting = record(hold="join")
+    assert core.lacks_consent(waiting)
+    came = core.joined(waiting, "client", NOW).record
+    stale = core.joined(came, "client", NOW + 1, core.Consent(NOW + 1, "1", "en", waiting.amount_max - 1))
+    assert (stale.changed, stale.record.consent) == (False, None)
+    agreed = core.joined(came, "client", NOW + 2, core.Consent(NOW + 2, "1", "en", waiting.amount_max)).record
+    assert agreed.consent is not None
+    assert (core.lacks_consent(agreed), agreed.joined["client"]) == (False, NOW)
+    assert not core.lacks_consent(core.waived(waiting, NOW).record)
+    assert not core.lacks_consent(record(hold="now")), "its marketplace showed the price and ordered the hold"

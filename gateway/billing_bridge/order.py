@@ -86,7 +86,8 @@ class Order:
 
     @property
     def can_hold(self) -> bool:
-        """A card is named and its time has come: at once, or with `hold: "join"` when the client has joined."""
+        """A card is named and its time has come: at once, or with `hold: "join"` when the client has joined and
+        agreed to the price."""
         if self.recharged:
             return not self.waived
         return self.priced and self.payment_method is not None and self.wanted_now and not self.over and not self.waived
@@ -109,14 +110,13 @@ def order_of(session: Mapping[str, Any]) -> Order:
     booking, meeting = session["kind"] == "booking", session.get("meeting") or {}
     funding = session.get("funding") or {}
     ambassador = session.get("ambassador") or {}
-    joined = session.get("joined") or {}
     return Order(
         session=session["id"],
         currency=session["currency"],
         status="finalized" if booking else session["status"],
         started=booking or session.get("started_at") is not None,
         waived=bool(session.get("waived") or session.get("waived_after") or session.get("canceled")),
-        wanted_now=session.get("hold", "now") == "now" or joined.get("client") is not None,
+        wanted_now=session.get("hold", "now") == "now" or session.get("consent") is not None,
         attempt=int(funding.get("attempt") or 0),
         amount=int(funding.get("amount") or 0),
         payment_method=funding.get("payment_method"),

@@ -189,6 +189,9 @@ class Hosted:
         if self._gauges.ratings[role] is not None:
             self.seats.send(role, self._gauges.message(role))
         self.going_on.seated(role, self.record, now)
+        if role == "client" and self.record.open and core.lacks_consent(self.record):
+            text = "Nothing is held before the client agrees to the price: send `consent`."
+            self.seats.send(role, wire.ErrorMessage(code="consent_required", message=text, fatal=False))
         if not self.record.open:
             await self._tell_end(only=role)
 

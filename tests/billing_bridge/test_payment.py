@@ -171,11 +171,13 @@ def test_abandoned_authentication_is_cancelled_with_the_session() -> None:
     assert settling.account.intents["pi_1"]["status"] == "canceled"
 
 
-def test_a_hold_for_joining_waits_for_the_client() -> None:
+def test_a_hold_for_joining_waits_for_the_clients_consent() -> None:
     settling = Settling(session_doc(hold="join"))
     assert settling.run().status == "awaiting_join"
     assert settling.calls == []
     settling.session["joined"] = {"client": NOW, "expert": None}
+    assert (settling.run().status, settling.calls) == ("awaiting_join", [])
+    settling.session["consent"] = {"at": NOW, "text_version": "1", "locale": "en", "amount_max": 7500}
     assert settling.run().status == "held"
 
 

@@ -44,6 +44,20 @@ async def test_r04_with_hold_join_the_card_is_held_when_the_client_joins(stand: 
     assert (doc.body["consent"]["amount_max"], doc.body["consent"]["text_version"]) == (180_000, "1")
 
 
+async def test_r04_with_hold_join_nothing_is_held_before_the_client_agrees_to_the_price(stand: Stand) -> None:
+    session = await stand.paid(hold="join")
+    client = stand.caller(session, "client")
+    await client.join(consent=False)
+    await client.until("error", code="consent_required")
+    assert (await stand.get(f"/v1/sessions/{session['id']}"))["payment"]["status"] == "awaiting_join"
+    assert await stand.intents(session["id"]) == []
+    agrees = stand.caller(session, "client")
+    await agrees.join()
+    await agrees.until("status", status="ready")
+    (intent,) = await stand.intents(session["id"])
+    assert intent["status"] == "requires_capture"
+
+
 async def test_r06_with_hold_join_too_nobody_waits_alone_for_ever(stand: Stand) -> None:
     session = await stand.paid(hold="join")
     client = stand.caller(session, "client")

@@ -32,7 +32,7 @@ GRACE_MS, LONE_MS = 20_000, 30_000
 SILENT_MS = 3_000
 WORD: Any = object()  # the journal said that the session changed; the relay had nothing to say
 HELLO: Any = types.SimpleNamespace(
-    generation=None, media=None, consent=types.SimpleNamespace(text_version="1", locale="en", amount_max=0)
+    generation=None, media=None, consent=types.SimpleNamespace(text_version="1", locale="en", amount_max=10**8)
 )
 
 
