@@ -32,7 +32,8 @@ class Schedule:
 @dataclass(frozen=True, slots=True)
 class Connected:
     """`account` is the marketplace's, `id` Stripe's. `set_at`, `attempt` and `refused` are about setting the payout
-    schedule; `open` are payouts that an event told of, `told` the state in which each was passed on."""
+    schedule; `freed_at` is when transfers that waited were last tried again; `open` are payouts that an event told of,
+    `told` the state in which each was passed on."""
 
     id: str
     account: str
@@ -47,6 +48,7 @@ class Connected:
     set_at: int = 0
     attempt: int = 0
     refused: str | None = None
+    freed_at: int = 0
     open: tuple[str, ...] = ()
     told: Mapping[str, str] = field(default_factory=dict)
     schema: int = 1

@@ -92,17 +92,10 @@ class Payees:
 
     async def _ask(self, wanted: Connected, expert: str) -> int:
         """Leave the wish; the number that its answer will have."""
-        await self._enter(wanted)
+        await enter(self._journal, wanted)
         number = await wish(self._journal, wanted.stream, new=replace(wanted, asked=0), expert=expert)
         assert number is not None
         return number
-
-    async def _enter(self, wanted: Connected) -> None:
-        """By which Stripe's events find the record; it precedes it, so a crash leaves an entry that does no harm."""
-        try:
-            await cast(Any, self._journal.redis.sadd(index_of(wanted.id), wanted.stream))
-        except RedisError as error:
-            raise StoreUnavailable("The session store is away; try again.") from error
 
     async def _answer(self, stream: str, number: int, changed: asyncio.Event) -> Account:
         until = asyncio.get_running_loop().time() + WAIT_S
@@ -123,6 +116,15 @@ class Payees:
 
     async def _read(self, stream: str) -> Doc | None:
         return (await self._journal.read(stream, DOC))[DOC]
+
+
+async def enter(journal: Journal, record: Connected) -> None:
+    """By which Stripe's events find the record; it precedes it, so a crash leaves an entry that does no harm. Raises
+    StoreUnavailable."""
+    try:
+        await cast(Any, journal.redis.sadd(index_of(record.id), record.stream))
+    except RedisError as error:
+        raise StoreUnavailable("The session store is away; try again.") from error
 
 
 async def wish(

@@ -21,6 +21,8 @@ from gateway.payees import Account, account_of
 OURS: Final = frozenset({"authentication", "rate_limit", "api_key_expired"})
 # How soon a schedule that Stripe refused, or that did not stay, is tried again.
 SET_AGAIN_MS: Final = 24 * 3_600_000
+# Transfers that wait are tried again at most so often: what Stripe refuses for another reason, it will refuse again.
+FREE_AGAIN_MS: Final = 600_000
 # How old the state of an account may be for which transfers wait.
 WITHHELD_LOOK_MS: Final = 6 * 3_600_000
 TOLD: Final = frozenset({"paid", "failed"})
@@ -63,6 +65,12 @@ def look_at(record: Connected, now: int, *, withheld: bool) -> int | None:
     if record.tries:
         return now + backoff_ms(record.tries)
     return now + WITHHELD_LOOK_MS if withheld else None
+
+
+def freeing(record: Connected, call: Call, now: int) -> bool:
+    """Whether transfers that wait for the account may be tried again, after this call was answered."""
+    able = record.seen is not None and record.seen.able and not record.tries
+    return call.operation == "accounts.retrieve" and able and now - record.freed_at >= FREE_AGAIN_MS
 
 
 def _differs(record: Connected, weekday: str) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import structlog
 
 from gateway.billing_bridge import claims
-from gateway.billing_bridge.account_steps import applied, look_at, next_call
+from gateway.billing_bridge.account_steps import applied, freeing, look_at, next_call
 from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.nudges import nudge
@@ -20,6 +21,8 @@ from gateway.clock import Clock
 from gateway.connected import DOC, QUEUE, Connected
 from gateway.errors import Conflict
 from gateway.journal import Claim, Doc, Event, Journal
+from gateway.payability import enter, wish
+from gateway.payees import MAIN
 
 log = structlog.get_logger(__name__)
 
@@ -64,11 +67,21 @@ class Accounts:
         """One request, and its answer written down. Nothing is, when somebody asked for more meanwhile: then it is
         asked again, which harms nobody."""
         outcome = await self._platforms[record.platform].send(call, ASKED)
-        record, notices = applied(record, call, outcome, self._clock.wall_ms())
+        now = self._clock.wall_ms()
+        record, notices = applied(record, call, outcome, now)
+        if waiting and freeing(record, call, now):
+            record = replace(record, freed_at=now)
+            for session in waiting:
+                await nudge(self._journal, session, "accounts", {"type": "account.retrieved"})
         events = [Event(notice.type, notice.data) for notice in notices]
         with suppress(Conflict):
             await self._journal.commit(record.stream, {DOC: (doc.version, record.to_dict())}, events=events)
-            if record.seen is not None and record.seen.able and call.operation == "accounts.retrieve":
-                for session in waiting:  # transfers that waited for the account are tried again
-                    await nudge(self._journal, session, "accounts", {"type": "account.retrieved"})
         return record
+
+
+async def watch(journal: Journal, session: Mapping[str, Any], ident: str) -> None:
+    """A transfer of the session waits for a connected account: have it looked at until it can receive, whoever's it
+    is. Raises StoreUnavailable."""
+    record = Connected(ident, session["account"], session["livemode"], session.get("platform") or MAIN, asked=0)
+    await enter(journal, record)
+    await wish(journal, record.stream, new=record)

@@ -245,7 +245,7 @@ CATALOGUE: Final = (
     EventType(
         "account.updated",
         "What an expert's Stripe account can do has changed, as Stripe itself shows it. Told of accounts that were "
-        "asked about, or that a paid session was created for.",
+        "asked about, that a paid session was created for, or that a transfer waits for.",
         {
             **_ACCOUNT,
             "exists": True,

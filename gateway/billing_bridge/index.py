@@ -29,14 +29,14 @@ class Index:
         pipe = self._redis.pipeline(transaction=False)
         for ident in _objects(after) - _objects(before):
             pipe.execute_command("SET", _of(ident), session, "EX", REMEMBER_S)
-        for account in _waiting(after) - _waiting(before):
+        for account in waiting_for(after) - waiting_for(before):
             pipe.execute_command("SADD", _withheld(account), session)
         if len(pipe):
             await pipe.execute()
 
     async def forget(self, session: str, before: Payment, after: Payment) -> None:
         """Sessions that wait for an account no longer; after the record was written. Raises RedisError."""
-        for account in _waiting(before) - _waiting(after):
+        for account in waiting_for(before) - waiting_for(after):
             await cast(Any, self._redis.srem(_withheld(account), session))
 
     async def session_of(self, thing: Mapping[str, Any]) -> str | None:
@@ -60,7 +60,8 @@ def _objects(payment: Payment) -> set[str]:
     return held | {payment.charge} if payment.charge else held
 
 
-def _waiting(payment: Payment) -> set[str]:
+def waiting_for(payment: Payment) -> set[str]:
+    """The accounts without which a transfer cannot be made now."""
     return {
         transfer.account
         for transfer in payment.transfers

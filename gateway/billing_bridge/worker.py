@@ -14,9 +14,10 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import RedisError
 
+from gateway.billing_bridge.accounts import watch
 from gateway.billing_bridge.calls import OWN, call_of
 from gateway.billing_bridge.debts import Debts
-from gateway.billing_bridge.index import Index
+from gateway.billing_bridge.index import Index, waiting_for
 from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.outcome import Outcome, name_of
 from gateway.billing_bridge.pace import Rank
@@ -258,6 +259,8 @@ class Bridge:
         if payment.settled and not stored.settled and seen.session.get("ended_at"):
             LAG.observe(max(0, self._clock.wall_ms() - seen.session["ended_at"]) / 1000)
         await self._index.write(seen.session["id"], stored, payment)
+        for account in waiting_for(payment) - waiting_for(stored):
+            await watch(self._journal, seen.session, account)
         versions = await self._journal.commit(
             seen.session["id"],
             {"payment": (version, payment.to_dict())},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.billing_bridge.account_steps import FREE_AGAIN_MS, WITHHELD_LOOK_MS
 from gateway.billing_bridge.accounts import Accounts
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.webhooks import owning
@@ -145,3 +146,75 @@ async def test_r18_the_payout_schedule_is_set_and_payouts_are_passed_on_once(des
     events = await desk.till.journal.events(STREAM)
     assert [event["type"] for event in events if event["type"].startswith("payout")] == ["payout.paid"]
     assert (events[-1]["data"]["amount"], events[-1]["data"]["experts"]) == (8100, ["e1"])
+
+
+# Transfers that wait for an account
+
+
+async def withheld(desk: Desk, **changes: Any) -> None:
+    """A paid session whose expert's account was restricted during the call."""
+    await desk.till.ask.post("accounts/acct_demo", restricted=True)
+    session = await desk.till.open(**changes)
+    await desk.till.settle()
+    await desk.till.finish(session, 4500)
+    await desk.till.bridge.settle_once("ses_1")
+    assert (await desk.till.payment()).transfer_to("expert").reason == "insufficient_capabilities_for_transfer"
+
+
+async def test_r17_a_share_withheld_is_paid_once_the_account_may_receive_though_its_event_was_lost(desk: Desk) -> None:
+    await withheld(desk)
+    assert (await desk.record()).asked == 1, "nobody but the bridge wanted to know"
+    looks_again = await desk.accounts.look(STREAM)
+    await desk.till.ask.post("accounts/acct_demo", restricted=False)
+    assert looks_again is not None
+    desk.till.clock.ahead_ms += WITHHELD_LOOK_MS
+    assert await desk.accounts.look(STREAM) is not None
+    payment = await desk.till.settle()
+    assert [(t.to, t.status) for t in payment.transfers] == [("expert", "paid"), ("ambassador", "paid")]
+    assert payment.settled
+
+
+async def test_r17_an_account_restricted_again_withholds_the_next_share_and_frees_both(desk: Desk) -> None:
+    await withheld(desk)
+    for number, restricted in enumerate((False, True, False)):
+        await desk.till.ask.post("accounts/acct_demo", restricted=restricted)
+        desk.till.clock.ahead_ms += FREE_AGAIN_MS
+        thing = {"id": "acct_demo", "object": "account", "capabilities": {"transfers": "inactive"}}
+        await desk.hear(f"evt_{number}", "account.updated", **thing)
+        if restricted:
+            session = await desk.till.open("ses_2")
+            await desk.till.settle("ses_2")
+            await desk.till.finish(session, 3000)
+            await desk.till.bridge.settle_once("ses_2")
+            assert (await desk.till.payment("ses_2")).transfer_to("expert").status == "withheld"
+    for ident in ("ses_1", "ses_2"):
+        assert (await desk.till.settle(ident)).transfer_to("expert").status == "paid"
+
+
+async def test_what_stripe_refuses_for_another_reason_is_not_tried_again_and_again(desk: Desk) -> None:
+    """An account with active transfers, in a country that the platform does not reach."""
+    await desk.till.ask.post("accounts/acct_far", country="AU")
+    expert = {"id": "e1", "stripe_account": "acct_far"}
+    session = await desk.till.open(expert=expert)
+    await desk.till.settle()
+    await desk.till.finish(session, 4500)
+    await desk.till.bridge.settle_once("ses_1")
+    stream = stream_of("acc_test", False, MAIN, "acct_far")
+    for _ in range(5):
+        await desk.accounts.look(stream)
+        await desk.till.bridge.settle_once("ses_1")
+    payment = await desk.till.payment()
+    assert payment.transfer_to("expert").status == "withheld"
+    assert payment.attempts("transfer_expert") <= 2, "once, and once when the account was found able"
+
+
+async def test_r19_an_ambassador_whom_the_platform_does_not_know_holds_up_nobody(desk: Desk) -> None:
+    session = await desk.till.open(ambassador={"stripe_account": "acct_elsewhere", "share_bps": 2000})
+    await desk.till.settle()
+    await desk.till.finish(session, 4500)
+    await desk.till.bridge.settle_once("ses_1")
+    payment = await desk.till.payment()
+    assert [(t.to, t.status, t.reason) for t in payment.transfers] == [
+        ("expert", "paid", None), ("ambassador", "withheld", "resource_missing"),
+    ]  # fmt: skip
+    assert payment.settled, "no money step is open: the platform keeps the share for its payee"

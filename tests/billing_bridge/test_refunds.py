@@ -448,3 +448,58 @@ def test_only_what_was_captured_and_is_not_disputed_can_be_refunded(status: str)
     with pytest.raises(Conflict) as refused:
         ordered(payment, None, NewRefund("ref_a", 1, "r", "shares"), NOW)
     assert refused.value.code == "payment_state"
+
+
+# R19: ambassadors
+
+
+@pytest.mark.parametrize(
+    ("total", "commission", "share", "parts"),
+    [
+        (4500, 1000, 2000, (4050, 90)),
+        (4500, 1000, 10_000, (4050, 450)),  # the platform gives its whole commission away
+        (4500, 1000, 0, (4050,)),
+        (4500, 0, 2000, (4500,)),
+        (59, 1000, 1000, (53,)),  # a tenth of six is nothing
+        (4500, 10_000, 10_000, (4500,)),  # and the expert has nothing of it
+    ],
+)
+def test_r19_parts_of_nothing_make_no_transfer(total: int, commission: int, share: int, parts: tuple[int, ...]) -> None:
+    session = session_doc(commission_bps=commission, ambassador={"stripe_account": AMBASSADOR, "share_bps": share})
+    settling = Settling(session)
+    settling.run()
+    live(settling.session)
+    finalize(settling.session, total)
+    payment = settling.run()
+    assert tuple(transfer["amount"] for transfer in settling.account.transfers) == parts
+    assert payment.settled
+    shares_close(settling)
+
+
+@pytest.mark.parametrize("restricted", [EXPERT, AMBASSADOR])
+def test_r19_neither_waits_for_the_others_account(restricted: str) -> None:
+    settling = paid(4500, Account(restricted=frozenset({restricted})))
+    status = {transfer.account: transfer.status for transfer in settling.payment.transfers}
+    assert status == {EXPERT: "paid", AMBASSADOR: "paid"} | {restricted: "withheld"}
+    order_refund(settling.session, 1500)
+    settling.run()
+    settling.account.restricted = frozenset()
+    news(settling.session, "accounts")
+    assert settling.run().settled
+    assert (settling.account.net(EXPERT), settling.account.net(AMBASSADOR)) == (2700, 60), "of what is left"
+    shares_close(settling)
+
+
+def test_r19_an_expert_who_is_their_own_ambassador_gets_both_shares_and_gives_both_back() -> None:
+    session = session_doc(ambassador={"stripe_account": EXPERT, "share_bps": 2000})
+    settling = Settling(session, Account(debts={EXPERT: 4100}))
+    settling.run()
+    live(settling.session)
+    finalize(settling.session, 4500)
+    payment = settling.run()
+    assert [(t.amount, t.amount_offset) for t in payment.transfers] == [(4050, 4050), (90, 50)]
+    assert settling.account.net(EXPERT) == 40
+    order_refund(settling.session, 4500)
+    payment = settling.run()
+    assert sum(t.amount_owed for t in payment.transfers) == settling.account.debts[EXPERT] == 4100
+    assert (settling.account.net(EXPERT), payment.settled) == (0, True)

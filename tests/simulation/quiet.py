@@ -87,6 +87,10 @@ class NoGauges:
         return ()
 
 
+async def unwatched(journal: Any, session: Any, ident: str) -> None:
+    """Connected accounts have streams of their own; here an account is mended by its event alone."""
+
+
 @contextmanager
 def simulated() -> Iterator[None]:
     """While it lasts, the shells log and measure nothing, ids are counted, and their sleep is the world's."""
@@ -101,7 +105,8 @@ def simulated() -> Iterator[None]:
          mock.patch.multiple(telling, welcome=lambda *_: welcome(), ended=lambda *_: ended(),
                              status=lambda *_: status()), \
          mock.patch.multiple(hosting, Hosted=QuietHosted), \
-         mock.patch.multiple(worker, asyncio=clockwork, random=DICE, Debts=DebtsModel, Index=IndexModel), \
+         mock.patch.multiple(worker, asyncio=clockwork, random=DICE, Debts=DebtsModel, Index=IndexModel,
+                             watch=unwatched), \
          mock.patch.multiple(stripe_events, Index=IndexModel), \
          mock.patch("gateway.journal.new_id", lambda prefix: f"{prefix}_{next(numbers)}"):  # fmt: skip
         yield
