@@ -8,8 +8,9 @@ a claim that its worker did not survive reappears by itself and doing it twice d
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.hot import Hot, bring_back
 from gateway.ids import first_id, new_id
 from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys, Line
+from gateway.scripts import checked, piped
 from gateway.snapshot import Snapshot
 
 API_VERSION = "2026-11-01"
@@ -60,7 +62,9 @@ for i, event in ipairs(cmd.events) do
 end
 for i, queue in ipairs(cmd.queues) do
   if queue.at == 'none' then redis.call('ZREM', KEYS[base + i], cmd.session)
-  elseif queue.at == 'now' then redis.call('ZADD', KEYS[base + i], now, cmd.session)
+  elseif queue.at == 'now' then
+    redis.call('ZADD', KEYS[base + i], now, cmd.session)
+    redis.call('PUBLISH', queue.channel, cmd.session)
   else redis.call('ZADD', KEYS[base + i], queue.at, cmd.session) end
 end
 if cmd.final then
@@ -96,7 +100,7 @@ end
 return {until_, given}
 """
 
-# KEYS: queue, its claims. ARGV: member, the score that our claim gave it, when next ('' = never)
+# KEYS: queue, its claims. ARGV: member, the score that our claim gave it, when next ('' = never), the queue's channel
 # Someone who put it there again meanwhile wants another look, and gets it now.
 DONE = """
 if redis.call('HGET', KEYS[2], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[2], ARGV[1]) end
@@ -107,10 +111,12 @@ if at == tonumber(ARGV[2]) then
   redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 elseif at == tonumber(ARGV[2]) + 1 then
   redis.call('ZADD', KEYS[1], 0, ARGV[1])
+  redis.call('PUBLISH', ARGV[4], ARGV[1])
 end
 return 1
 """
 
+GATHER_S = 0.005  # a durable commit waits so long for others; the disk takes up to a second
 NOW = 0  # in `due`: as soon as the commit is in, by Redis's own clock
 
 
@@ -150,6 +156,14 @@ class Claim:
     until: int
 
 
+@dataclass(slots=True)
+class _Group:
+    """Commits that wait for one fsync, and who waits for each."""
+
+    commits: list[tuple[list[str], list[Any], asyncio.Future[Any]]]
+    task: asyncio.Task[None] | None = None
+
+
 class Journal:
     """Shell over Redis. `waitaof_ms` bounds how long a durable commit waits for its fsync: with `appendfsync everysec`
     that comes as the second turns, so a bound of one second would refuse the unlucky.
@@ -169,6 +183,7 @@ class Journal:
         self._commit = redis.register_script(COMMIT)
         self._claim = redis.register_script(CLAIM)
         self._done = redis.register_script(DONE)
+        self._group: _Group | None = None
 
     @property
     def channel(self) -> str:
@@ -238,7 +253,7 @@ class Journal:
                 for name, (version, body) in put.items()
             ],
             "events": [{"id": e.id, "type": e.type, "data": json.dumps(e.data, separators=(",", ":"))} for e in events],
-            "queues": [{"at": _at(when)} for when in queues.values()],
+            "queues": [{"at": _at(when), "channel": self._calls(queue)} for queue, when in queues.items()],
             "lines": [{"at": line.at, "body": json.dumps(line.body, separators=(",", ":"))} for line in lines],
             "fence": fence
             and {
@@ -265,18 +280,16 @@ class Journal:
         ]
         text = json.dumps({k: v for k, v in command.items() if v is not None})
         try:
-            await self._run(self._commit, keys, [text], durable)
+            await self._run(keys, [text], durable)
         except _Elsewhere:
             if not await self.wake(session):
                 raise NotFound(f"There is no session {session}.", code="session_not_found", param="id") from None
-            await self._run(self._commit, keys, [text], durable)
+            await self._run(keys, [text], durable)
         return {name: version + 1 for name, (version, _) in put.items()}
 
-    async def _run(self, script: Any, keys: list[str], args: list[Any], durable: bool) -> Any:
+    async def _run(self, keys: list[str], args: list[Any], durable: bool) -> Any:
         try:
-            if not durable:
-                return await script(keys=keys, args=args)
-            return await self._confirmed(script, keys, args)
+            return await (self._confirmed(keys, args) if durable else self._commit(keys=keys, args=args))
         except RedisError as error:
             text = str(error)
             if text.startswith("ELSEWHERE"):
@@ -287,20 +300,36 @@ class Journal:
                 raise Conflict("The session changed meanwhile; read it again.", code="version_conflict") from error
             raise StoreUnavailable("The session store is away; try again.") from error
 
-    async def _confirmed(self, script: Any, keys: list[str], args: list[Any]) -> Any:
-        # WAITAOF speaks of the connection's own writes, so both must go over the same one.
-        pipe = self.redis.pipeline(transaction=False)
-        await script(keys=keys, args=args, client=pipe)
-        pipe.execute_command("WAITAOF", 1, 0, self._waitaof_ms)
-        # Errors as values: a raised one is wrapped in the pipeline's words, and a conflict would look like an outage.
-        result, confirmed = await pipe.execute(raise_on_error=False)
-        for answer in (result, confirmed):
-            if isinstance(answer, Exception):
-                raise answer
-        local, _replicas = confirmed
-        if local < 1:
-            raise StoreUnavailable("The session store did not confirm the write on disk.")
-        return result
+    async def _confirmed(self, keys: list[str], args: list[Any]) -> Any:
+        """One commit among those that go to the disk together: a connection that waits for its fsync does nothing else
+        meanwhile, so many commits share one."""
+        if self._group is None:
+            self._group = _Group([])
+            self._group.task = asyncio.create_task(self._write(self._group))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._group.commits.append((keys, args, answer))
+        return await answer
+
+    async def _write(self, group: _Group) -> None:
+        await asyncio.sleep(GATHER_S)
+        self._group = None
+        try:
+            # WAITAOF speaks of the connection's own writes, so all must go over the same one.
+            calls = [(keys, args) for keys, args, _ in group.commits]
+            *results, confirmed = await piped(self.redis, self._commit, calls, ("WAITAOF", 1, 0, self._waitaof_ms))
+            if isinstance(confirmed, Exception):
+                raise confirmed
+            unconfirmed = StoreUnavailable("The session store did not confirm the write on disk.")
+            answers = [result if isinstance(result, Exception) or confirmed[0] else unconfirmed for result in results]
+        except BaseException as error:
+            answers = [error] * len(group.commits)
+        for (_, _, answer), result in zip(group.commits, answers, strict=True):
+            if answer.done():
+                continue  # whoever asked was cancelled meanwhile
+            if isinstance(result, BaseException):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
 
     async def events(self, session: str, after: int = 0) -> list[dict[str, Any]]:
         """The session's events with sequence > `after`, in order."""
@@ -336,16 +365,18 @@ class Journal:
             raise StoreUnavailable("The session store is away; try again.") from error
         return [(id, session, int(sequence)) for id, session, sequence in sorted(rows)[:limit]]
 
-    async def due(self, queue: str, *, lease_ms: int, limit: int = 100, now: int | None = None) -> list[Claim]:
+    async def due(
+        self, queue: str, *, lease_ms: int, limit: int = 100, now: int | None = None, of: Collection[str] | None = None
+    ) -> list[Claim]:
         """Claim sessions whose time in `queue` has come; each stays hidden for `lease_ms`, then comes again unless
-        `done` was called. `limit` holds for each partition. Without `now`, Redis's own clock decides."""
+        `done` was called. `limit` holds for each partition; `of`: only partitions of these sessions are looked at.
+        Without `now`, Redis's own clock decides."""
+        partitions = range(self.keys.partitions) if of is None else sorted({self.keys.partition(each) for each in of})
+        keys = [self.keys.shared(partition, f"due:{queue}") for partition in partitions]
+        args = ["" if now is None else now, lease_ms, limit]
         try:
-            pipe = self.redis.pipeline(transaction=False)
-            for partition in range(self.keys.partitions):
-                key = self.keys.shared(partition, f"due:{queue}")
-                args = ["" if now is None else now, lease_ms, limit]
-                await self._claim(keys=[key, f"{key}:claims"], args=args, client=pipe)
-            answers = await pipe.execute()
+            calls = [([key, f"{key}:claims"], args) for key in keys]
+            answers = checked(await piped(self.redis, self._claim, calls))
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
         return [Claim(queue, member.decode(), int(until)) for until, members in answers for member in members]
@@ -354,7 +385,8 @@ class Journal:
         """The claimed look is over; look again at `again_at` (wall ms), or not until someone asks."""
         key = self.keys.beside(claim.session, f"due:{claim.queue}")
         try:
-            args: list[str | int] = [claim.session, claim.until, "" if again_at is None else again_at]
+            again = "" if again_at is None else again_at
+            args: list[str | int] = [claim.session, claim.until, again, self._calls(claim.queue)]
             await self._done(keys=[key, f"{key}:claims"], args=args)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
@@ -362,14 +394,25 @@ class Journal:
     async def schedule(self, queue: str, session: str, at: int) -> None:
         """Ask for a look at a session outside of a commit."""
         await self.redis.zadd(self.keys.beside(session, f"due:{queue}"), {session: at})
+        await self.redis.publish(self._calls(queue), session)
 
-    async def changes(self) -> AsyncIterator[str]:
+    def changes(self) -> AsyncIterator[str]:
         """Ids of sessions as they change. Only a wake-up: messages are lost while Redis is away; polling is the truth.
 
         Ends (StoreUnavailable) when the connection does; subscribe again then."""
+        return self._told(self.channel)
+
+    def calls(self, queue: str) -> AsyncIterator[str]:
+        """Ids of sessions as they are put into `queue` to be looked at now; a wake-up as `changes` is."""
+        return self._told(self._calls(queue))
+
+    def _calls(self, queue: str) -> str:
+        return f"gateway:due:{queue}"
+
+    async def _told(self, channel: str) -> AsyncIterator[str]:
         async with self.redis.pubsub() as pubsub:
             try:
-                await pubsub.subscribe(self.channel)
+                await pubsub.subscribe(channel)
                 async for message in pubsub.listen():
                     if message["type"] == "message":
                         yield message["data"].decode()

@@ -18,8 +18,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loadtests import machine, packages, picture, relay, table
+from loadtests import machine, meter, packages, picture, relay, table
 from loadtests.bench import Bench
+from loadtests.bridge import settlement, webhooks
 from loadtests.figures import DISCARDED, FOREIGN_LIMIT, STEAL_LIMIT, Figure, document
 from loadtests.peers.rig import CONTROL_CORE, MEASURED_CORE, OTHER_CORE
 from loadtests.processes import FIRST, take_precedence
@@ -39,7 +40,12 @@ class Part:
     panels: tuple[tuple[str, str], ...] = ()
 
 
-PARTS: Final = {"relay": Part(relay.run, relay.PANELS)}
+PARTS: Final = {
+    "relay": Part(relay.run, relay.PANELS),
+    "settlement": Part(settlement.run, settlement.PANELS),
+    "webhooks": Part(webhooks.run, webhooks.PANELS),
+    "meter": Part(meter.run, meter.PANELS),
+}
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -108,6 +108,29 @@ async def test_a_refused_durable_commit_says_why(journal: Journal) -> None:
     assert caught.value.code == "fenced"
 
 
+async def test_durable_commits_of_one_moment_share_a_wait_and_nothing_else(journal: Journal) -> None:
+    await journal.commit("ses_0", {"session": (0, {})})
+    before = (await journal.redis.info("commandstats")).get("cmdstat_waitaof", {"calls": 0})["calls"]
+    works = [journal.commit(f"ses_{n}", {"session": (0, {})}, durable=True) for n in range(20)]
+    *made, refused = await asyncio.gather(*works[1:], works[0], return_exceptions=True)
+    assert made == [{"session": 1}] * 19
+    assert isinstance(refused, Conflict)
+    assert (await journal.redis.info("commandstats"))["cmdstat_waitaof"]["calls"] == before + 1
+
+
+async def test_those_who_wait_for_a_queue_are_told_whom_to_look_at(journal: Journal) -> None:
+    calls = aiter(journal.calls("money"))
+    first = asyncio.ensure_future(anext(calls))
+    while not await journal.redis.publish("gateway:due:money", "ses_0"):
+        await asyncio.sleep(0.01)
+    assert await first == "ses_0"
+    await journal.commit("ses_1", {"session": (0, {})}, due={"mail": NOW, "money": None})
+    await journal.commit("ses_2", {"session": (0, {})}, due={"money": NOW})
+    assert await anext(calls) == "ses_2"
+    assert await journal.due("money", lease_ms=1000, of=["ses_1"]) == []
+    assert [claim.session for claim in await journal.due("money", lease_ms=1000, of=["ses_2"])] == ["ses_2"]
+
+
 async def test_changes_are_told(journal: Journal) -> None:
     changes = journal.changes()
     heard = asyncio.create_task(anext(changes))

@@ -1,6 +1,6 @@
 """The loop of a worker: claim sessions from a queue as their time comes, work on several at once, sleep in between.
 
-A change published by the journal wakes it; polling finds what a lost message would have told. What a crashed worker
+What the journal says about the queue wakes it; polling finds what a lost message would have told. What a crashed worker
 had claimed comes again by itself when its lease is over, so nothing here needs to be undone.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -17,7 +18,7 @@ from gateway.errors import GatewayError, StoreUnavailable
 from gateway.journal import Claim, Journal
 
 POLL_S = 1.0  # longer would delay retries that come due without any change
-GATHER_S = 0.02  # changes come in bursts; one look for all of them
+GATHER_S = 0.05  # changes come in bursts; one look for all of them
 AWAY_S = 1.0  # between looks while Redis is away
 
 log = structlog.get_logger(__name__)
@@ -28,32 +29,67 @@ async def work(
 ) -> None:
     """Run until cancelled. `handle` must call `journal.done(claim)`; if it raises, the claim comes again after
     `lease_ms`, which must be longer than `handle` may take."""
-    wake, running = asyncio.Event(), set[asyncio.Task[None]]()
-    listener = asyncio.create_task(_listen(journal, wake))
+    calls, running = Calls(journal, queue), set[asyncio.Task[None]]()
+    listener = asyncio.create_task(calls.listen())
     try:
         while True:
-            wake.clear()
-            claims = await _claim(journal, queue, lease_ms, at_once - len(running))
-            for claim in claims:
-                task = asyncio.create_task(_handle(handle, claim))
-                running.add(task)
-                task.add_done_callback(running.discard)
-            if len(running) >= at_once:
-                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            elif not claims:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), POLL_S)
-                await asyncio.sleep(GATHER_S)
+            called = await calls.next(POLL_S)
+            more = True
+            while more:
+                # The limit holds for each partition; all together may go a little beyond the room there is.
+                limit = max(1, (at_once - len(running)) // journal.keys.partitions)
+                claims = await _claim(journal, queue, lease_ms, limit, called)
+                for claim in claims:
+                    task = asyncio.create_task(_handle(handle, claim))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                if len(running) >= at_once:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                more = len(claims) >= limit
     finally:
         for task in (listener, *running):
             task.cancel()
         await asyncio.gather(listener, *running, return_exceptions=True)
 
 
-async def _claim(journal: Journal, queue: str, lease_ms: int, room: int) -> list[Claim]:
+class Calls:
+    """Which sessions were put into a queue since the last look; all queues are looked at now and then."""
+
+    def __init__(self, journal: Journal, queue: str) -> None:
+        self._journal, self._queue = journal, queue
+        self._called: set[str] = set()
+        self._wake = asyncio.Event()
+        self._looked_at = -math.inf
+
+    async def next(self, poll_s: float) -> set[str] | None:
+        """Wait for calls, a moment longer for those that come with them, at most `poll_s`. None: look at all."""
+        loop = asyncio.get_running_loop()
+        left = self._looked_at + poll_s - loop.time()
+        if left > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
+                    await asyncio.sleep(GATHER_S)
+        self._wake.clear()
+        called, self._called = self._called, set()
+        if loop.time() < self._looked_at + poll_s:
+            return called
+        self._looked_at = loop.time()
+        return None
+
+    async def listen(self) -> None:
+        """Until cancelled; while the subscription is down, polling goes on alone."""
+        while True:
+            with contextlib.suppress(StoreUnavailable, RedisError):
+                async for session in self._journal.calls(self._queue):
+                    self._called.add(session)
+                    self._wake.set()
+            await asyncio.sleep(AWAY_S)
+
+
+async def _claim(journal: Journal, queue: str, lease_ms: int, limit: int, called: set[str] | None) -> list[Claim]:
     try:
-        # The limit holds for each partition; all together may go a little beyond the room there is.
-        return await journal.due(queue, lease_ms=lease_ms, limit=max(1, room // journal.keys.partitions))
+        return await journal.due(queue, lease_ms=lease_ms, limit=limit, of=called)
     except StoreUnavailable:
         log.warning("queue.store_away", queue=queue)
         await asyncio.sleep(AWAY_S)
@@ -68,11 +104,3 @@ async def _handle(handle: Callable[[Claim], Awaitable[None]], claim: Claim) -> N
         log.warning("queue.put_off", queue=claim.queue, session=claim.session, code=code)
     except Exception:
         log.exception("queue.failed", queue=claim.queue, session=claim.session)
-
-
-async def _listen(journal: Journal, wake: asyncio.Event) -> None:
-    while True:
-        with contextlib.suppress(StoreUnavailable, RedisError):
-            async for _session in journal.changes():
-                wake.set()
-        await asyncio.sleep(AWAY_S)

@@ -13,6 +13,7 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge.outcome import Done, Outcome, Unknown
+from gateway.scripts import checked, piped
 
 WAITAOF_MS: Final = 2_000
 
@@ -46,10 +47,10 @@ class Debts:
         owes = operation == "debts.owe"
         script, amount = (self._owe, params["amount"]) if owes else (self._take, params["at_most"])
         try:
-            pipe = self._redis.pipeline(transaction=False)
-            await script(keys=[_key(params["account"], params["currency"])], args=[key, amount], client=pipe)
-            pipe.execute_command("WAITAOF", 1, 0, WAITAOF_MS)
-            done, (local, _replicas) = await pipe.execute()
+            call = [_key(params["account"], params["currency"])], [key, amount]
+            done, (local, _replicas) = checked(
+                await piped(self._redis, script, [call], ("WAITAOF", 1, 0, WAITAOF_MS))
+            )  # fmt: skip
         except RedisError as error:
             return Unknown(type(error).__name__)
         return Done({"object": "debt", "amount": int(done)}) if local >= 1 else Unknown("not_on_disk")

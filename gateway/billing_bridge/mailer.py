@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.headerregistry import Address
-from email.message import EmailMessage
-from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime, parseaddr
 from typing import Any, Final
 
@@ -25,7 +23,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge import claims, letters, rendering
+from gateway.billing_bridge import claims, letters, mime, rendering
 from gateway.billing_bridge.correction import Facts
 from gateway.billing_bridge.delivery import Answer
 from gateway.billing_bridge.mail_desk import QUEUE, MailDesk, mail_id
@@ -36,10 +34,14 @@ from gateway.clock import Clock
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.ids import new_secret
 from gateway.journal import Claim, Doc, Event, Journal
+from gateway.scripts import checked, piped
 
 MEASURE_S: Final = 5.0
 LOOK: Final = 2  # mails to send in one look at a session
-LEASE_MS: Final = 90_000  # so many mails at the SMTP time-out, with room
+LEASE_MS: Final = 90_000  # so many mails at the SMTP time-out, and the wait for a place to send them, with room
+PLACE_S: Final = 10.0
+AT_ONCE: Final = 256  # sessions; most of them wait for the disk, which comes once a second
+WAITAOF_MS: Final = 2_000
 WAIT_MS: Final = 5_000  # a session whose payment is still moving is looked at again, though its owner also calls us
 DOCS: Final = ("session", "payment", "people", "receipts")
 
@@ -94,9 +96,11 @@ class Mailer:
         self._journal, self._settings, self._clock, self._pay_link = journal, settings, clock, pay_link
         self._desk = MailDesk(journal)
         self._allocate = journal.redis.register_script(ALLOCATE)
+        self._places = asyncio.Semaphore(settings.connections)
         self._post = Post(
             settings.host,
             settings.port,
+            sender=parseaddr(settings.sender)[1],
             username=settings.username,
             password=settings.password,
             starttls=settings.starttls,
@@ -109,7 +113,7 @@ class Mailer:
         """Send letters as they come due, until cancelled."""
         gauge = asyncio.create_task(self._measure())
         try:
-            await claims.work(self._journal, QUEUE, self.handle, lease_ms=LEASE_MS, at_once=16)
+            await claims.work(self._journal, QUEUE, self.handle, lease_ms=LEASE_MS, at_once=AT_ONCE)
         finally:
             gauge.cancel()
             await asyncio.gather(gauge, return_exceptions=True)
@@ -147,11 +151,12 @@ class Mailer:
 
     async def _numbered(self, session: Mapping[str, Any], kept: Doc) -> Doc:
         """Allocate the numbers that are missing and keep them on disk before anything is sent."""
-        numbers = {}
-        for name in letters.unnumbered(kept.body):
-            number, issued_at = await self._number(session, name)
-            numbers[name] = {**kept.body[name], "number": number, "issued_at": issued_at}
-        return await self._keep(session["id"], kept, numbers, durable=True) if numbers else kept
+        names = letters.unnumbered(kept.body)
+        if not names:
+            return kept
+        given = zip(names, await self._numbers(session, names), strict=True)
+        numbers = {name: {**kept.body[name], "number": number, "issued_at": at} for name, (number, at) in given}
+        return await self._keep(session["id"], kept, numbers, durable=True)
 
     async def _keep(
         self, session: str, kept: Doc, changed: Mapping[str, Any], events: Sequence[Event] = (), durable: bool = False
@@ -161,26 +166,27 @@ class Mailer:
         versions = await self._journal.commit(session, put, events=events, durable=durable)
         return Doc(versions["receipts"], body)
 
-    async def _number(self, session: Mapping[str, Any], name: str) -> tuple[str, int]:
-        """The letter's number and issue time: gapless per issuer and series, confirmed on disk.
+    async def _numbers(self, session: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, int]]:
+        """The letters' numbers and issue times: gapless per issuer and series, confirmed on disk.
 
         The year is that of the session's end, so that asking again in January asks the same series; a correction
         stands in the series of what it corrects."""
         year = datetime.fromtimestamp((session["bill"]["ended_at"] or session["created"]) // 1000, UTC).year
-        mode = "" if session.get("livemode") else "TEST-"
-        series = f"{mode}{self._settings.series[letters.role_of(name)]}-{year}"
-        key = key_of(self._settings.issuer.id, series)
+        mode, now = "" if session.get("livemode") else "TEST-", self._clock.wall_ms()
+        series = [f"{mode}{self._settings.series[letters.role_of(name)]}-{year}" for name in names]
+        # All series of an issuer share a slot: one trip, and one wait for the disk.
+        keys = [key_of(self._settings.issuer.id, each) for each in series]
+        calls = [([key], [f"{session['id']}|{name}", now]) for key, name in zip(keys, names, strict=True)]
         try:
-            pipe = self._journal.redis.pipeline(transaction=False)
-            await self._allocate(keys=[key], args=[f"{session['id']}|{name}", self._clock.wall_ms()], client=pipe)
-            pipe.execute_command("WAITAOF", 1, 0, 1000)
-            row, (local, _replicas) = await pipe.execute()
+            redis = self._journal.redis
+            answers = checked(await piped(redis, self._allocate, calls, ("WAITAOF", 1, 0, WAITAOF_MS)))
+            *rows, (local, _replicas) = answers
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
         if local < 1:
             raise StoreUnavailable("The session store did not confirm the receipt's number on disk.")
-        count, issued_at = row.decode().split(":")
-        return f"{series}-{int(count):06d}", int(issued_at)
+        given = [row.decode().split(":") for row in rows]
+        return [(f"{each}-{int(count):06d}", int(at)) for each, (count, at) in zip(series, given, strict=True)]
 
     def _message_id(self, session: str, name: str) -> str:
         """The same for every attempt, so that a mail sent twice is one mail to the reader's program."""
@@ -188,8 +194,22 @@ class Mailer:
         return f"<{mail_id(session, name)}@{domain}>"
 
     async def _send_due(self, session: str, docs: Mapping[str, Doc | None], kept: Doc) -> Doc:
-        """At most LOOK mails, so that the claim outlasts them; the others have their own look at once."""
+        """At most LOOK mails, so that the claim outlasts them; the others have their own look at once. So do all when
+        the mail server is so slow that many wait for it."""
         due = letters.to_send(kept.body, self._clock.wall_ms())[:LOOK]
+        if not due:
+            return kept
+        try:
+            async with asyncio.timeout(PLACE_S):
+                await self._places.acquire()
+        except TimeoutError:
+            return kept
+        try:
+            return await self._send_these(session, docs, kept, due)
+        finally:
+            self._places.release()
+
+    async def _send_these(self, session: str, docs: Mapping[str, Doc | None], kept: Doc, due: Sequence[str]) -> Doc:
         for name in due:
             kept = await self._send(session, docs, kept, name)
         return kept
@@ -224,18 +244,17 @@ class Mailer:
             return Answer(fault=undelivered.why), False
         return Answer(status=250), False
 
-    def _message(self, receipt: Receipt, message_id: str, to: Address) -> EmailMessage:
+    def _message(self, receipt: Receipt, message_id: str, to: Address) -> bytes:
         words = rendering.mail(receipt)
-        message = EmailMessage(policy=SMTP_POLICY)
-        message["From"] = self._settings.sender
-        message["To"] = to
-        message["Subject"] = words.subject
-        message["Date"] = format_datetime(datetime.fromtimestamp(self._clock.wall_ms() // 1000, UTC))
-        message["Message-ID"] = message_id
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(words.text)
-        message.add_alternative(words.html, subtype="html")
-        return message
+        headers: dict[str, str | Address] = {
+            "From": self._settings.sender,
+            "To": to,
+            "Subject": words.subject,
+            "Date": format_datetime(datetime.fromtimestamp(self._clock.wall_ms() // 1000, UTC)),
+            "Message-ID": message_id,
+            "Auto-Submitted": "auto-generated",
+        }
+        return mime.mail(headers, words.text, words.html)
 
     def _compose(self, docs: Mapping[str, Doc | None], kept: letters.Letters, name: str) -> Receipt:
         session, mine, role = _body(docs["session"]), kept[name], letters.role_of(name)

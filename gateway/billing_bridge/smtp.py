@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from email.message import EmailMessage
 
 import aiosmtplib
 
@@ -31,6 +30,7 @@ class Post:
         host: str,
         port: int,
         *,
+        sender: str,
         username: str | None = None,
         password: str | None = None,
         starttls: bool = True,
@@ -47,10 +47,11 @@ class Post:
             "start_tls": starttls and not tls,
             "timeout": timeout_s,
         }
+        self._sender = sender
         self._slots = asyncio.Semaphore(connections)
         self._idle: list[tuple[float, aiosmtplib.SMTP]] = []
 
-    async def send(self, message: EmailMessage, recipient: str) -> None:
+    async def send(self, message: bytes, recipient: str) -> None:
         """Hand the mail to the server, for that one address whatever its headers say.
 
         Raises Undelivered, or Refused where trying again is useless."""
@@ -61,9 +62,14 @@ class Post:
             except (aiosmtplib.SMTPException, OSError, ValueError) as error:
                 raise _meaning(error) from error
 
-    async def _deliver(self, client: aiosmtplib.SMTP, message: EmailMessage, recipient: str) -> None:
+    async def _deliver(self, client: aiosmtplib.SMTP, message: bytes, recipient: str) -> None:
+        options = [] if recipient.isascii() else ["SMTPUTF8", "BODY=8BITMIME"]
         try:
-            await client.send_message(message, recipients=[recipient])
+            if options and client.is_ehlo_or_helo_needed:
+                await client.ehlo()
+            if options and not client.supports_extension("smtputf8"):
+                raise aiosmtplib.SMTPNotSupported("an address outside of ASCII needs SMTPUTF8 (RFC 6531)")
+            await client.sendmail(self._sender, [recipient], message, mail_options=options)
         except BaseException:
             client.close()
             raise

@@ -157,18 +157,16 @@ class Webhooks:
             await self._retry(session, lane, opened(state[f"o:{lane.name}"]))
 
     async def _first_attempts(self, session: str, lane: Lane, cursor: int) -> None:
-        """Every event after the cursor once, in order; also those that come while this goes on."""
+        """Every event after the cursor once, in order; those that come meanwhile have asked for another look."""
         until = self._clock.wall_ms() + LANE_BUDGET_MS
-        while events := await self._stored(self._journal.events(session, cursor)):
-            for event in events:
-                paused = self._paused_until(lane.endpoint.id)
-                if self._clock.wall_ms() > until or paused > self._clock.wall_ms():
-                    lane.look_again(max(self._clock.wall_ms(), paused) + _soon())
-                    return
-                if lane.endpoint.wants(event) and await self._attempt(lane, event, Delivery()) == "disabled":
-                    return
-                cursor = event["sequence"]
-                lane.put[f"c:{lane.endpoint.id}"] = str(cursor)
+        for event in await self._stored(self._journal.events(session, cursor)):
+            paused = self._paused_until(lane.endpoint.id)
+            if self._clock.wall_ms() > until or paused > self._clock.wall_ms():
+                lane.look_again(max(self._clock.wall_ms(), paused) + _soon())
+                return
+            if lane.endpoint.wants(event) and await self._attempt(lane, event, Delivery()) == "disabled":
+                return
+            lane.put[f"c:{lane.endpoint.id}"] = str(event["sequence"])
 
     async def _retry(self, session: str, lane: Lane, delivery: Delivery) -> None:
         assert lane.sequence is not None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from redis.exceptions import RedisError
 
 from gateway.billing_bridge.accounts import watch
 from gateway.billing_bridge.calls import OWN, call_of
+from gateway.billing_bridge.claims import Calls
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.index import Index, waiting_for
 from gateway.billing_bridge.order import order_of
@@ -111,23 +111,22 @@ class Bridge:
         self._journal, self._settings, self._clock = journal, settings, clock
         self.platforms = {MAIN: settings.platform(journal.redis, stripe), **(others or {})}
         self._debts, self._parts, self._index = Debts(journal.redis), Parts(journal), Index(journal.redis)
-        self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._away = self._stopping = False
 
     async def run(self) -> None:
         """Work until cancelled; then calls to Stripe under way are awaited, and their results are written."""
         self._stopping = False
-        listener = asyncio.create_task(self._listen())
+        calls = Calls(self._journal, "money")
+        listener = asyncio.create_task(calls.listen())
         claiming: asyncio.Task[bool] | None = None
         try:
             while True:
-                self._woken.clear()
-                claiming = asyncio.create_task(self._claim())  # a claim cut off in the middle would sleep for its lease
-                if not await asyncio.shield(claiming):
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._settings.poll_ms / 1000):
-                            await self._woken.wait()
+                called = await calls.next(self._settings.poll_ms / 1000)
+                while True:  # a claim cut off in the middle would sleep for its lease
+                    claiming = asyncio.create_task(self._claim(called))
+                    if not await asyncio.shield(claiming):
+                        break
         finally:
             self._stopping = True
             for platform in self.platforms.values():
@@ -150,14 +149,15 @@ class Bridge:
                 await asyncio.sleep(random.uniform(0, patience))
                 patience = min(2 * patience, BACK_OFF_MOST_S)
 
-    async def _claim(self) -> bool:
+    async def _claim(self, called: Collection[str] | None) -> bool:
         """Start work on due sessions; True if there may be more at once."""
         free = self._settings.sessions - len(self._tasks)
         if free <= 0:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             return True
         try:
-            claims = await self._journal.due("money", lease_ms=self._settings.lease_ms, limit=-(-free // 16))
+            limit = -(-free // 16)
+            claims = await self._journal.due("money", lease_ms=self._settings.lease_ms, limit=limit, of=called)
         except (StoreUnavailable, RedisError) as error:
             return self._store_away(error)
         self._store_back()
@@ -165,7 +165,7 @@ class Bridge:
             task = asyncio.create_task(self._work(claim))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return bool(claims)
+        return len(claims) >= limit
 
     async def _work(self, claim: Claim) -> None:
         try:
@@ -306,14 +306,6 @@ class Bridge:
         if name not in self.platforms:
             raise GatewayError(f"[stripe.platforms.{name}] is gone from the settings, and {session['id']} needs it.")
         return self.platforms[name]
-
-    async def _listen(self) -> None:
-        """Wake the loop at each change; while the subscription is down, polling goes on alone."""
-        while True:
-            with contextlib.suppress(StoreUnavailable, RedisError):
-                async for _ in self._journal.changes():
-                    self._woken.set()
-            await asyncio.sleep(self._settings.poll_ms / 1000)
 
     def _store_away(self, error: Exception) -> bool:
         if not self._away:
