@@ -30,21 +30,22 @@ def people_of(terms: NewSession | NewBooking) -> dict[str, Any]:
 ENTER_MS: Final = 600_000
 
 
-def again(record: SessionRecord, people: Mapping[str, Any], now: int) -> NewSession:
+def again(record: SessionRecord, people: Mapping[str, Any], now: int, card: str | None) -> NewSession:
     """The order that would open a session like this one, after it. It offers the same free part, of which it gets what
-    is surely left; the rest is given by `session.carried` once this one's bill is final."""
+    is surely left; the rest is given by `session.carried` once this one's bill is final. After a booked meeting, whose
+    `reference` is its booking's, it is metered."""
     to_come_ms = max(0, (record.deadline or now) - now) if record.open else 0
     return NewSession(
         client=NewClient(
             record.client["id"], **people["client"], stripe_customer=record.client["stripe_customer"],
-            payment_method=record.funding.payment_method if record.funding else None,
+            payment_method=card,
         ),
         expert=NewExpert(
             record.expert["id"], **people["expert"], stripe_account=record.expert["stripe_account"],
             country=record.expert["country"], rating_milli=record.expert["rating_milli"],
         ),
-        unit_amount=record.unit_amount, currency=record.currency, reference=record.reference,
-        kind="metered" if record.meeting else record.kind,
+        unit_amount=record.unit_amount, currency=record.currency,
+        reference=None if record.meeting else record.reference, kind="metered" if record.meeting else record.kind,
         media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
         free_minutes=record.free_offer_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
         commission_bps=record.commission_bps, continues=record.id, expires_in_ms=to_come_ms + ENTER_MS,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from gateway import refunds, waiver
@@ -286,11 +286,19 @@ class Sessions:
         assert record.continued_by is not None
         people = (await self._read(session)).people
         created = await self.create(
-            again(record, people, self.clock.wall_ms()), account=record.account, livemode=record.livemode,
-            session_id=record.continued_by,
+            again(record, people, self.clock.wall_ms(), await self._card_of(record)), account=record.account,
+            livemode=record.livemode, session_id=record.continued_by,
         )  # fmt: skip
         await self._carry_over(record)
         return created
+
+    async def _card_of(self, record: SessionRecord) -> str | None:
+        """The card that a session is paid with; a meeting's is its booking's."""
+        funding: Any = asdict(record.funding) if record.funding else None
+        if record.meeting is not None:
+            booking = (await self.journal.read(record.meeting.booking, "session"))["session"]
+            funding = booking.body["funding"] if booking else None
+        return funding["payment_method"] if funding else None
 
     async def _carry_over(self, record: SessionRecord) -> None:
         """What is left of the free part goes to the session after this one."""

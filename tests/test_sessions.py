@@ -13,6 +13,8 @@ import redis.asyncio as aioredis
 from gateway import session as core
 from gateway import sessions as module
 from gateway.billing_bridge import payment
+from gateway.booking import NewBooking
+from gateway.bookings import Bookings
 from gateway.changes import Changes
 from gateway.clock import SystemClock
 from gateway.directory import MAKING_MS
@@ -416,3 +418,42 @@ async def test_r15_a_bridge_that_has_not_seen_the_waiver_cannot_write_the_charge
     with pytest.raises(Conflict) as caught:
         await sessions.journal.commit(session, {"payment": (seen.version, {**seen.body, "status": "capturing"})})
     assert caught.value.code == "version_conflict"
+
+
+async def test_r06_after_a_booked_meeting_they_go_on_by_the_minute_with_the_bookings_card(sessions: Sessions) -> None:
+    bookings, terms = Bookings(sessions, open_payment=payment.opened, wait_s=0.05), order()
+    hour = 3_600_000
+    now = sessions.clock.wall_ms()
+    new = NewBooking(
+        client=terms.client, expert=terms.expert, unit_amount=300, currency="usd", minutes=15, reference="r3",
+        starts_at=(now + hour, now + 2 * hour), expires_at=now + 3 * hour,
+    )  # fmt: skip
+    ident = new_id("bkg")
+    made = await bookings.create(new, account=ACCOUNT, livemode=False, booking_id=ident)
+    again = await bookings.create(new, account=ACCOUNT, livemode=False, booking_id=ident)
+    assert (made.status, again.booking.meetings) == ("unpaid", made.booking.meetings)
+    with pytest.raises(Conflict) as caught:
+        await create(sessions, reference="r3")
+    assert caught.value.extra["session"] == ident
+    after = (await sessions.successor(made.booking.meetings[0])).docs.record
+    assert (after.kind, after.reference, after.meeting, after.amount_max) == ("metered", None, None, 4_500)
+    assert after.funding is not None
+    assert after.funding.payment_method == "pm_card_visa"
+    for account, livemode in (("acc_other", False), (ACCOUNT, True)):
+        with pytest.raises(NotFound):
+            await bookings.get(account, livemode, ident)
+    await bookings.cancel(ACCOUNT, False, ident, None, "client")
+    off = (await bookings.cancel(ACCOUNT, False, ident, None, "client"))[0]
+    assert (off.status, off.booking.canceled, len(off.booking.called_off)) == ("canceled", True, 2)
+    assert await types(sessions, ident) == ["booking.canceled"]
+    assert (await create(sessions, reference="r3")).record.reference == "r3", "nothing of it is unfinished"
+
+
+async def test_r02_without_a_card_the_free_part_may_be_used_up_and_the_answer_says_so(sessions: Sessions) -> None:
+    no_card = replace(order().client, payment_method=None)
+    first = await create(sessions, free_minutes=30, client=no_card)
+    assert (first.record.status, first.payment["status"]) == ("ready", "none")
+    second = await create(sessions, free_minutes=30, client=no_card)
+    assert (second.payment["status"], second.payment["decline_code"]) == ("failed", "card_required")
+    paid = await sessions.pay(ACCOUNT, second.record.id, "pm_card_visa")
+    assert paid.payment["status"] == "pending"

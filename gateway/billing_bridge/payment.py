@@ -54,6 +54,8 @@ def opened(session: Mapping[str, Any], now: int = 0) -> dict[str, Any]:
         return Payment("pending", order.currency, reads=reads).to_dict()  # until its booking is paid
     if not order.priced:
         return Payment("none", order.currency, reads=reads).to_dict()
+    if order.payment_method is None:
+        return Payment("failed", order.currency, decline_code="card_required", reads=reads).to_dict()
     if not order.can_hold:
         return Payment("awaiting_join", order.currency, reads=reads).to_dict()
     return Payment("pending", order.currency, attempt=order.attempt, reads=reads).to_dict()

@@ -42,7 +42,7 @@ def no_funding(**changes: Any) -> Session:
         (session_doc(hold="join"), "awaiting_join"),
         (
             session_doc(funding={"attempt": 1, "payment_method": None, "amount": 7500, "requested_at": NOW}),
-            "awaiting_join",
+            "failed",
         ),
         (session_doc(kind="free", funding=None), "none"),
     ],
