@@ -62,6 +62,10 @@ class Connected:
         """Whether somebody wants to know more than was answered."""
         return self.asked > self.answered
 
+    def knows(self, expert: str) -> bool:
+        """Whether there is nothing to add for the expert."""
+        return expert in self.experts or len(self.experts) >= EXPERTS
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -80,7 +80,7 @@ class Payees:
         """The account as Stripe showed it, recently enough."""
         doc = await self._read(wanted.stream)
         record = Connected.from_dict(doc.body) if doc else None
-        if record is not None and record.seen is not None and self._fresh(record.seen) and expert in record.experts:
+        if record is not None and record.seen is not None and self._fresh(record.seen) and record.knows(expert):
             return record.seen
         async with self._changes.of(wanted.stream) as changed:
             number = await self._ask(wanted, expert)

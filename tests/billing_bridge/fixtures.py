@@ -40,13 +40,18 @@ async def stripe_client(sandbox: Sandbox) -> AsyncIterator[StripeClient]:
 
 @dataclass
 class AskStripe:
-    """The sandbox's private routes, and what a marketplace does at Stripe by itself."""
+    """The sandbox's private routes, and what a marketplace does at Stripe by itself, on the account of a key."""
 
     url: str
     http: aiohttp.ClientSession
+    key: str = KEY
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
 
     async def post(self, path: str, **body: Any) -> Any:
-        async with self.http.post(f"{self.url}/sandbox/{path}", json=body) as answer:
+        async with self.http.post(f"{self.url}/sandbox/{path}", json=body, headers=self.headers) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
@@ -54,12 +59,11 @@ class AskStripe:
         await self.post("faults", match=match, kind=kind, **more)
 
     async def customer(self) -> str:
-        headers = {"Authorization": f"Bearer {KEY}"}
-        async with self.http.post(f"{self.url}/v1/customers", headers=headers) as answer:
+        async with self.http.post(f"{self.url}/v1/customers", headers=self.headers) as answer:
             return str((await answer.json())["id"])
 
     async def state(self) -> Any:
-        async with self.http.get(f"{self.url}/sandbox/state") as answer:
+        async with self.http.get(f"{self.url}/sandbox/state", headers=self.headers) as answer:
             return await answer.json()
 
 
