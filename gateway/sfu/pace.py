@@ -1,7 +1,7 @@
 """How long a worker waits after a batch, so that the next one is worth its wake-up.
 
-Waking costs more than a packet: at 20,000 packets a second that come one by one, gathering for a millisecond halves the
-cost of each. Where a wait would gather but a few, and after full batches, there is none.
+Waking costs more than a packet: at 20,000 packets a second that come one by one, gathering for a millisecond or two
+halves the cost of each. Where a wait would gather but a few, and after full batches, there is none.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import Final
 
 WINDOW_NS: Final = 5_000_000
 """Over which the rate is taken. Longer, and the first packets of a burst after a lull pay for the last one's rate."""
-TARGET: Final = 24
+TARGET: Final = 32
 """Messages worth a wake-up. More would cost delay and bring little: the batch's own cost is spread by then."""
-LIMIT_NS: Final = 1_200_000
+LIMIT_NS: Final = 1_600_000
 """Longest wait; at 70 % of saturation TARGET messages take an eighth of it."""
-LEAST: Final = 6
+LEAST: Final = 8
 """Fewer messages expected in LIMIT_NS are not waited for: a quiet worker answers at once."""
 PLENTY: Final = 64
 """A full batch, after which the next one is there already. After smaller ones, however large, reading at once finds
 nothing, and waiting for the next packet wakes up for it alone."""
-HASTE_NS: Final = 150_000
+HASTE_NS: Final = 200_000
 """Where TARGET messages come in so short a time the worker is near its limit: after that many it does not rest."""
 
 

@@ -61,8 +61,9 @@ class Shell:
             ring.listen(ears)
 
     @property
-    def descriptors(self) -> tuple[int, ...]:
-        return tuple(self._drains)
+    def drains(self) -> Mapping[int, Callable[[], int]]:
+        """By descriptor what `drain` does with it."""
+        return self._drains
 
     def drain(self, descriptor: int) -> int:
         """Take a batch from the socket; how many messages came."""

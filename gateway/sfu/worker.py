@@ -36,7 +36,7 @@ BACKLOG_OCTETS: Final = 1_048_576
 KEEP_MS: Final = 10_000
 """In the memory so old at most is what of a running call is neither a change nor activity: other addresses, budgets."""
 TURNS: Final = 6
-"""Control waits no longer than so many gatherings, about 7 ms."""
+"""Control waits no longer than so many gatherings, about 10 ms."""
 REPORTS: Final = 32
 """At once: more would keep media waiting for more than about half a millisecond."""
 READ_OCTETS: Final = 65_536
@@ -68,7 +68,7 @@ class Worker:
         self._now = SystemClock().boot_ms
         self._relay = Relay(os.urandom, given.instance)
         self._shell = Shell(self._relay, given.sockets, self._now, listeners=given.streams, batched=batched)
-        self._media = frozenset(self._shell.descriptors)
+        self._drains = self._shell.drains
         self._memory = Memory(given.memory)
         self._desk = Desk(self._relay, self._shell, self._memory, given, self._now)
 
@@ -76,40 +76,42 @@ class Worker:
         """Never returns; a signal ends it. Nothing needs tidying up: sockets and memory are the supervisor's."""
         self._restore()
         pace, poll = Pace(), select.poll()
-        for descriptor in self._shell.descriptors:
+        for descriptor in self._drains:
             poll.register(descriptor, select.POLLIN)
         self._desk.listen(poll)
-        busy: list[int] = []
+        busy: list[Callable[[], int]] = []
         turns = 0
         while True:
             # Sockets that were gathered for are read without being asked first; control waits for a few turns of that.
             turns = (turns + 1) % TURNS if busy else 0
-            messages = sum(map(self._shell.drain, busy)) if busy and turns else 0
+            messages = 0
+            if turns:
+                for drain in busy:
+                    messages += drain()
             if not messages:
                 messages, busy = self._wait(poll)
-            self._catch_up()
-            wait = pace.wait_ns(messages, time.monotonic_ns()) if messages else 0
+            now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            self._catch_up(now_ns // 1_000_000)
+            wait = pace.wait_ns(messages, now_ns) if messages else 0
             if wait:
                 time.sleep(wait / 1e9)
             elif messages < TARGET:
                 busy = []
 
-    def _wait(self, poll: select.poll) -> tuple[int, list[int]]:
-        """Until something comes or is due: how many messages came, and by which sockets."""
+    def _wait(self, poll: select.poll) -> tuple[int, list[Callable[[], int]]]:
+        """Until something comes or is due: how many messages came, and how to take more from where they came."""
         messages, busy = 0, []
         for descriptor, events in poll.poll(self._timeout()):
-            if descriptor in self._media:
-                came = self._shell.drain(descriptor)
-                if came:
-                    messages += came
-                    busy.append(descriptor)
-            else:
+            drain = self._drains.get(descriptor)
+            if drain is None:
                 self._desk.serve(descriptor, events)
+            elif came := drain():
+                messages += came
+                busy.append(drain)
         return messages, busy
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, now: int) -> None:
         """Do what is due, and tell what changed."""
-        now = self._now()
         at = self._shell.get_timer()
         if at is not None and at <= now:
             self._shell.handle_timer(now)

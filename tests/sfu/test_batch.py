@@ -49,7 +49,7 @@ class Rig:
 
     def turn(self) -> None:
         """Let the shell take what waits."""
-        for descriptor in self.shell.descriptors:
+        for descriptor in self.shell.drains:
             while select.select([descriptor], [], [], 0)[0]:
                 self.shell.drain(descriptor)
 

@@ -34,7 +34,7 @@ class Inside:
         self.relay, self._now = Relay(os.urandom), SystemClock().boot_ms
         self.shell = Shell(self.relay, media.sockets, self._now, listeners=media.listeners, batched=batched)
         self._loop = asyncio.get_running_loop()
-        for descriptor in self.shell.descriptors:
+        for descriptor in self.shell.drains:
             self._loop.add_reader(descriptor, self._readable, descriptor)
         self._timer = self._loop.create_task(self._timers())
 
@@ -68,7 +68,7 @@ class Inside:
 
     def close(self) -> None:
         self._timer.cancel()
-        for descriptor in self.shell.descriptors:
+        for descriptor in self.shell.drains:
             self._loop.remove_reader(descriptor)
         self.shell.close()
 
