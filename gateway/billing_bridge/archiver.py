@@ -18,12 +18,17 @@ from prometheus_client import Counter, Histogram
 from redis.exceptions import RedisError
 
 from gateway.archive import Archive, Retention
+from gateway.billing_bridge.debts import Debts
+from gateway.billing_bridge.mail_desk import UNDELIVERABLE
 from gateway.billing_bridge.register import Register
 from gateway.billing_bridge.rest import BUSY_MS, rests_from
+from gateway.billing_bridge.webhooks import DEAD
 from gateway.clock import Clock
+from gateway.earned import line_of
 from gateway.errors import Conflict, GatewayError, NotFound
 from gateway.hot import QUEUE, Put, bring_back
 from gateway.journal import NOW, Journal
+from gateway.keys import Line
 from gateway.segment import ArchiveDamaged
 from gateway.snapshot import Snapshot
 
@@ -37,6 +42,7 @@ EXPIRED = Counter(
     "gateway_archive_expired_files_total", "Files of the archive that were removed as their time was over"
 )
 
+DAY_MS: Final = 86_400_000
 LEASE_MS: Final = 60_000
 ROUND_S: Final = 1.0
 EXPIRE_EVERY_MS: Final = 3_600_000
@@ -62,6 +68,7 @@ class Archiver:
         self._journal, self._archive, self._settings, self._clock = journal, archive, settings, clock
         self._hot = journal.hot
         self._register = Register(journal.redis, settings.issuer)
+        self._debts = Debts(journal.redis)
 
     async def run(self) -> None:
         """Work until cancelled; what cannot be done now (Redis or the directory away, the disk full) is tried again."""
@@ -130,10 +137,14 @@ class Archiver:
         if snapshot is not None:
             await self._hot.leave_aside(snapshot)
             await self._register.forget(snapshot)
+            await self._debts.forget((snapshot.doc("payment") or {}).get("steps", ()))
 
     async def expire(self) -> list[str]:
-        """Remove what was kept for its time."""
-        gone = await self._archive.expire(self._clock.wall_ms(), self._settings.retention)
+        """Remove what was kept for its time: files, and entries of the lists of what did not arrive."""
+        now, retention = self._clock.wall_ms(), self._settings.retention
+        gone = await self._archive.expire(now, retention)
+        for listed in (DEAD, UNDELIVERABLE):
+            await self._journal.redis.zremrangebyscore(listed, "-inf", now - retention.ticks * DAY_MS)
         EXPIRED.inc(len(gone))
         if gone:
             log.info("archive.expired", files=gone)
@@ -146,18 +157,21 @@ class Archiver:
         if put is None or kept is None:
             raise NotFound(f"{session} is not in the archive.", code="session_not_found", param="id")
         await self._register.remember(kept)
-        if put in ("put", "replaced") and (kept.doc("payment") or {}).get("status") in PAID:
-            await self._ask_stripe(session)
+        payment = kept.doc("payment") or {}
+        if put in ("put", "replaced") and payment.get("status") in PAID:
+            await self._ask_stripe(session, line_of(kept.record, payment))
         return put
 
-    async def _ask_stripe(self, session: str) -> None:
-        """Disputes and refunds that came after the archive's last word are found by asking, as after an event."""
+    async def _ask_stripe(self, session: str, earned: Line | None) -> None:
+        """Disputes and refunds that came after the archive's last word are found by asking, as after an event. What the
+        expert earned stands in a list that may be lost too."""
         for _ in range(ATTEMPTS):
             doc = (await self._journal.read(session, "stripe"))["stripe"]
             body: dict[str, Any] = dict(doc.body) if doc else {"schema": 1}
             body |= {topic: body.get(topic, 0) + 1 for topic in ("count", "disputes", "refunds")}
             try:
-                await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
+                put = {"stripe": (doc.version if doc else 0, body)}
+                await self._journal.commit(session, put, due={"money": NOW}, lines=[earned] if earned else [])
             except Conflict:
                 continue
             return

@@ -156,6 +156,12 @@ CATALOGUE: Final = (
         "The card was declined; another card may be tried.",
         _payment("failed", amount_held=0, hold_until=None, decline_code="insufficient_funds"),
     ),
+    EventType(
+        "payment.hold_expiring",
+        "Half of the hold's time is over (`hold_until`), and it is neither captured nor released: end the session, or "
+        "find out what keeps it.",
+        _payment("held"),
+    ),
     EventType("payment.captured", "What was used has been charged.", _CAPTURED),
     EventType("payment.released", "Nothing was due; the hold was let go.", _payment("released", amount_total=0)),
     EventType(

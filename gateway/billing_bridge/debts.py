@@ -55,6 +55,15 @@ class Debts:
             return Unknown(type(error).__name__)
         return Done({"object": "debt", "amount": int(done)}) if local >= 1 else Unknown("not_on_disk")
 
+    async def forget(self, steps: Iterable[Mapping[str, Any]]) -> None:
+        """The keys of an archived session's steps: what is done is never sent again. Raises RedisError."""
+        pipe = self._redis.pipeline(transaction=False)
+        for step in steps:
+            if step["step"].startswith(("owe_", "offset_")):
+                pipe.execute_command("HDEL", _key(step["params"]["account"], step["params"]["currency"]), step["key"])
+        if len(pipe):
+            await pipe.execute()
+
     async def owed(self, accounts: Iterable[str], currency: str) -> dict[str, int]:
         """What each account owes now. Raises RedisError."""
         named = list(accounts)

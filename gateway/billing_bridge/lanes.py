@@ -113,10 +113,13 @@ class Lanes:
             raise _away() from error
 
     async def fields(self, session: str) -> dict[str, str]:
+        """The hash as it is, also that of an archived session."""
         try:
             rows = cast(dict[bytes, bytes], await self._journal.redis.hgetall(self._key(session)))
         except RedisError as error:
             raise _away() from error
+        if not rows and (kept := await self._journal.archived(session)) is not None:
+            return dict(kept.deliveries)
         return {name.decode(): value.decode() for name, value in rows.items()}
 
     async def change(self, session: str, put: Mapping[str, str], drop: Sequence[str]) -> None:

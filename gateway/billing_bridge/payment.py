@@ -19,6 +19,7 @@ from gateway.billing_bridge.calls import (
     share_out_step,
     transfer_step,
 )
+from gateway.billing_bridge.expiring import half_at
 from gateway.billing_bridge.order import Order, order_of
 from gateway.billing_bridge.pricing import Terms, minimum_charge, settled_shares
 from gateway.billing_bridge.record import (
@@ -121,6 +122,8 @@ def look_at(session: Mapping[str, Any], payment: Payment, now: int, nudges: int 
     read = _read(order_of(session), payment, nudges)
     if read is not None:
         times.append(read[1])
+    if (alarm := half_at(payment)) is not None and alarm > now:
+        times.append(alarm)
     return min(times, default=None)
 
 

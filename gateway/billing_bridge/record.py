@@ -219,6 +219,7 @@ class Payment:
     charge: str | None = None
     card: Mapping[str, Any] | None = None
     hold_until: int | None = None
+    alarmed: int = 0
     client_secret: str | None = None
     action_url: str | None = None
     decline_code: str | None = None

@@ -17,6 +17,7 @@ from gateway.billing_bridge.accounts import watch
 from gateway.billing_bridge.calls import OWN, call_of
 from gateway.billing_bridge.claims import Calls
 from gateway.billing_bridge.debts import Debts
+from gateway.billing_bridge.expiring import alarmed
 from gateway.billing_bridge.index import Index, waiting_for
 from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.outcome import Outcome, name_of
@@ -43,6 +44,7 @@ LAG = Histogram(
     "gateway_bridge_lag_seconds", "From the end of a session to its settlement",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )  # fmt: skip
+EXPIRING = Counter("gateway_bridge_holds_expiring_total", "Holds still there when half of their time was over")
 # How long a bridge that lost a race on a session leaves it to the faster one: at first, and at most.
 BACK_OFF_S: Final = 0.05
 BACK_OFF_MOST_S: Final = 2.0
@@ -188,8 +190,9 @@ class Bridge:
         turn: str | None = None
         while True:
             payment, more = concluded(seen.session, payment, platform.terms)
-            notices += more
             now = self._clock.wall_ms()
+            payment, late = alarmed(payment, now)
+            notices += (*more, *late)
             step = next_step(
                 seen.session, payment, now, platform.terms, expert_name=seen.expert_name, nudges=seen.nudges
             )
@@ -258,6 +261,9 @@ class Bridge:
             due["archive"] = NOW
         if payment.settled and not stored.settled and seen.session.get("ended_at"):
             LAG.observe(max(0, self._clock.wall_ms() - seen.session["ended_at"]) / 1000)
+        if payment.alarmed not in (0, stored.alarmed):
+            EXPIRING.inc()
+            log.warning("bridge.hold_expiring", session=seen.session["id"], hold_until=payment.hold_until)
         await self._index.write(seen.session["id"], stored, payment)
         for account in waiting_for(payment) - waiting_for(stored):
             await watch(self._journal, seen.session, account)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.billing_bridge.calls import call_of
+from gateway.billing_bridge.expiring import alarmed
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, opened, recovered
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.record import Notice, Payment
@@ -104,7 +105,7 @@ class Settling:
             except Crash:
                 continue
             waiting = self.payment.status == "action_required" and not self.payment.open_steps
-            if waiting or again_at is None or again_at - self.now > 6 * 86_400_000:
+            if waiting or again_at is None or again_at - self.now > 3 * 86_400_000:
                 return self.payment
             self.now = max(self.now, again_at)
         raise AssertionError("the money never came to rest")
@@ -131,7 +132,8 @@ class Settling:
         self.session["debts"] = self.account.debts
         while True:
             payment, notices = concluded(self.session, payment, self.terms)
-            self.notices += notices
+            payment, late = alarmed(payment, self.now)
+            self.notices += (*notices, *late)
             step = next_step(self.session, payment, self.now, self.terms, expert_name="Expert", nudges=self.nudges)
             if step is not None:
                 payment, step = begun(payment, step, self.now, self.nudges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ import pytest
 import redis.asyncio as aioredis
 
 from gateway.archive import Archive
-from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
+from gateway.billing_bridge.archiver import DAY_MS, Archiver, ArchiverSettings
+from gateway.billing_bridge.debts import Debts
+from gateway.billing_bridge.endpoints import Endpoints
+from gateway.billing_bridge.lanes import Lanes
+from gateway.billing_bridge.mail_desk import UNDELIVERABLE
 from gateway.billing_bridge.mailer import Mailer, MailSettings
 from gateway.billing_bridge.receipt import Issuer
+from gateway.billing_bridge.record import Step
 from gateway.billing_bridge.register import key_of
+from gateway.billing_bridge.webhooks import DEAD, Webhooks, WebhookSettings
 from gateway.clock import SystemClock
 from gateway.earnings import Earnings
 from gateway.errors import NotFound
@@ -213,6 +220,8 @@ async def test_all_comes_back_after_redis_lost_everything(journal: Journal, arch
     earned = await Earnings(journal).totals("acc_test", False, "e1", since=0, until=2**53)
     assert earned["usd"]["sessions"] == 3, "R18: the list of earnings is whole again"
     assert await archiver.restore(sessions[0]) == "newer"
+    lists = [key async for key in journal.redis.scan_iter("*:earned:acc_test:test:e1")]
+    assert sum([await journal.redis.zcard(key) for key in lists]) == 3
 
 
 async def test_restoring_never_overwrites_what_is_newer_in_redis(journal: Journal, archiver: Archiver) -> None:
@@ -240,6 +249,40 @@ async def test_a_redis_that_lost_its_last_writes_is_mended(journal: Journal, arc
     await journal.redis.hset(journal.keys.of(session, "payment"), "v", "0")  # type: ignore[misc]
     await journal.redis.hset(journal.keys.of(session, "session"), "v", "99")  # type: ignore[misc]
     assert await archiver.restore(session) == "conflict"
+
+
+async def test_how_its_events_were_delivered_is_told_from_the_archive_too(journal: Journal, archiver: Archiver) -> None:
+    endpoints = Endpoints(journal.redis, SystemClock())
+    await endpoints.add("https://marketplace.example/hook")
+    webhooks = Webhooks(journal, endpoints, WebhookSettings(), SystemClock())
+    session = await settled(journal)
+    lanes = Lanes(journal)
+    before = await lanes.fields(session)
+    await archiver.archive([session])
+    assert await lanes.fields(session) == before != {}
+    assert len(await webhooks.deliveries(session)) == 4
+
+
+async def test_what_did_not_arrive_is_listed_for_as_long_as_the_ledgers_rows_are_kept(
+    journal: Journal, archiver: Archiver
+) -> None:
+    now = SystemClock().wall_ms()
+    for listed in (DEAD, UNDELIVERABLE):
+        await journal.redis.zadd(listed, {"evt_old|ses_1|1|whe_1": now - 91 * DAY_MS, "evt_new|ses_1|2|whe_1": now})
+    await archiver.expire()
+    assert [await journal.redis.zcard(listed) for listed in (DEAD, UNDELIVERABLE)] == [1, 1]
+
+
+async def test_the_keys_of_debts_go_with_their_session_and_the_debt_stays(journal: Journal, archiver: Archiver) -> None:
+    session = await settled(journal)
+    params = {"account": "acct_demo", "currency": "usd", "amount": 70}
+    await Debts(journal.redis).send("debts.owe", params, "k-owe")
+    doc = (await journal.read(session, "payment"))["payment"]
+    assert doc is not None
+    owe = asdict(Step("owe_expert", 1, "k-owe", params, "done"))
+    await journal.commit(session, {"payment": (doc.version, {**doc.body, "steps": [*doc.body["steps"], owe]})})
+    await archiver.archive([session])
+    assert await journal.redis.hgetall("{acct:acct_demo}:debts:usd") == {b"owed": b"70"}  # type: ignore[misc]
 
 
 async def test_bytes_of_a_settled_session_before_and_after(journal: Journal, archiver: Archiver) -> None:
