@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from gateway.payees import MAIN, Account
+from gateway.payees import MAIN, Account, Schedule
 
 DOC: Final = "account"
 QUEUE: Final = "account"
@@ -18,15 +18,6 @@ QUEUE: Final = "account"
 EXPERTS: Final = 8
 # Payouts that are remembered, so that each state of one is told once.
 PAYOUTS: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How Stripe pays out to the bank. `own`: the expert decides it, in a Stripe dashboard of theirs."""
-
-    interval: str
-    days: tuple[str, ...] = ()
-    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +35,6 @@ class Connected:
     answered: int = 0
     tries: int = 0
     seen: Account | None = None
-    schedule: Schedule | None = None
     set_at: int = 0
     attempt: int = 0
     refused: str | None = None
@@ -71,16 +61,21 @@ class Connected:
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Connected:
-        seen, schedule = body.get("seen"), body.get("schedule")
+        seen = body.get("seen")
         return cls(
             **{
                 **body,
                 "experts": tuple(body["experts"]),
                 "open": tuple(body["open"]),
-                "seen": None if seen is None else Account(**{**seen, "due": tuple(seen["due"])}),
-                "schedule": None if schedule is None else Schedule(**{**schedule, "days": tuple(schedule["days"])}),
+                "seen": None if seen is None else _account(seen),
             }
         )
+
+
+def _account(body: Mapping[str, Any]) -> Account:
+    schedule = body["schedule"]
+    known = None if schedule is None else Schedule(**{**schedule, "days": tuple(schedule["days"])})
+    return Account(**{**body, "due": tuple(body["due"]), "schedule": known})
 
 
 def stream_of(account: str, livemode: bool, platform: str, ident: str) -> str:
@@ -105,7 +100,7 @@ def about(record: Connected) -> dict[str, Any]:
 
 def shown(record: Connected) -> dict[str, Any]:
     """The account as the marketplace is told of it."""
-    seen, schedule = record.seen, record.schedule
+    seen = record.seen
     assert seen is not None
     return {
         **about(record),
@@ -115,7 +110,9 @@ def shown(record: Connected) -> dict[str, Any]:
         "payouts_enabled": seen.payouts_enabled,
         "disabled_reason": seen.disabled_reason,
         "requirements_due": list(seen.due),
-        "payout_schedule": None if schedule is None else asdict(schedule) | {"days": list(schedule.days)},
+        "payout_schedule": None
+        if seen.schedule is None
+        else asdict(seen.schedule) | {"days": list(seen.schedule.days)},
     }
 
 

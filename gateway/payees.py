@@ -116,6 +116,16 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """How Stripe pays an account out to its bank (R18). `own`: the expert decides it, in a Stripe dashboard of theirs,
+    and not the platform."""
+
+    interval: str
+    days: tuple[str, ...] = ()
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
     """A connected account as Stripe showed it at `seen_at` (wall ms). `exists` False: not on that platform."""
 
@@ -127,6 +137,7 @@ class Account:
     payouts_enabled: bool = False
     disabled_reason: str | None = None
     due: tuple[str, ...] = ()
+    schedule: Schedule | None = None
 
     @property
     def able(self) -> bool:
@@ -188,4 +199,20 @@ def account_of(thing: Mapping[str, Any], now: int) -> Account:
         payouts_enabled=bool(thing.get("payouts_enabled")),
         disabled_reason=requirements.get("disabled_reason"),
         due=tuple(requirements.get("currently_due") or ()),
+        schedule=schedule_of(thing),
     )
+
+
+def schedule_of(thing: Mapping[str, Any]) -> Schedule | None:
+    """The payout schedule in an Account object. It is the expert's own with a full dashboard, or an account that
+    controls itself (docs.stripe.com/connect/manage-payout-schedule)."""
+    payouts = (thing.get("settings") or {}).get("payouts") or {}
+    schedule = payouts.get("schedule")
+    if not schedule:
+        return None
+    controller = thing.get("controller") or {}
+    dashboard = (controller.get("stripe_dashboard") or {}).get("type")
+    own = dashboard == "full" or controller.get("type") == "account" or thing.get("type") == "standard"
+    anchor = schedule.get("weekly_anchor")
+    days = schedule.get("weekly_payout_days") or ([anchor] if anchor else [])
+    return Schedule(schedule.get("interval") or "manual", tuple(days), own)

@@ -287,6 +287,12 @@ class EventList(Answer):
     has_more: bool
 
 
+class PayoutSchedule(Answer):
+    interval: str = Field(description="`weekly`, `daily`, `monthly` or `manual`")
+    days: list[str] = Field(description="Of the week", examples=[["friday"]])
+    own: bool = Field(description="The expert decides it, in a Stripe dashboard of theirs, and not the platform")
+
+
 class ConnectedAccount(Answer):
     """The expert's Stripe account, as Stripe showed it at `seen_at`."""
 
@@ -297,6 +303,7 @@ class ConnectedAccount(Answer):
     payouts_enabled: bool = Field(description="Whether Stripe pays out to the bank; shares can be transferred without")
     disabled_reason: str | None
     requirements_due: list[str] = Field(description="What Stripe still needs of the expert")
+    payout_schedule: PayoutSchedule | None = Field(description="How Stripe pays out to the bank")
     seen_at: Time = moment()
 
 

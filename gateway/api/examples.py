@@ -197,7 +197,8 @@ def _entrance() -> dict[str, Any]:
 
 def _payability() -> dict[str, Any]:
     platform = payees.Platform(payees.MAIN, "US", "usd")
-    account = payees.Account("acct_demo", True, NOW, "DE", "active", True)
+    weekly = payees.Schedule("weekly", ("friday",))
+    account = payees.Account("acct_demo", True, NOW, "DE", "active", True, schedule=weekly)
     found = payees.answer(payees.route("DE", [platform]), "usd", account)
     return views.payability("e1", "DE", "usd", found, True, None).model_dump(mode="json")
 

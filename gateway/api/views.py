@@ -135,6 +135,11 @@ def _connected(account: payees.Account) -> answers.ConnectedAccount:
         payouts_enabled=account.payouts_enabled,
         disabled_reason=account.disabled_reason,
         requirements_due=list(account.due),
+        payout_schedule=None
+        if account.schedule is None
+        else answers.PayoutSchedule(
+            interval=account.schedule.interval, days=list(account.schedule.days), own=account.schedule.own
+        ),
         seen_at=stamp(account.seen_at),
     )
 

@@ -6,16 +6,15 @@ dashboard with that choice, it is the expert's own and only shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
 from gateway.billing_bridge.record import Notice
 from gateway.billing_bridge.results import backoff_ms
-from gateway.connected import PAYOUTS, Connected, Schedule, about, same, shown
-from gateway.payees import Account, account_of
+from gateway.connected import PAYOUTS, Connected, about, same, shown
+from gateway.payees import Account, Schedule, account_of
 
 # Refusals that say nothing about the account: the platform's own key is wrong.
 OURS: Final = frozenset({"authentication", "rate_limit", "api_key_expired"})
@@ -40,7 +39,7 @@ def next_call(record: Connected, now: int, weekday: str, *, withheld: bool) -> C
         return None
     if record.open:
         return Call("payouts.retrieve", {"payout": record.open[0], "stripe_account": record.id})
-    if weekday and _differs(record, weekday) and now - record.set_at >= SET_AGAIN_MS:
+    if weekday and _differs(record.seen, weekday) and now - record.set_at >= SET_AGAIN_MS:
         schedule = {"interval": "weekly", "weekly_payout_days": [weekday]}
         params = {"payments": {"payouts": {"schedule": schedule}}, "stripe_account": record.id}
         return Call("balance_settings.update", params, f"{record.stream}:schedule:{record.attempt + 1}")
@@ -73,34 +72,19 @@ def freeing(record: Connected, call: Call, now: int) -> bool:
     return call.operation == "accounts.retrieve" and able and now - record.freed_at >= FREE_AGAIN_MS
 
 
-def _differs(record: Connected, weekday: str) -> bool:
-    schedule = record.schedule
+def _differs(seen: Account, weekday: str) -> bool:
+    schedule = seen.schedule
     return schedule is not None and not schedule.own and schedule != Schedule("weekly", (weekday,))
 
 
 def _retrieved(record: Connected, outcome: Done | Declined | Refused, now: int) -> Applied:
     if isinstance(outcome, Done):
-        seen, schedule = account_of(outcome.object, now), schedule_of(outcome.object)
+        seen = account_of(outcome.object, now)
     else:
-        seen, schedule = Account(record.id, exists=False, seen_at=now), None
-    changed = not same(record.seen, seen) or (record.seen is not None and record.schedule != schedule)
-    record = replace(record, answered=record.asked, seen=seen, schedule=schedule)
+        seen = Account(record.id, exists=False, seen_at=now)
+    changed = not same(record.seen, seen)
+    record = replace(record, answered=record.asked, seen=seen)
     return record, (Notice("account.updated", shown(record)),) if changed else ()
-
-
-def schedule_of(thing: Mapping[str, Any]) -> Schedule | None:
-    """The payout schedule in an Account object. It is the expert's own with a full dashboard, or an account that
-    controls itself (docs.stripe.com/connect/manage-payout-schedule)."""
-    payouts = (thing.get("settings") or {}).get("payouts") or {}
-    schedule = payouts.get("schedule")
-    if not schedule:
-        return None
-    controller = thing.get("controller") or {}
-    dashboard = (controller.get("stripe_dashboard") or {}).get("type")
-    own = dashboard == "full" or controller.get("type") == "account" or thing.get("type") == "standard"
-    anchor = schedule.get("weekly_anchor")
-    days = schedule.get("weekly_payout_days") or ([anchor] if anchor else [])
-    return Schedule(schedule.get("interval") or "manual", tuple(days), own)
 
 
 def _payout(record: Connected, outcome: Done | Declined | Refused) -> Applied:
@@ -122,9 +106,10 @@ def _payout(record: Connected, outcome: Done | Declined | Refused) -> Applied:
 
 def _set(record: Connected, outcome: Done | Declined | Refused, now: int) -> Connected:
     record = replace(record, set_at=now, attempt=record.attempt + 1)
-    if not isinstance(outcome, Done):
-        return replace(record, refused=outcome.code)
+    if not isinstance(outcome, Done) or record.seen is None:
+        return replace(record, refused=None if isinstance(outcome, Done) else outcome.code)
     payouts = ((outcome.object.get("payments") or {}).get("payouts")) or {}
     schedule = payouts.get("schedule") or {}
     days = tuple(schedule.get("weekly_payout_days") or ())
-    return replace(record, refused=None, schedule=Schedule(schedule.get("interval") or "manual", days))
+    weekly = Schedule(schedule.get("interval") or "manual", days)
+    return replace(record, refused=None, seen=replace(record.seen, schedule=weekly))

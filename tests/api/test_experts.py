@@ -64,7 +64,9 @@ def share(number: int) -> Earned:
 
 @pytest.fixture
 async def market(context: ApiContext) -> AsyncIterator[Api]:
-    known = KnownPayees({"acct_demo": payees.Account("acct_demo", True, NOW, "DE", "active", True)})
+    own = payees.Schedule("daily", own=True)
+    account = payees.Account("acct_demo", True, NOW, "DE", "active", True, schedule=own)
+    known = KnownPayees({"acct_demo": account})
     app = public_app(replace(context, payees=known, earnings=KnownEarnings()))
     async with TestClient(TestServer(app), headers={"Authorization": f"Bearer {FULL}"}) as client:
         yield client
@@ -84,6 +86,7 @@ async def test_r17_the_answer_names_route_platform_and_account(market: Api) -> N
     )
     assert (body["code"], body["detail"], body["eligible"]) == (None, None, None)
     assert body["stripe_account"]["seen_at"] == "2026-11-21T20:00:00.000Z"
+    assert body["stripe_account"]["payout_schedule"] == {"interval": "daily", "days": [], "own": True}
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from gateway.billing_bridge.mailer import _sent
 from gateway.billing_bridge.outcome import Done
 from gateway.billing_bridge.receipt import compose
 from gateway.billing_bridge.record import Payment, Transfer, public
-from gateway.connected import Connected, Schedule, shown
+from gateway.connected import Connected, shown
 from gateway.meter.record import Bill
 from gateway.money import Shares
-from gateway.payees import Account
+from gateway.payees import Account, Schedule
 from gateway.session import TRANSITIONS, NewClient, NewExpert, NewSession, opened, summary
 from tests.billing_bridge.receipt_cases import ISSUER, LINK, START, payment, people, session
 
@@ -64,7 +64,8 @@ def test_the_examples_have_the_fields_that_the_code_sends() -> None:
     assert set(data_of("transfer.created")) == {field.name for field in fields(Transfer)}
     receipt = compose(session(), payment(), people(), "client", "C-1", ISSUER, START, LINK)
     assert set(data_of("receipt.sent")) == set(_sent(receipt).data)
-    connected = Connected("acct_1", "acc_1", False, seen=Account("acct_1", True, 0), schedule=Schedule("weekly"))
+    weekly = Account("acct_1", True, 0, schedule=Schedule("weekly"))
+    connected = Connected("acct_1", "acc_1", False, seen=weekly)
     assert set(data_of("account.updated")) == set(shown(connected))
     assert set(data_of("account.updated")["payout_schedule"]) == set(shown(connected)["payout_schedule"])
     asked = Connected("acct_1", "acc_1", False, answered=1, seen=connected.seen, open=("po_1",))
