@@ -30,6 +30,9 @@ HOLDER_MS: Final = 15_000
 SPANS_BITS: Final = 20
 """A million spans a call and start of the worker: one every 5 ms of the longest call."""
 
+STALE: Final = 8
+"""Timers a call, with those that mean nothing any more."""
+
 
 class Relay:
     """All calls of one socket. Not thread-safe; every method returns at once."""
@@ -162,6 +165,9 @@ class Relay:
         del self._calls[call.id]
         self._told.forget(call)
         call.wake = -1
+        self._sweep()
+        for agent in call.legs:
+            agent.call = None  # Or only the garbage collector would free them, and hold media up for it.
         return report
 
     # --- datagrams
@@ -390,6 +396,12 @@ class Relay:
             self._serial += 1
             heapq.heappush(self._heap, (at, self._serial, call))
             call.wake = at
+
+    def _sweep(self) -> None:
+        """Entries of calls that are gone lie under those of others for a quarter of an hour: too many are cleared."""
+        if len(self._heap) > STALE * (len(self._calls) + STALE):
+            self._heap = [entry for entry in self._heap if entry[2].wake == entry[0]]
+            heapq.heapify(self._heap)
 
     def get_timer(self) -> int | None:
         """When `handle_timer` wants to be called, or None while nothing is configured."""

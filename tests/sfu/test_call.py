@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from gateway.sfu.call import (
     ORPHAN_MS,
     SPAN_LIMIT,
     UNTIL_MS,
+    Call,
 )
 from gateway.sfu.hold import HOLD_MS
 from gateway.sfu.port import LegConfig, Report
@@ -481,6 +483,29 @@ def test_media_is_never_held() -> None:
     assert not net.media(ONE)
     net.check(TWO)
     assert net.callers[TWO].media == []
+
+
+def calls_in_memory() -> int:
+    return sum(isinstance(one, Call) for one in gc.get_objects())
+
+
+def test_calls_that_are_over_leave_nothing_behind_not_even_for_the_garbage_collector() -> None:
+    net = talking()
+    gc.collect()
+    before = calls_in_memory()
+    gc.disable()
+    try:
+        for number in range(200):
+            net.relay.configure(config("other", incarnation=number), net.now)
+            for leg in (0, 1):
+                net.check((f"192.0.2.{leg}", 1000 + number), Caller(*pair(f"other{leg}")))
+            net.media(("192.0.2.0", 1000 + number))
+            net.relay.release("other", net.now)
+            net.run(20)
+        assert calls_in_memory() - before < 100
+    finally:
+        gc.enable()
+    assert len(net.relay._heap) < 100
 
 
 # --- reports
