@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gateway import session as core
-from gateway.session import SessionRecord
+from gateway.meetings import Meeting
+from gateway.session import Role, SessionRecord
 from gateway.sfu.port import LegReport, Report, Span
 from gateway.signaling.call import Apart, Call, End, Presence, Timers, Together, Warned
 from tests.orders import NOW, record
@@ -158,3 +161,31 @@ def test_law3_a_span_that_its_relay_lost_ends_where_it_was_last_known_to_run() -
     call.heard(report(9_000, span(6_000, 9_000, number=1 << 20)), NOW + 9_000)
     assert call.running
     assert dict(call.rows()) == {1: (NOW, NOW + 5_000), 1 << 20: (NOW + 6_000, NOW + 9_000)}
+
+
+def meeting(**changes: object) -> Call:
+    """A paid meeting in five minutes."""
+    booked = ready(kind="booked", meeting=Meeting("bkg_1", 1, NOW + 300_000), expires_in_ms=7_200_000, **changes)
+    return Call(booked, Timers(), offset_ms=OFFSET, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("seats", "reason"),
+    [(("client",), "no_show_expert"), (("expert",), "no_show_client"), (("client", "expert"), "connection_lost")],
+)
+def test_r14_at_an_appointment_one_waits_until_it_must_have_begun(seats: tuple[Role, ...], reason: str) -> None:
+    call = meeting()
+    for role in seats:
+        call.seat(role, taken=True, now=NOW)
+    late = NOW + 300_000 + 900_000
+    assert [call.tick(now) for now in range(NOW, late, 60_000)] == [[]] * 20
+    assert call.tick(late) == [End(reason, late)]
+
+
+def test_r14_a_meeting_that_has_begun_shows_its_fee_from_the_first_second_to_the_last() -> None:
+    call = meeting()
+    live(call)
+    assert not any(isinstance(outcome, End) for outcome in call.tick(NOW + 1_200_000)), "it did begin in time"
+    told = [call.figures("client", NOW + now)["cost"] for now in (1_000, 60_000, 1_790_000)]
+    assert told == [9_000] * 3
+    assert call.figures("expert", NOW + 1_000)["earnings"] == 8_100

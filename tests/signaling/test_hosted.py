@@ -16,6 +16,7 @@ from gateway.changes import Changes
 from gateway.errors import StoreUnavailable
 from gateway.ids import new_id
 from gateway.journal import Journal
+from gateway.meetings import Meeting
 from gateway.meter.ledger import Ledger, Write
 from gateway.nodes import Node, RedisClock
 from gateway.session import Role, SessionRecord
@@ -460,3 +461,20 @@ async def test_a_session_that_has_ended_welcomes_and_says_how_it_ended(build: Ca
     _, socket = await other.sit("expert", again=True)
     assert socket.said("ended")[0].reason == "client_left"
     assert other.relay.configs == [], "nothing is forwarded any more"
+
+
+async def test_r14_whoever_hangs_up_before_the_meeting_began_may_come_back(build: Callable[..., Stage]) -> None:
+    stage = build()
+    now = stage.node.clock.wall_ms()
+    soon = Meeting("bkg_1", 1, now + 60_000)
+    await stage.start(kind="booked", meeting=soon, expires_in_ms=7_200_000)
+    await stage.pay("captured")
+    guest, socket = await stage.sit("client")
+    await guest.receive(Leave(type="leave"))
+    await guest.closed()
+    assert (await stage.record()).status == "ready"
+    assert socket.said("ended") == []
+    await stage.sit("client", again=True)
+    (client, _), _ = (await stage.sit("client", again=True)), (await stage.sit("expert"))
+    await client.receive(Leave(type="leave"))
+    assert (await stage.record()).open
