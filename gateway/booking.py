@@ -127,8 +127,13 @@ def _meeting(new: NewBooking, booking: str, number: int, starts_at: int | None, 
 
 def canceled(record: BookingRecord, meetings: Sequence[SessionRecord]) -> BookingRecord:
     """With the meetings that were called off by now. If none is left, what is not charged yet never will be."""
-    off = tuple(meeting.id for meeting in meetings if meeting.end_reason == "canceled")
+    off = tuple(meeting.id for meeting in meetings if called_off(meeting))
     return replace(record, called_off=off, canceled=not any(meeting.open for meeting in meetings))
+
+
+def called_off(meeting: SessionRecord) -> bool:
+    """Canceled through its booking, before it began."""
+    return meeting.meeting is not None and meeting.meeting.canceled_by is not None
 
 
 def other_card(record: BookingRecord, payment_method: str, now: int) -> BookingRecord:

@@ -13,7 +13,7 @@ from gateway import session as sessions_core
 from gateway.booking import BookingRecord, NewBooking
 from gateway.changes import changed_before
 from gateway.doors import Entry
-from gateway.errors import Conflict, GatewayError, NotFound
+from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.journal import NOW, Event
 from gateway.meetings import CanceledBy
 from gateway.orders import people_of
@@ -49,8 +49,12 @@ class Bookings:
         """All meetings, then the booking with the order to charge it; waits for the card's first word, at most ten
         seconds. Again with the same id (a repeated request after a crash) gives the booking that is there.
 
-        Raises Conflict `reference_in_use`, and what `Payees.platform` raises.
+        Raises Conflict `reference_in_use`, InvalidRequest `booked_minutes_invalid`, and what `Payees.platform` raises.
         """
+        if new.minutes * 60_000 > self._sessions.rules.cap_ms:
+            raise InvalidRequest(
+                "This gateway holds no sessions of that length.", code="booked_minutes_invalid", param="minutes"
+            )
         if (await self._journal.read(booking_id, "session"))["session"] is None:
             if (payees := self._sessions.payees) is not None:
                 platform = await payees.platform(new.expert, new.currency, account=account, livemode=livemode)
@@ -135,25 +139,34 @@ class Bookings:
         nothing. Raises as `preview` does."""
         found = await self.get(account, livemode, booking)
         now = self._sessions.clock.wall_ms()
-        chosen = {docs.record.id for docs in _chosen(found, meeting, by, now)}
-        await asyncio.gather(*(self._call_off(session, by, now) for session in chosen))
+        chosen = [docs.record.id for docs in _chosen(found, meeting, by, now)]
+        off = await asyncio.gather(*(self._call_off(session, by, now) for session in chosen))
+        if meeting is not None and not all(off):
+            raise Conflict("The meeting has begun, or is over.", code="meeting_state", session=chosen[0])
         after = await self._read(booking)
         await self._tell(after)
-        refunds = {
+        mine = {session for session, done in zip(chosen, off, strict=True) if done}
+        return after, {
             docs.record.id: core.given_back(docs.record, _paid(docs))
             for docs in after.meetings
-            if docs.record.id in chosen
+            if docs.record.id in mine
         }
-        return after, refunds
 
-    async def _call_off(self, session: str, by: CanceledBy, now: int) -> None:
+    async def _call_off(self, session: str, by: CanceledBy, now: int) -> bool:
+        """False if it began a moment ago."""
         await self._sessions.apply_payment(session)  # whether it is paid decides what goes back
-        await self._sessions.apply(session, lambda record: sessions_core.canceled(record, by, now), durable=True)
+        try:
+            await self._sessions.apply(session, lambda record: sessions_core.canceled(record, by, now), durable=True)
+        except Conflict as error:
+            if error.code != "meeting_state":
+                raise
+            return False
+        return True
 
     async def _tell(self, after: Booked) -> None:
         """The booking's own record of what was called off, and the event of it; a repeated request heals a lost one."""
         records = [docs.record for docs in after.meetings]
-        new = {record.id for record in records if record.end_reason == "canceled"} - set(after.booking.called_off)
+        new = {record.id for record in records if core.called_off(record)} - set(after.booking.called_off)
         told = {
             "reference": after.booking.reference,
             "currency": after.booking.currency,

@@ -10,8 +10,8 @@ from gateway.money import BPS, round_half_up
 
 OPENS_BEFORE_MS: Final = 10 * 60_000
 BEGINS_WITHIN_MS: Final = 15 * 60_000
-# Interruptions that neither caller brought about.
-OURS: Final = frozenset({"node_lost", "ended_by_api"})
+# Interruptions that neither caller brought about; the API ends a session with either of the last two.
+OURS: Final = frozenset({"node_lost", "ended_by_api", "canceled"})
 
 CanceledBy = Literal["client", "expert", "platform"]
 Absence = Literal["no_show_client", "no_show_expert", "connection_lost", "payment_failed", "expired"]

@@ -420,7 +420,14 @@ async def test_r15_a_bridge_that_has_not_seen_the_waiver_cannot_write_the_charge
     assert caught.value.code == "version_conflict"
 
 
-async def test_r06_after_a_booked_meeting_they_go_on_by_the_minute_with_the_bookings_card(sessions: Sessions) -> None:
+async def live_meeting(sessions: Sessions, session: str) -> None:
+    at = sessions.clock.wall_ms()
+    await sessions.apply(session, lambda record: core.together(core.funded(record).record, at))
+
+
+async def test_r14_a_booking_over_its_life_and_going_on_after_one_of_its_meetings(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bookings, terms = Bookings(sessions, open_payment=payment.opened, wait_s=0.05), order()
     hour = 3_600_000
     now = sessions.clock.wall_ms()
@@ -442,9 +449,16 @@ async def test_r06_after_a_booked_meeting_they_go_on_by_the_minute_with_the_book
     for account, livemode in (("acc_other", False), (ACCOUNT, True)):
         with pytest.raises(NotFound):
             await bookings.get(account, livemode, ident)
+    begun = made.booking.meetings[1]
+    with monkeypatch.context() as patch:  # it begins just when it is called off
+        patch.setattr(sessions, "apply_payment", lambda _: live_meeting(sessions, begun))
+        with pytest.raises(Conflict) as caught:
+            await bookings.cancel(ACCOUNT, False, ident, 2, "platform")
+    assert caught.value.code == "meeting_state"
+    await sessions.end(ACCOUNT, begun, "canceled")
     await bookings.cancel(ACCOUNT, False, ident, None, "client")
     off = (await bookings.cancel(ACCOUNT, False, ident, None, "client"))[0]
-    assert (off.status, off.booking.canceled, len(off.booking.called_off)) == ("canceled", True, 2)
+    assert (off.status, off.booking.canceled, len(off.booking.called_off)) == ("canceled", True, 1)
     assert await types(sessions, ident) == ["booking.canceled"]
     assert (await create(sessions, reference="r3")).record.reference == "r3", "nothing of it is unfinished"
 
