@@ -110,9 +110,7 @@ def shown(record: Connected) -> dict[str, Any]:
         "payouts_enabled": seen.payouts_enabled,
         "disabled_reason": seen.disabled_reason,
         "requirements_due": list(seen.due),
-        "payout_schedule": None
-        if seen.schedule is None
-        else asdict(seen.schedule) | {"days": list(seen.schedule.days)},
+        "payout_schedule": None if seen.schedule is None else asdict(seen.schedule),
     }
 
 

@@ -16,8 +16,8 @@ from gateway.billing_bridge.results import backoff_ms
 from gateway.connected import PAYOUTS, Connected, about, same, shown
 from gateway.payees import Account, Schedule, account_of
 
-# Refusals that say nothing about the account: the platform's own key is wrong.
-OURS: Final = frozenset({"authentication", "rate_limit", "api_key_expired"})
+# Refusals that say nothing about the account: the platform's own key is wrong, or may not do this.
+OURS: Final = frozenset({"authentication", "permission", "rate_limit", "api_key_expired"})
 # How soon a schedule that Stripe refused, or that did not stay, is tried again.
 SET_AGAIN_MS: Final = 24 * 3_600_000
 # Transfers that wait are tried again at most so often: what Stripe refuses for another reason, it will refuse again.
@@ -39,7 +39,8 @@ def next_call(record: Connected, now: int, weekday: str, *, withheld: bool) -> C
         return None
     if record.open:
         return Call("payouts.retrieve", {"payout": record.open[0], "stripe_account": record.id})
-    if weekday and _differs(record.seen, weekday) and now - record.set_at >= SET_AGAIN_MS:
+    payee = weekday and record.experts  # an ambassador's account is not ours to arrange
+    if payee and _differs(record.seen, weekday) and now - record.set_at >= SET_AGAIN_MS:
         schedule = {"interval": "weekly", "weekly_payout_days": [weekday]}
         params = {"payments": {"payouts": {"schedule": schedule}}, "stripe_account": record.id}
         return Call("balance_settings.update", params, f"{record.stream}:schedule:{record.attempt + 1}")

@@ -83,7 +83,7 @@ def test_r17_an_account_that_the_platform_may_not_see_does_not_exist_for_it() ->
 
 
 def test_an_answer_that_did_not_come_leaves_the_question() -> None:
-    for outcome in (Busy("rate_limit"), Unknown("TimeoutError"), Refused("authentication")):
+    for outcome in (Busy("rate_limit"), Unknown("TimeoutError"), Refused("authentication"), Refused("permission")):
         record, told = step(NEW, outcome)
         assert (record.waiting, record.seen, told) == (True, None, [])
         first = look_at(record, NOW, withheld=False)
@@ -129,8 +129,9 @@ def test_r18_a_schedule_that_is_the_experts_own_is_only_shown() -> None:
         assert (schedule(record), asked(record)) == (Schedule("daily", (), own=True), None)
 
 
-def test_r18_no_weekday_leaves_schedules_alone() -> None:
+def test_r18_no_weekday_leaves_schedules_alone_and_so_does_an_account_without_an_expert() -> None:
     assert asked(seen(), "") is None
+    assert asked(replace(seen(), experts=())) is None
 
 
 def test_a_weekly_schedule_is_read_in_both_of_stripes_spellings() -> None:
