@@ -16,7 +16,7 @@ from tests.billing_bridge.receipt_cases import ISSUER
 
 
 class Sink:
-    """What the mail server does with mails: takes them, or answers as it is told to."""
+    """What the mail server does with mails: takes them, or answers as it is told to, and when."""
 
     port: int
 
@@ -25,6 +25,7 @@ class Sink:
         self.recipients: list[str] = []
         self.refusals: dict[str, str] = {}
         self.data_answer = "250 OK"
+        self.hold: asyncio.Event | None = None
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -42,6 +43,8 @@ class Sink:
             assert isinstance(mail, EmailMessage)
             self.mails.append(mail)
             self.recipients += envelope.rcpt_tos
+        if self.hold is not None:
+            await self.hold.wait()
         return self.data_answer
 
 
