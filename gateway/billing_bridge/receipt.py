@@ -257,7 +257,7 @@ def compose(
         lines=_lines(session, bill, role),
         timeline=timeline(bill["intervals"], ended_at, session["free_ms"], bill["amount_total"] > 0),
         payment=_card_money(money) if role == "client" else None,
-        earnings=_earnings(bill, money, ended_at, outcome) if role == "expert" else None,
+        earnings=_earnings(bill, money, _ended(session), outcome) if role == "expert" else None,
     )
 
 
@@ -272,7 +272,10 @@ def plain(text: object) -> str:
 
 
 def _bounds(session: Mapping[str, Any], bill: Mapping[str, Any]) -> tuple[int, int]:
-    ended_at = _ended(session)
+    """Start and end; of a meeting that was not held, its appointment."""
+    ended_at, appointed = _ended(session), (session.get("meeting") or {}).get("starts_at")
+    if appointed is not None and session.get("started_at") is None:
+        return appointed, appointed
     return bill["started_at"] or session.get("started_at") or ended_at, ended_at
 
 

@@ -243,8 +243,10 @@ class _Reader:
         if f"note_{r.outcome}_{r.role}" in self._words:
             expert = r.expert_name or self.word("expert")
             told.append(self.word(f"note_{r.outcome}_{r.role}", expert=expert))
-        if r.payment and r.payment.refunded:
-            told.append(self.word("note_refunded", amount=self.money(r.payment.refunded)))
+        # What the terms of a booking give back is a line of the bill, not news.
+        since = r.payment.refunded + self._amount("given_back") if r.payment else 0
+        if since > 0:
+            told.append(self.word("note_refunded", amount=self.money(since)))
         if r.outcome == "disputed":
             told.append(self.word("note_disputed"))
         return told

@@ -436,3 +436,32 @@ def test_a_session_that_is_not_finalized_waits_and_cannot_be_composed() -> None:
 
 def test_half_an_hour_at_three_dollars_with_five_free_minutes() -> None:
     assert bill(HALF_HOUR)["amount_total"] == 7500
+
+
+def meeting(**changes: Any) -> dict[str, Any]:
+    """Booked for 90.00, called off late: half of it goes back."""
+    off = bill((), amount_metered=9_000, amount_waived=4_500, waived_reason="policy", amount_total=4_500)
+    booked = {"booking": "bkg_1", "number": 1, "starts_at": START + 3_600_000}
+    return session(off, kind="booked", meeting=booked, free_ms=0, started_at=None, end_reason="canceled", **changes)
+
+
+@pytest.mark.parametrize(("role", "last"), [("client", 4_500), ("expert", 4_050)])
+def test_r14_a_receipt_of_a_meeting_that_was_called_off_states_the_fee_and_what_went_back(
+    role: Role, last: int
+) -> None:
+    money = payment(status="partially_refunded", amount_captured=9_000, amount_refunded=4_500, amount_held=0)
+    stated = receipt(role, session=meeting(), payment=money)
+    told = {line.kind: line.amount for line in stated.lines}
+    assert (told["booked"], told["given_back"], stated.lines[-1].amount) == (9_000, -4_500, last)
+    assert (stated.started_at, stated.ended_at) == (START + 3_600_000, START + 3_600_000), "its appointment"
+    assert "since this receipt" not in rendering.mail(stated).text
+
+
+def test_r14_a_receipt_of_a_meeting_waits_until_its_terms_have_given_back() -> None:
+    money = payment(amount_captured=9_000)
+    assert readiness(meeting(), money, START + 1_000) == "wait"
+    assert (
+        readiness(meeting(), money | {"status": "partially_refunded", "amount_refunded": 4_500}, START + 1_000)
+        == "send"
+    )
+    assert readiness(meeting(), money, LATER) == "send", "a correction will follow"
