@@ -41,6 +41,7 @@ from gateway.clock import Clock
 from gateway.doors import Doors
 from gateway.earnings import Earnings
 from gateway.errors import StoreUnavailable
+from gateway.hot import meet
 from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
@@ -139,6 +140,8 @@ class Gateway:
         gateway._connections.push_async_callback(gateway.redis.aclose)
         try:
             await gateway._meet_redis()
+            if gateway.archive is not None:
+                await meet(gateway.archive, gateway.redis)
             if with_bridge:
                 await gateway._start_bridge()
             if with_node:
@@ -343,8 +346,8 @@ def key_ring(settings: Settings) -> KeyRing:
 
 
 def archive(settings: Settings) -> Archive | None:
-    """The archive of the settings, made when it is not there. Raises OSError."""
-    return None if settings.archive.directory is None else Archive.opened(settings.archive.directory)
+    """That of the settings; `hot.meet` tells whether it is the right one."""
+    return None if settings.archive.directory is None else Archive(settings.archive.directory)
 
 
 def archiver_settings(settings: Settings) -> ArchiverSettings:

@@ -14,7 +14,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 
 from gateway.errors import Unavailable
-from gateway.ids import born_ms, new_secret
+from gateway.ids import born_ms, new_id, new_secret
 from gateway.segment import ArchiveDamaged, LineFile, Segment, compact, sync_folder
 from gateway.session import ROLES, Role
 from gateway.snapshot import Personal, Snapshot, divided, joined, mark
@@ -67,18 +67,42 @@ class Archive:
     """Shell over a directory, which may be shared by many processes. Raises ArchiveUnavailable, ArchiveDamaged."""
 
     def __init__(self, folder: Path) -> None:
+        """`expected`: which archive it must be, once Redis has told (`hot.meet`); another one is as good as none."""
         self.folder = folder
+        self.expected: str | None = None
         self._files: dict[Path, LineFile] = {}
         self._turn = Lock()
 
     @classmethod
     def opened(cls, folder: Path) -> Archive:
-        """Makes the directory when it is not there. Raises OSError."""
+        """Of that directory, made when it is not there. Raises OSError."""
+        archive = cls(folder)
+        if archive.ident is None:
+            archive.make()
+        return archive
+
+    @property
+    def ident(self) -> str | None:
+        """Which archive this is; None when the directory holds none."""
+        try:
+            return (self.folder / MARKER).read_text()
+        except FileNotFoundError:
+            return None
+
+    def make(self) -> str:
+        """An empty archive, with a name of its own. Raises OSError."""
         for part in PARTS:
-            (folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / MARKER).touch(mode=0o600)
-        sync_folder(folder)
-        return cls(folder)
+            (self.folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = self.folder / f"{MARKER}.{new_secret(size=6)}"
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(name := new_id("arc"))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(fresh, self.folder / MARKER)  # of two that make it at once, one does
+        fresh.unlink()
+        sync_folder(self.folder)
+        return self.ident or name
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
         """On disk, and read back as they are, when it returns. Again with the same ones writes nothing."""
@@ -116,8 +140,9 @@ class Archive:
         return await asyncio.to_thread(self._one_by_one, work)
 
     def _one_by_one(self, work: Callable[[], T]) -> T:
-        if not (self.folder / MARKER).exists():
-            raise ArchiveUnavailable(f"The archive is not at {self.folder}; is it mounted?")
+        found = self.ident
+        if found is None or self.expected not in (None, found):
+            raise ArchiveUnavailable(f"The archive {self.expected or ''} is not at {self.folder}; is it mounted?")
         with self._turn:
             if len(self._files) > FILES:
                 self._files.clear()

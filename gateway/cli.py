@@ -279,7 +279,8 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
     since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400
     count, found = 0, list[Difference]()
     async with _redis(settings.redis.url.get_secret_value()) as redis:
-        journal = Journal(redis, Keys(settings.redis.partitions), archive=archive(settings))
+        kept = await records_cli.met(archive(settings), redis)
+        journal = Journal(redis, Keys(settings.redis.partitions), archive=kept)
         for platform, stripe in clients(settings).items():
             async with stripe:
                 compared, differences = await reconciled(journal, stripe, since_s, platform)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -23,6 +23,8 @@ from gateway.session import ROLES, Role
 from gateway.snapshot import Snapshot, divided, erased
 
 QUEUE: Final = "archive"
+# The name of the archive that this Redis belongs to.
+KNOWN: Final = "gateway:archive:name"
 # More lost races than this on one session mean a writer in a loop, not contention.
 ATTEMPTS: Final = 20
 # A session that stands in one of these is not at rest.
@@ -203,6 +205,14 @@ class Hot:
             return await work
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
+
+
+async def meet(archive: Archive, redis: aioredis.Redis) -> None:
+    """Have the archive be the one that Redis knows. The first one is made where there is none; later a directory
+    without it is one that is not mounted, and must not become an empty archive. Raises RedisError, OSError."""
+    if not await redis.exists(KNOWN):
+        await redis.set(KNOWN, archive.ident or archive.make(), nx=True)
+    archive.expected = cast(bytes, await redis.get(KNOWN)).decode()
 
 
 async def bring_back(archive: Archive, hot: Hot, session: str, look_at: int) -> Put | None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from gateway.archive import Archive
+from gateway.archive import Archive, ArchiveUnavailable
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.hot import Hot, bring_back
-from gateway.ids import first_id, new_id
+from gateway.ids import born_ms, first_id, new_id
 from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys, Line
 from gateway.scripts import checked, piped
 from gateway.snapshot import Snapshot
@@ -116,6 +118,8 @@ end
 return 1
 """
 
+# A session is not older than this when it is looked for before it is there.
+MAKING_MS = 60_000
 GATHER_S = 0.005  # a durable commit waits so long for others; the disk takes up to a second
 NOW = 0  # in `due`: as soon as the commit is in, by Redis's own clock
 
@@ -207,7 +211,14 @@ class Journal:
 
     async def archived(self, session: str) -> Snapshot | None:
         """The session as the archive has it. Whoever asks has found nothing here: what is here outranks it."""
-        return None if self.archive is None else await self.archive.find(session)
+        if self.archive is None:
+            return None
+        try:
+            return await self.archive.find(session)
+        except ArchiveUnavailable:
+            if _just_made(session):
+                return None  # new sessions need no archive
+            raise
 
     async def wake(self, session: str) -> bool:
         """Bring an archived session back, to be changed; it is archived again when it has come to rest. False if it is
@@ -422,6 +433,12 @@ class Journal:
 
 class _Elsewhere(Exception):
     """The session is not in Redis: it was archived, or never was."""
+
+
+def _just_made(session: str) -> bool:
+    with suppress(ValueError):
+        return born_ms(session) > time.time_ns() // 1_000_000 - MAKING_MS
+    return False
 
 
 def _must_be_here(put: Mapping[str, tuple[int, Mapping[str, Any]]]) -> bool:

@@ -14,6 +14,9 @@ from gateway.errors import GatewayError, NotFound
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from gateway.archive import Archive
     from gateway.journal import Journal
     from gateway.meter.replay import Replay
 
@@ -191,7 +194,7 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
     if args.config:
         settings = Settings.load(args.config)
         async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-            yield Journal(redis, Keys(settings.redis.partitions), archive=archive(settings))
+            yield Journal(redis, Keys(settings.redis.partitions), archive=await met(archive(settings), redis))
         return
     if not (args.data / "valkey").is_dir():
         raise GatewayError(f"{args.data} is not the data directory of a gateway dev")
@@ -201,7 +204,15 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
         await valkey.start()
     try:
         async with Redis.from_url(valkey.url) as redis:
-            yield Journal(redis, Keys(), archive=Archive.opened(args.data / "archive"))
+            yield Journal(redis, Keys(), archive=await met(Archive(args.data / "archive"), redis))
     finally:
         if not running:
             await valkey.stop()
+
+
+async def met(archive: Archive | None, redis: Redis) -> Archive | None:
+    from gateway.hot import meet
+
+    if archive is not None:
+        await meet(archive, redis)
+    return archive

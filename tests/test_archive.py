@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from gateway.archive import Archive, ArchiveUnavailable, Person, Retention, day_of
+from gateway.hot import meet
 from gateway.ids import first_id, new_id
+from gateway.journal import Journal
 from gateway.segment import ArchiveDamaged
 from gateway.snapshot import BLANK_PERSON, Snapshot
 
@@ -115,6 +118,34 @@ async def test_a_directory_that_is_not_mounted_is_no_empty_archive(archive: Arch
     os.rename(archive.folder, archive.folder.with_name("elsewhere"))
     with pytest.raises(ArchiveUnavailable):
         await archive.find(new_id("ses"))
+
+
+async def test_a_directory_that_came_up_empty_is_not_made_an_archive_again(redis: Redis, tmp_path: Path) -> None:
+    first, session = Archive(tmp_path / "archive"), new_id("ses")
+    await meet(first, redis)
+    await first.keep([snapshot(session)])
+    again = Archive(tmp_path / "archive")
+    await meet(again, redis)
+    assert await again.find(session) is not None
+    (tmp_path / "archive").rename(tmp_path / "unmounted")
+    for other in (Archive(tmp_path / "archive"), Archive.opened(tmp_path / "another")):
+        await meet(other, redis)
+        with pytest.raises(ArchiveUnavailable):
+            await other.find(session)
+    assert not (tmp_path / "archive").exists()
+    await redis.flushall()
+    known = Archive(tmp_path / "unmounted")
+    await meet(known, redis)
+    assert await known.find(session) is not None, "a Redis that lost everything takes the archive that is there"
+
+
+async def test_new_sessions_need_no_archive(redis: Redis, tmp_path: Path) -> None:
+    journal = Journal(redis, archive=Archive(tmp_path / "unmounted"))
+    fresh, old = new_id("ses"), first_id("ses", NOW)
+    assert (await journal.read(fresh, "session"))["session"] is None
+    await journal.commit(fresh, {"session": (0, {})})
+    with pytest.raises(ArchiveUnavailable):
+        await journal.read(old, "session")
 
 
 async def test_two_writers_make_one_chain(archive: Archive) -> None:

@@ -21,7 +21,7 @@ from gateway.archive import Archive, Retention
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.mail_desk import UNDELIVERABLE
 from gateway.billing_bridge.register import Register
-from gateway.billing_bridge.rest import BUSY_MS, rests_from
+from gateway.billing_bridge.rest import BUSY_MS, WAITING_MS, rests_from
 from gateway.billing_bridge.webhooks import DEAD
 from gateway.clock import Clock
 from gateway.earned import line_of
@@ -100,6 +100,8 @@ class Archiver:
                 again[session] = None
                 continue
             at = rests_from(found.snapshot, found.queues, now, quiet)
+            if at is not None and await self._to_be_held(found.snapshot):
+                at = now + WAITING_MS
             if at is None or at > now:
                 SESSIONS.labels("waits").inc()
                 again[session] = at
@@ -108,6 +110,14 @@ class Archiver:
         for snapshot in await self._kept(ready):
             again[snapshot.session] = await self._leave(snapshot)
         return again
+
+    async def _to_be_held(self, booking: Snapshot) -> bool:
+        """Whether a booking has meetings to come: until then its reference is taken."""
+        for meeting in booking.record.get("meetings", ()):
+            doc = (await self._journal.read(meeting, "session"))["session"]
+            if doc is not None and doc.body["status"] != "finalized":
+                return True
+        return False
 
     async def _kept(self, snapshots: Sequence[Snapshot]) -> Sequence[Snapshot]:
         """Those that are safe in the archive; a damaged line of one does not keep the others back."""

@@ -25,6 +25,7 @@ from gateway.clock import SystemClock
 from gateway.earnings import Earnings
 from gateway.errors import NotFound
 from gateway.hot import Hot
+from gateway.ids import new_id
 from gateway.journal import NOW, Event, Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
@@ -200,6 +201,21 @@ async def test_law5_an_unsettled_session_stays(journal: Journal, archiver: Archi
     await journal.commit(session, {"payment": (doc.version, {**doc.body, "settled": False})})
     assert await archiver.archive([session]) == {session: None}
     assert (await hot(journal, session) is not None, await cold(journal, session)) == (True, None)
+
+
+async def test_a_booking_stays_until_its_meetings_are_over(journal: Journal, archiver: Archiver) -> None:
+    booking, meeting = new_id("bkg"), await settled(journal)
+    docs = await journal.read(meeting, "session", "payment")
+    assert docs["session"] is not None
+    assert docs["payment"] is not None
+    body = {**docs["session"].body, "id": booking, "kind": "booking", "status": "booked", "meetings": [meeting]}
+    await journal.commit(booking, {"session": (0, body), "payment": (0, docs["payment"].body)})
+    await journal.commit(meeting, {"session": (docs["session"].version, {**docs["session"].body, "status": "live"})})
+    assert (await archiver.archive([booking]))[booking] is not None
+    version = docs["session"].version + 1
+    await journal.commit(meeting, {"session": (version, docs["session"].body)})
+    assert await archiver.archive([booking]) == {booking: None}
+    assert (await hot(journal, booking), (await cold(journal, booking)) is not None) == (None, True)
 
 
 async def test_all_comes_back_after_redis_lost_everything(journal: Journal, archiver: Archiver) -> None:
