@@ -10,7 +10,8 @@ How an `unknown` step is asked:
   and of the transfer, likewise.
 - *owe, offset, share_out*: nobody is asked. They go to our own account of debts, and to the records of a booking's
   meetings, where the same key does nothing twice.
-If Stripe says that it was not done, the step is sent again, with the same key and parameters. Only a key that is
+If Stripe says that it was not done, the step is sent again, with the same key and parameters; one that has waited for
+longer than Stripe keeps keys is asked about once more before. Only a key that is
 *spent* (Stripe replayed a 5xx which it keeps under it) has a successor, after asking; that of a hold is the client's
 next try.
 """
@@ -62,6 +63,11 @@ class Call:
     operation: str
     params: Mapping[str, Any]
     key: str | None = None
+
+
+def outlived(step: Step, now: int) -> bool:
+    """Whether a step that waits to be sent again has outlived its key at Stripe: it must be asked about first."""
+    return step.state == "intent" and step.tries > 0 and now - step.at >= KEY_LIFE_MS
 
 
 def call_of(step: Step, now: int) -> Call:

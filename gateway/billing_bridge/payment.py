@@ -14,6 +14,7 @@ from gateway.billing_bridge.calls import (
     capture_step,
     hold_step,
     offset_step,
+    outlived,
     read_step,
     release_step,
     share_out_step,
@@ -107,6 +108,8 @@ def begun(payment: Payment, step: Step, now: int, nudges: int = 0) -> tuple[Paym
     """The record with the step on its way; it must be on disk before the call goes out, unless the step only asks."""
     if step.reads:
         return replace(payment, reads=replace(payment.reads, seen=nudges, tries=payment.reads.tries + 1)), step
+    if outlived(step, now):
+        step = step.to("unknown")
     if step.state == "unknown":
         step = replace(step, tries=step.tries + 1)
         return payment.with_step(step), step

@@ -9,6 +9,7 @@
     captured, partially_refunded, refunded ─► disputed ─► captured, partially_refunded, refunded   (won, or lost)
 
     step:  intent ─► sent ─► done | failed | unknown        unknown ─► done | failed | intent, after asking Stripe
+           intent ─► unknown, when its key at Stripe has run out since it was sent
 
 A step is persisted before its call goes out, with its idempotency key and exact parameters; what cannot be known is
 `unknown` until Stripe was asked (2-architecture, Intent before action). Amounts are minor units, times wall ms.
@@ -60,7 +61,7 @@ FINAL: Final[frozenset[Status]] = PAID | {"none", "failed", "released", "due"}
 
 STEP_TRANSITIONS: Final[Mapping[StepState, frozenset[StepState]]] = MappingProxyType(
     {
-        "intent": frozenset({"sent", "failed"}),
+        "intent": frozenset({"sent", "failed", "unknown"}),
         "sent": frozenset({"done", "failed", "intent", "unknown"}),
         "unknown": frozenset({"done", "failed", "intent", "unknown"}),
         "done": frozenset(),

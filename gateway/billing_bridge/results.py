@@ -122,7 +122,10 @@ def _again(payment: Payment, step: Step, code: str, now: int, last_ms: int = BAC
     """
     if step.spent:
         return payment.with_step(step.to("failed", result={"code": code, "spent": True}))
-    return payment.with_step(step.to("intent", not_before=now + backoff_ms(step.tries, last_ms), result={"code": code}))
+    # Stripe has just been asked, so that its key counts from now.
+    at = now if step.state == "unknown" else step.at
+    again = step.to("intent", not_before=now + backoff_ms(step.tries, last_ms), result={"code": code}, at=at)
+    return payment.with_step(again)
 
 
 def _refused(payment: Payment, step: Step, code: str, now: int) -> Payment:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.payment import begun, next_step, opened
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.record import STEP_TRANSITIONS, TRANSITIONS, Payment, Step
@@ -446,6 +447,32 @@ def test_a_busy_stripe_is_given_the_time_it_asks_for() -> None:
     step = settling.payment.find("hold", 1)
     assert step is not None
     assert (step.state, step.not_before, again_at) == ("intent", NOW + 1000, NOW + 1000)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("step", "operation", "question"),
+    [("capture", "payment_intents.capture", "payment_intents.retrieve"),
+     ("transfer_expert", "transfers.create", "transfers.list")],
+)  # fmt: skip
+def test_law5_beyond_the_life_of_a_key_stripe_is_asked_before_anything_is_sent_again(
+    step: str, operation: str, question: str, late: bool
+) -> None:
+    settling = held()
+    live(settling.session)
+    finalize(settling.session, 4500)
+    settling.look(*([] if step == "capture" else [None]), "lost_before")
+    waiting = next(s for s in settling.payment.open_steps if s.step == step)
+    settling.disk = json.dumps(settling.payment.with_step(replace(waiting, state="intent", not_before=0)).to_dict())
+    if late:  # the request that was lost wandered through the network, and arrived after we had asked
+        settling.account.now = settling.now
+        settling.account.send(Call(operation, waiting.params, waiting.key))
+    settling.now += 25 * 3_600_000
+    calls = len(settling.calls)
+    payment = settling.run()
+    assert settling.calls[calls] == question
+    assert settling.calls[calls:].count(operation) == (0 if late else 1)
+    assert (payment.settled, settling.account.captures, len(settling.account.transfers)) == (True, 1, 2)
 
 
 def test_a_spent_key_has_a_successor_only_after_stripe_was_asked() -> None:
