@@ -367,8 +367,10 @@ class Ring:
                 24 if control else 0,
             )
             outbox.staged += 1
+            number = -(-size // segment)
             self._figures.trains_in += segment < size
-            path.packets += -(-size // segment)
+            self._figures.carried += number - 1
+            path.packets += number
             path.octets += size
             path.heard = now
         return declined

@@ -11,33 +11,33 @@ from typing import Final
 WINDOW_NS: Final = 5_000_000
 """Over which the rate is taken. Longer, and the first packets of a burst after a lull pay for the last one's rate."""
 TARGET: Final = 32
-"""Messages worth a wake-up. More would cost delay and bring little: the batch's own cost is spread by then."""
+"""Datagrams worth a wake-up. More would cost delay and bring little: the batch's own cost is spread by then."""
 LIMIT_NS: Final = 1_600_000
-"""Longest wait; at 70 % of saturation TARGET messages take an eighth of it."""
+"""Longest wait; at 70 % of saturation TARGET datagrams take an eighth of it."""
 LEAST: Final = 8
-"""Fewer messages expected in LIMIT_NS are not waited for: a quiet worker answers at once."""
+"""Fewer expected in LIMIT_NS are not waited for: a quiet worker answers at once."""
 PLENTY: Final = 64
 """A full batch, after which the next one is there already. After smaller ones, however large, reading at once finds
 nothing, and waiting for the next packet wakes up for it alone."""
 HASTE_NS: Final = 200_000
-"""Where TARGET messages come in so short a time the worker is near its limit: after that many it does not rest."""
+"""Where TARGET datagrams come in so short a time the worker is near its limit: after that many it does not rest."""
 
 
 class Pace:
     """Core. Tell it of each batch; `now` in nanoseconds of any monotonic clock."""
 
-    __slots__ = ("_messages", "_since", "_wait_ns")
+    __slots__ = ("_datagrams", "_since", "_wait_ns")
 
     def __init__(self) -> None:
-        self._messages = self._since = self._wait_ns = 0
+        self._datagrams = self._since = self._wait_ns = 0
 
-    def wait_ns(self, messages: int, now: int) -> int:
-        """How long to wait after a batch of so many messages, in nanoseconds."""
-        self._messages += messages
+    def wait_ns(self, datagrams: int, now: int) -> int:
+        """How long to wait after a batch of so many datagrams, in nanoseconds."""
+        self._datagrams += datagrams
         elapsed = now - self._since
         if elapsed >= WINDOW_NS:
-            expected = self._messages * LIMIT_NS // elapsed
-            self._wait_ns = 0 if expected < LEAST else min(LIMIT_NS, TARGET * elapsed // self._messages)
-            self._since, self._messages = now, 0
-        hurried = messages >= TARGET and self._wait_ns < HASTE_NS
-        return 0 if messages >= PLENTY or hurried else self._wait_ns
+            expected = self._datagrams * LIMIT_NS // elapsed
+            self._wait_ns = 0 if expected < LEAST else min(LIMIT_NS, TARGET * elapsed // self._datagrams)
+            self._since, self._datagrams = now, 0
+        hurried = datagrams >= TARGET and self._wait_ns < HASTE_NS
+        return 0 if datagrams >= PLENTY or hurried else self._wait_ns

@@ -33,6 +33,8 @@ class Figures:
     """Of all wake-ups together; one may be a train of datagrams."""
     trains_in: int = 0
     trains_out: int = 0
+    carried: int = 0
+    """Datagrams that came in trains, beyond the first of each."""
 
     def count(self, messages: int) -> None:
         self.occupancy[messages.bit_length()] += 1

@@ -75,7 +75,7 @@ class Worker:
     def run(self) -> None:
         """Never returns; a signal ends it. Nothing needs tidying up: sockets and memory are the supervisor's."""
         self._restore()
-        pace, poll = Pace(), select.poll()
+        pace, poll, figures = Pace(), select.poll(), self._shell.figures
         for descriptor in self._drains:
             poll.register(descriptor, select.POLLIN)
         self._desk.listen(poll)
@@ -84,7 +84,7 @@ class Worker:
         while True:
             # Sockets that were gathered for are read without being asked first; control waits for a few turns of that.
             turns = (turns + 1) % TURNS if busy else 0
-            messages = 0
+            messages, carried = 0, figures.carried
             if turns:
                 for drain in busy:
                     messages += drain()
@@ -92,10 +92,11 @@ class Worker:
                 messages, busy = self._wait(poll)
             now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             self._catch_up(now_ns // 1_000_000)
-            wait = pace.wait_ns(messages, now_ns) if messages else 0
+            datagrams = messages + figures.carried - carried
+            wait = pace.wait_ns(datagrams, now_ns) if datagrams else 0
             if wait:
                 time.sleep(wait / 1e9)
-            elif messages < TARGET:
+            elif datagrams < TARGET:
                 busy = []
 
     def _wait(self, poll: select.poll) -> tuple[int, list[Callable[[], int]]]:

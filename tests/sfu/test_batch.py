@@ -136,10 +136,11 @@ def test_neighbours_of_one_size_leave_as_a_train_and_a_train_comes_as_one_messag
     assert rig.passes(0, [rig.callers[0].rtp(1000) for _ in range(8)]) == 8
     assert rig.statistics.trains_out == before.trains_out + 1
     packets = [rig.callers[0].rtp(1000) for _ in range(7)] + [rig.callers[0].rtp(400)]
-    before = rig.statistics
+    before, carried = rig.statistics, rig.shell.figures.carried
     counted = rig.counted()
     rig.send_train(0, b"".join(packets), 1000)
     assert rig.arrived(1, packets) == 8
+    assert rig.shell.figures.carried == carried + 7
     assert rig.statistics.trains_in == before.trains_in + 1
     assert rig.statistics.messages == before.messages + 1
     assert rig.counted() == (counted[0] + 8, counted[1] + 7400)
