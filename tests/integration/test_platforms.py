@@ -48,7 +48,7 @@ async def test_r17_an_australian_expert_is_paid_by_a_second_platform_account(sit
         session = await stand.order(**await australian(stand))
         assert (session["platform"], session["payment"]["status"]) == ("au", "held")
         client, expert = await stand.pair(session)
-        await asyncio.gather(client.hears(20), expert.hears(20))
+        await asyncio.gather(client.hears(70), expert.hears(70))
         await client.say("leave")
         final = await stand.settled(session["id"])
         there, here = await stand.sandbox(KEY), await stand.sandbox()
