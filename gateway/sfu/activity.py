@@ -47,9 +47,12 @@ def renew(report: Report, at: int, packed: bytes | None) -> Report:
         spans = (*over, Span(last.number, last.start, at, heard))
     if legs is None:
         return replace(report, at=at, spans=spans)
-    before, now = report.legs, legs
-    one, two = (leg_report(old.selected, old.present, old.transport, new) for old, new in zip(before, now, strict=True))
+    one, two = map(_renewed, report.legs, legs)
     return replace(report, at=at, legs=(one, two), spans=spans)
+
+
+def _renewed(before: LegReport, leg: Leg) -> LegReport:
+    return leg_report(before.selected, before.present, before.transport, leg)
 
 
 def leg_report(selected: bool, present: bool, transport: Transport | None, leg: Leg) -> LegReport:

@@ -26,6 +26,7 @@ _UNTIL_AT: Final = 8
 _NEWER: Final = struct.Struct("=II")
 _NEWER_OCTETS: Final = 192
 """Room for what is newer: its length, its checksum, its bytes."""
+NEWER_LIMIT: Final = _NEWER_OCTETS - _NEWER.size
 _BODY_AT: Final = _HEAD.size + _NEWER_OCTETS
 BODY_LIMIT: Final = SLOT_OCTETS - _BODY_AT
 
@@ -84,7 +85,8 @@ class Memory:
         return True
 
     def touch(self, call: str, now: int, newer: bytes = b"") -> None:
-        """What was kept of the call still holds, with what is `newer` than it; at most 184 octets."""
+        """What was kept of the call still holds, with what is `newer` than it, at most NEWER_LIMIT octets."""
+        assert len(newer) <= NEWER_LIMIT
         slot = self._slots.get(call)
         if slot is None or self._map is None:
             return
@@ -98,7 +100,7 @@ class Memory:
         assert self._map is not None
         start = slot * SLOT_OCTETS + _HEAD.size
         length, checksum = _NEWER.unpack_from(self._map, start)
-        newer = self._map[start + _NEWER.size : start + _NEWER.size + min(length, _NEWER_OCTETS - _NEWER.size)]
+        newer = self._map[start + _NEWER.size : start + _NEWER.size + min(length, NEWER_LIMIT)]
         return newer if newer and crc32(newer) == checksum else b""
 
     def drop(self, call: str) -> None:
