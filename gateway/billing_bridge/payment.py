@@ -226,9 +226,10 @@ def _read_of_paid(order: Order, payment: Payment, nudged: bool) -> tuple[StepNam
     reads, news = payment.reads, order.news
     if payment.settlement is None:
         return "settlement", 0 if nudged else reads.not_before
-    if news.disputes > reads.disputes:
-        return "disputes", reads.not_before
-    return ("refunds", reads.not_before) if news.refunds > reads.refunds and payment.refunds else None
+    # What a lost dispute takes is what the refunds have left: they come first.
+    if news.refunds > reads.refunds and payment.refunds:
+        return "refunds", reads.not_before
+    return ("disputes", reads.not_before) if news.disputes > reads.disputes else None
 
 
 def _next_attempt(order: Order, payment: Payment) -> Payment:

@@ -308,6 +308,9 @@ def _transfer(payment: Payment, step: Step, outcome: Done | Declined | Refused, 
         return _ask(payment, step, outcome.code, now), ()
     if outcome.code in TRANSFER_LATER:
         return _refused(payment, step, outcome.code, now), ()
+    if step.tries > 1:
+        # Perhaps what Stripe kept of an earlier try; the account may receive by now, and its news be read: ask afresh.
+        return payment.with_step(step.to("failed", result={"code": outcome.code, "spent": True})), ()
     payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
     return _told_of(payment, step, "withheld", status="withheld", reason=outcome.code)
 

@@ -42,8 +42,10 @@ class Tab:
         self.since = now if self.since is None else self.since
 
     def due(self, now: int) -> bool:
-        """Whether anything is to be written: rows, or a lease to renew."""
-        return self.fault is None and (bool(self.waiting) or (not self.closed and now - self.acked_at >= RENEW_MS))
+        """Whether anything is to be written: rows, also a former owner's that came while it was told so, or a lease to
+        renew."""
+        renews = self.fault is None and not self.closed
+        return bool(self.waiting) or (renews and now - self.acked_at >= RENEW_MS)
 
     def write(self) -> Write:
         return Write(self.lease, dict(self.waiting), self.sequence, renew=not self.closed)

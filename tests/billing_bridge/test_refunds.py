@@ -246,6 +246,31 @@ def test_r17_a_transfer_withheld_for_its_account_goes_when_the_account_may_recei
     assert settling.account.net(EXPERT) == 4050
 
 
+def test_r17_a_refusal_that_stripe_kept_does_not_withhold_from_an_account_that_may_receive_by_now() -> None:
+    settling = Settling(session_doc(), Account(restricted=frozenset({EXPERT})))
+    settling.run()
+    live(settling.session)
+    finalize(settling.session, 4500)
+    settling.look(None, "lost_after")  # the capture, then the transfer
+    assert settling.payment.find("transfer_expert", 1) is not None
+    settling.account.restricted = frozenset()
+    news(settling.session, "accounts")
+    assert settling.run().transfers[0].status == "paid"
+
+
+def test_law6_a_refund_that_came_back_is_seen_before_the_dispute_that_was_lost() -> None:
+    settling = paid()
+    order_refund(settling.session, 4500)
+    assert settling.run().status == "refunded"
+    settling.account.refunds[0]["status"] = "failed"
+    settling.account.dispute("lost")
+    news(settling.session, "refunds")
+    news(settling.session, "disputes")
+    payment = settling.run()
+    assert (payment.status, payment.amount_refunded) == ("refunded", 4500)
+    assert settling.account.net(EXPERT) == 0
+
+
 def test_a_withheld_share_is_as_small_as_the_refunds_have_made_it() -> None:
     settling = paid(4500, Account(restricted=frozenset({EXPERT})))
     order_refund(settling.session, 1500)

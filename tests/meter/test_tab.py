@@ -25,6 +25,19 @@ def test_what_was_written_waits_no_more_but_a_row_that_grew_meanwhile_does() -> 
     assert tab.write().sequence > write.sequence
 
 
+def test_law3_a_former_owner_writes_what_came_while_it_was_told_so() -> None:
+    tab = Tab(LEASE, 0)
+    renewal = tab.write()
+    tab.put({1: (0, 100)}, 10)
+    tab.written(renewal, Written("former", 0, 0), 20)
+    tab.closed = True
+    assert tab.fault == "fenced"
+    assert tab.due(20)
+    tab.written(tab.write(), Written("former", 0, 1), 30)
+    assert not tab.waiting
+    assert not tab.due(30 + RENEW_MS)
+
+
 def test_a_row_ahead_of_redis_waits_for_its_clock() -> None:
     tab = Tab(LEASE, 0)
     tab.put({1: (0, 100)}, 0)

@@ -25,12 +25,12 @@ from gateway.session import SessionRecord
 from gateway.sessions import Rules as SessionRules
 from gateway.signaling.hosted import Hosted
 from tests.simulation import quiet
-from tests.simulation.node import SESSION, Node, NodeClock
+from tests.simulation.node import BOOKING, SESSION, Node, NodeClock
 from tests.simulation.orders import Orders, PromptSessions
 from tests.simulation.people import Market, Page, deliver
 from tests.simulation.relay import FAR, Truth
 from tests.simulation.script import RATES, Script
-from tests.simulation.store import JournalModel, LedgerModel, Rules
+from tests.simulation.store import JournalModel, LedgerModel, Streams
 from tests.simulation.stripe import StripeAccount, StripeWire
 from tests.simulation.world import START, Process, Task, World, io, park, sleep
 
@@ -44,12 +44,12 @@ class Processes:
     def __init__(self, world: World, script: Script, *, through_json: bool = False) -> None:
         self.world, self.script = world, script
         quiet.DICE.seed(world.rng.getrandbits(32))
-        self.rules = Rules(world.redis_ms)
-        self.rules.session = SESSION
-        self.rules.woken = self._woken
-        self.rules.published = self._published
-        self.journal = JournalModel(self.rules, through_json=through_json)
-        self.ledger = LedgerModel(self.rules, lease_ms=max(5_000, 3 * script.tick_ms))
+        self.streams = Streams(world.redis_ms, SESSION, self._woken, self._published)
+        self.rules = self.streams.main
+        if script.booking is not None:
+            self.streams.payer = BOOKING
+        self.journal = JournalModel(self.streams, through_json=through_json)
+        self.ledger = LedgerModel(self.streams, lease_ms=max(5_000, 3 * script.tick_ms))
         self.stripe = StripeAccount(world)
         self.truth = Truth()
         self.idle: dict[str, list[Task]] = {"money": [], "watch": [], "outbox": []}
@@ -96,7 +96,7 @@ class Processes:
     # --- queues
 
     def _woken(self, queue: str) -> None:
-        at = self.rules.queues.get(queue)
+        at = self.streams.due_at(queue)
         if at is not None and self.idle.get(queue):
             self._check_at(queue, at - self.world.skew + self.world.rng.getrandbits(3))
 
@@ -113,7 +113,7 @@ class Processes:
 
     def check(self, queue: str) -> None:
         """Whoever is idle takes what is due."""
-        at, idle = self.rules.queues.get(queue), self.idle[queue]
+        at, idle = self.streams.due_at(queue), self.idle[queue]
         if at is None or not idle:
             return
         if at > self.world.redis_ms():
@@ -132,7 +132,7 @@ class Processes:
 
     def _idle(self, queue: str, task: Task) -> None:
         self.idle[queue].append(task)
-        at = self.rules.queues.get(queue)
+        at = self.streams.due_at(queue)
         if at is not None:
             self._check_at(queue, at - self.world.skew)
 
@@ -192,14 +192,15 @@ class Processes:
         self.worker(process, "outbox", 60_000, self._send)
 
     async def _send(self, claim: Claim) -> None:
-        values = self.rules.values
+        session = claim.session
+        values = self.streams[session].values
         cursor, opens, dead = await io("read", lambda: values.get("deliveries", (0, {}, ())))
         opens = dict(opens)
         for sequence, delivery in sorted(opens.items()):
             if delivery.next_at <= self.world.redis_ms():
-                event = (await self.journal.events(SESSION, sequence - 1))[0]
+                event = (await self.journal.events(session, sequence - 1))[0]
                 opens, dead = await self._attempt(event, delivery, opens, dead)
-        while events := await self.journal.events(SESSION, cursor):
+        while events := await self.journal.events(session, cursor):
             for event in events:
                 opens, dead = await self._attempt(event, Delivery(), opens, dead)
                 cursor = event["sequence"]

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.session import SessionRecord
+from tests.simulation import booked
 from tests.simulation.gateway import MINIMUMS, Processes
+from tests.simulation.quiet import REREAD_MS
 from tests.simulation.relay import PRESENCE_MS
 
 GIVEN_TAILS_MS = 10_000
@@ -30,6 +32,8 @@ def broken(p: Processes) -> list[str]:
     record = p.record
     if record is None:
         return ["law 5: the session was never created"]
+    if p.script.booking is not None:
+        return booked.broken(p)
     if record.status != "finalized" or record.bill is None:
         return [f"law 5: forgotten, {record.status}", *p.stripe.breaches]
     found = [*p.stripe.breaches, *(f"bug: {bug}" for bug in p.world.bugs)]
@@ -77,7 +81,10 @@ def _metered(p: Processes, record: SessionRecord) -> list[str]:
 def _capped(p: Processes, record: SessionRecord) -> list[str]:
     """Law 4: nothing is forwarded later than one second after the limit, counted from the first instant together, or
     from the next if the first was lost: a process that dies, or Redis with its power, takes a moment along."""
-    lost = 2_000 if "store_power_loss" in p.world.faults.happened_total else 1_000 if p.world.deaths else 0
+    lost = 1_000 if p.world.deaths else 0
+    if "store_power_loss" in p.world.faults.happened_total:
+        # Until its owner has read the record again, and reported once more; a crash just then takes the start along.
+        lost = 2_000 + (REREAD_MS + 3 * p.script.tick_ms if p.world.deaths else 0)
     stretches = sorted(p.truth.stretches)
     while len(stretches) > 1 and stretches[0][1] - stretches[0][0] <= lost:
         stretches.pop(0)
@@ -153,7 +160,7 @@ def _paid(p: Processes, record: SessionRecord) -> list[str]:
         found.append("law 5: charged although nothing is due")
     if any(step["state"] in ("intent", "sent", "unknown") for step in payment["steps"]):
         found.append("law 5: a money step stays open for ever")
-    if not payment["settled"] and status != "due":
+    if not payment["settled"] and status not in ("due", "disputed"):
         found.append(f"law 5: never settled: {status}")
     if payment["settled"] and status in ("pending", "action_required", "held", "capturing", "awaiting_join"):
         found.append(f"law 5: settled while {status}")
@@ -249,15 +256,19 @@ def _told(p: Processes, record: SessionRecord) -> list[str]:
             found.append(f"law 8: {kinds[kind]} {kind}")
     if len(p.rules.finals) != 1:
         found.append(f"law 8: {len(p.rules.finals)} records in the stream of finalized sessions")
-    settled = p.rules.docs["payment"].body["settled"]
-    again = len(p.stripe.refunds) + 2 * len(p.stripe.disputes) + (p.script.able_at is not None)
-    if not int(settled) <= kinds["session.settled"] <= int(settled) * (1 + again):
+    settled = p.rules.docs["payment"].body["settled"] or p.stripe.open_case
+    again = len(p.stripe.refunds) + 2 * len(p.stripe.disputes)
+    again += (p.script.able_at is not None) + (p.script.refund_returns_at is not None)
+    if not int(settled and not p.stripe.open_case) <= kinds["session.settled"] <= int(settled) * (1 + again):
         found.append(f"law 8: {kinds['session.settled']} session.settled")
     if kinds["payment.captured"] != (p.rules.docs["payment"].body["status"] in PAID):
         found.append(f"law 8: {kinds['payment.captured']} payment.captured")
     _, opens, dead = p.rules.values.get("deliveries", (0, {}, ()))
-    received = {number for _, number in p.market.received}
-    missing = [event["type"] for event in events if event["sequence"] not in received | set(dead) | set(opens)]
+    received = {ident for ident, _ in p.market.received}
+    missing = [
+        event["type"] for event in events
+        if event["id"] not in received and event["sequence"] not in set(dead) | set(opens)
+    ]  # fmt: skip
     if missing or opens:
         found.append(f"law 8: never arrived: {missing or opens}")
     return found
@@ -276,6 +287,6 @@ def _displayed(p: Processes, record: SessionRecord) -> list[str]:
         found.append(f"law 9: billed {total}, the last figure was {page.cost}")
     if calm and record.end_reason in ("limit_reached", "cap_reached") and p.rules.epoch == 1:
         warned = {e["data"]["remaining"] for e in p.rules.events if e["type"] == "session.warning"}
-        if record.limit_ms > 30_000 + PRESENCE_MS and not warned:
+        if record.limit_ms > 30_000 + PRESENCE_MS and not (warned or page.warned):
             found.append("rule R6: ended by the limit without a warning")
     return found

@@ -27,7 +27,7 @@ from tests.simulation.world import START, Inbox, Process, World, io, sleep
 if TYPE_CHECKING:
     from tests.simulation.gateway import Processes
 
-SESSION = "ses_sim"
+SESSION, BOOKING = "ses_sim", "bkg_sim"
 GRACE_MS, LONE_MS = 20_000, 30_000
 SILENT_MS = 3_000
 WORD: Any = object()  # the journal said that the session changed; the relay had nothing to say
@@ -163,8 +163,8 @@ class Node:
         gone = self.gone
         sweep = Sweeper(p.journal, p.ledger, sessions, self.clock, owner=self.nonce, grace_ms=GRACE_MS, gone=gone)  # type: ignore[arg-type]
         p.worker(process, "watch", 15_000, sweep._safely)
-        if file is not None:
-            process.spawn(self._keep_books())
+        self.books_kept = False
+        self._keep_books()
 
     def _died(self) -> None:
         self.processes.dead[self.nonce] = self.world.now
@@ -238,7 +238,11 @@ class Node:
             self._turn_away(False)
             return
         self.hosted, self.inbox = hosted, Inbox()
+        self._keep_books()
         self.world.say(f"{self.process.name} hosts, epoch {hosted.lease.epoch if hosted.lease else None}")
+        for other in self.processes.nodes:
+            if other is not self and other.process.alive:
+                self.processes.last_words(other)
         self.relay.gate(SESSION).changed = self._poke
         for page in self.waiting:
             self.world.post(self.inbox, partial(self._seat, page))
@@ -321,14 +325,20 @@ class Node:
         if due:
             await self.flusher._flush(sorted(due, key=lambda tab: (tab.lease.epoch, tab.lease.owner)))
 
-    async def _keep_books(self) -> None:
+    def _keep_books(self) -> None:
+        if self.flusher._file is not None and not self.books_kept and (self.hosted or self.flusher._tabs):
+            self.books_kept = True
+            self.process.spawn(self._books())
+
+    async def _books(self) -> None:
         """The flusher's two loops, if the store will be away: what waits goes to the ledger, and until then to disk."""
         tick_ms = self.processes.script.tick_ms
-        while not self.processes.over or self.flusher._tabs:
+        while self.hosted is not None or self.flusher._tabs:
             await sleep(tick_ms // 2)
             await self._flush()
             self.flusher._tabs -= {tab for tab in self.flusher._tabs if tab.closed and not tab.waiting}
             await self.flusher.file()
+        self.books_kept = False
 
     async def _report(self, hosted: Hosted) -> None:
         gate = self.relay.gates.get(SESSION)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from gateway import refunds
 from gateway import session as core
 from gateway import sessions as use_cases
+from gateway.billing_bridge import payment as payments
+from gateway.bookings import Booked, Bookings
 from gateway.errors import StoreUnavailable
 from gateway.orders import people_of
+from gateway.session import SessionRecord
 from gateway.sessions import Docs, Sessions
-from tests.simulation.node import SESSION
-from tests.simulation.world import START
+from tests.simulation.node import BOOKING, SESSION
+from tests.simulation.world import START, sleep
 
 if TYPE_CHECKING:
     from tests.simulation.gateway import Processes
@@ -30,15 +33,39 @@ class PromptSessions(Sessions):
         return await self._read(session)
 
 
+class NoDirectory:
+    """No listings and no references: nobody looks for a session here."""
+
+    async def enter(self, *_: Any) -> None: ...
+
+    claim_reference = enter
+
+
+class PromptBookings(Bookings):
+    async def _first_word(self, booking: str) -> Booked:
+        found = await self._read(booking)
+        for docs in found.meetings:
+            await self._sessions.apply_payment(docs.record.id)
+        return found
+
+    def _ways(self, record: SessionRecord) -> Any:
+        return {}
+
+
 class Orders:
     """Each is one request to the API; whoever asks repeats it until it was answered."""
 
     def __init__(self, processes: Processes, sessions: Sessions) -> None:
         self._processes, self._sessions = processes, sessions
         self._world, self._script = processes.world, processes.script
+        sessions.directory = NoDirectory()  # type: ignore[assignment]
+        self._bookings = PromptBookings(sessions, open_payment=payments.opened)
 
     async def create(self) -> None:
         """`Sessions.create` without references and listings, of which there are none in a world of one session."""
+        if self._script.booking is not None:
+            await self._bookings.create(self._script.booking, account=ACCOUNT, livemode=False, booking_id=BOOKING)
+            return
         now, sessions = self._world.redis_ms(), self._sessions
         step = core.opened(
             self._script.terms, id=SESSION, account=ACCOUNT, livemode=False, now=now, cap_ms=self._script.cap_ms,
@@ -51,7 +78,18 @@ class Orders:
         except use_cases._AlreadyThere:
             return
 
+    async def cancel(self, meeting: int | None, by: Any) -> None:
+        """Meetings are called off, if they can be."""
+        await self._bookings.cancel(ACCOUNT, False, BOOKING, meeting, by)
+
     async def other_card(self) -> None:
+        if self._script.booking is not None:
+            await self._bookings.pay(ACCOUNT, False, BOOKING, "pm_2")
+            return
+        for _ in range(100 if self._script.other_card_once_lost else 0):
+            if (await self._sessions.get(ACCOUNT, SESSION)).payment["status"] != "held":
+                break
+            await sleep(20)
         await self._sessions.pay(ACCOUNT, SESSION, "pm_2")
 
     async def pay_due(self, method: str) -> None:

@@ -67,6 +67,8 @@ class Page:
     def seated(self, node: Node) -> None:
         self.node = node
         self.turn += 1
+        if self.gone:  # left while the door was opening
+            self.world.at(self.world.now + 100, self._leave)
         self.world.say(f"{self.role} seated at {node.process.name}")
         self.world.at(self.world.now + 150 + self.world.rng.randrange(400), self._connected, self.turn)
 

@@ -15,12 +15,13 @@ from unittest import mock
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway.billing_bridge import stripe_events, worker
+from gateway import booking, bookings, journal
+from gateway.billing_bridge import parts, stripe_events, worker
 from gateway.meter import flusher as flushing
 from gateway.signaling import host as hosting
 from gateway.signaling import hosted as hosted_module
 from gateway.signaling import telling
-from tests.simulation.node import QuietHosted
+from tests.simulation.node import SESSION, QuietHosted
 from tests.simulation.store import DebtsModel, IndexModel
 from tests.simulation.thaw import thawed
 from tests.simulation.world import sleep
@@ -61,6 +62,15 @@ async def _sleep(seconds: float) -> None:
     await sleep(seconds * 1000)
 
 
+async def _one_by_one(*works: Any) -> list[Any]:
+    left = list(works)
+    try:
+        return [await left.pop(0) for _ in works]
+    finally:
+        for work in left:
+            work.close()
+
+
 async def _in_a_thread(work: Callable[..., Any], *given: Any) -> Any:
     await sleep(2)
     return work(*given)
@@ -98,18 +108,25 @@ def simulated() -> Iterator[None]:
     clockwork = types.SimpleNamespace(
         Event=asyncio.Event, Semaphore=asyncio.Semaphore, sleep=_sleep, to_thread=_in_a_thread
     )
+    together = types.SimpleNamespace(gather=_one_by_one)
     ended, status, welcome = (Words.of(kind) for kind in ("ended", "status", "welcome"))
-    with thawed(), _silence(), \
-         mock.patch.multiple(hosted_module, asyncio=clockwork, wire=_WORDS, Gauges=NoGauges, REREAD_MS=REREAD_MS), \
-         mock.patch.multiple(flushing, asyncio=clockwork), \
-         mock.patch.multiple(telling, welcome=lambda *_: welcome(), ended=lambda *_: ended(),
-                             status=lambda *_: status()), \
-         mock.patch.multiple(hosting, Hosted=QuietHosted), \
-         mock.patch.multiple(worker, asyncio=clockwork, random=DICE, Debts=DebtsModel, Index=IndexModel,
-                             watch=unwatched), \
-         mock.patch.multiple(stripe_events, Index=IndexModel), \
-         mock.patch("gateway.journal.new_id", lambda prefix: f"{prefix}_{next(numbers)}"):  # fmt: skip
+    swapped: dict[Any, dict[str, Any]] = {
+        hosted_module: {"asyncio": clockwork, "wire": _WORDS, "Gauges": NoGauges, "REREAD_MS": REREAD_MS},
+        telling: {"welcome": lambda *_: welcome(), "ended": lambda *_: ended(), "status": lambda *_: status()},
+        worker: {"asyncio": clockwork, "random": DICE, "Debts": DebtsModel, "Index": IndexModel,
+                 "watch": unwatched},
+        flushing: {"asyncio": clockwork}, bookings: {"asyncio": together}, parts: {"asyncio": together},
+        booking: {"derived_id": _meeting_id}, hosting: {"Hosted": QuietHosted}, stripe_events: {"Index": IndexModel},
+        journal: {"new_id": lambda prefix: f"{prefix}_{next(numbers)}"},
+    }  # fmt: skip
+    with thawed(), _silence(), ExitStack() as stack:
+        for module, names in swapped.items():
+            stack.enter_context(mock.patch.multiple(module, **names))
         yield
+
+
+def _meeting_id(prefix: str, parent: str, number: int) -> str:
+    return SESSION if number == 1 else f"{SESSION}{number}"
 
 
 @contextmanager

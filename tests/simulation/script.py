@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from gateway.booking import NewBooking
 from gateway.session import Ambassador, NewClient, NewExpert, NewSession
+from tests.simulation.world import START
 
 # How likely each story is; most are calls that somebody pays for.
 STORIES = {
@@ -13,7 +15,7 @@ STORIES = {
     "3ds_failed_then_paid": 12, "tried_again": 34, "two_cards": 24, "at_join": 34, "at_join_never": 10,
     "at_join_other_card": 14, "free": 12, "waived": 20, "waived_early": 20, "no_show": 12, "canceled": 20,
     "too_short": 12, "hold_lost": 14, "hold_lost_late": 14, "due_then_paid": 50, "meddled": 22, "too_small": 10,
-    "disputed": 55,
+    "disputed": 55, "booked": 100,
 }  # fmt: skip
 _NAMES, _WEIGHTS = tuple(STORIES), tuple(STORIES.values())
 RATES = {"usd": 1000, "gbp": 1270, "eur": 1080, "cad": 730, "chf": 1120}
@@ -28,6 +30,7 @@ class Script:
     terms: NewSession
     cards: dict[str, str]
     other_card_at: int | None = None
+    other_card_once_lost: bool = False
     waive_at: int | None = None
     end_at: int | None = None
     client_at: int | None = 1_000
@@ -50,6 +53,8 @@ class Script:
     pays_due: list[tuple[int, str]] = field(default_factory=list)  # when, with which card
     disputes: list[tuple[int, str, int]] = field(default_factory=list)  # when, its status then, how many percent
     refund_returns_at: int | None = None
+    booking: NewBooking | None = None
+    cancels: list[tuple[int, int | None, str]] = field(default_factory=list)  # when, which meeting, by whom
     able_at: int | None = None  # when a restricted account may receive again
     debt: int = 0  # what the expert owes from before
     minimum: int = 50
@@ -77,11 +82,13 @@ def draw(rng: Random) -> Script:
     script.hangs_up = rng.choice(("client", "expert"))
     _people(rng, script)
     _money(rng, script)
+    if story == "booked":
+        _book(rng, script)
     return script
 
 
 def _terms(rng: Random, story: str, long: bool) -> NewSession:
-    free = rng.random() < 0.2
+    free = story != "booked" and rng.random() < 0.2
     minutes = 90 if long else 2 if free else rng.choice((1, 1, 1, 1, 2))
     ambassador = Ambassador("acct_amb", rng.choice((1, 2_000, 5_000, 10_000))) if rng.random() < 0.3 else None
     return NewSession(
@@ -90,11 +97,34 @@ def _terms(rng: Random, story: str, long: bool) -> NewSession:
                          stripe_account="acct_exp" if rng.random() < 0.97 else None),
         unit_amount=0 if story == "free" and rng.random() < 0.5 else rng.choice((240, 300, 301, 475, 777, 999, 1500)),
         currency=rng.choice(("usd", "usd", "usd", "usd", "gbp", "eur", "cad", "chf")),
-        kind="free" if story == "free" else "metered", hold="join" if story.startswith("at_join") else "now",
+        kind={"free": "free", "booked": "booked"}.get(story, "metered"),  # type: ignore[arg-type]
+        hold="join" if story.startswith("at_join") else "now",
         ambassador=ambassador, free_minutes=1 if free else 0, max_minutes=minutes,
         commission_bps=rng.choice((1000, 1000, 1000, 0, 333, 1550, 10_000)),
         expires_in_ms=600_000,
     )  # fmt: skip
+
+
+def _book(rng: Random, script: Script) -> None:
+    """A booking in the place of the session: its first meeting is held (or not), the others are not."""
+    t, count = script.terms, rng.choice((1, 2, 2, 3))
+    soon, later = START + 30_000, START + rng.choice((20, 40)) * 3_600_000
+    script.booking = NewBooking(
+        client=t.client, expert=t.expert, unit_amount=t.unit_amount, currency=t.currency, minutes=t.max_minutes,
+        starts_at=(rng.choice((None, soon)), later, None)[:count], expires_at=START + 3 * 86_400_000,
+        ambassador=t.ambassador, commission_bps=t.commission_bps,
+    )  # fmt: skip
+    for number in range(1, count + 1):
+        if rng.random() < (0.15 if number == 1 else 0.5):
+            script.cancels.append((rng.randrange(5_000, 90_000), number, rng.choice(("client", "expert", "platform"))))
+    if rng.random() < 0.1:
+        script.cancels.append((rng.randrange(0, 40_000), None, "client"))
+    if rng.random() < 0.1:
+        script.client_at, script.expert_at = rng.choice(((None, 1_000), (1_000, None), (None, None)))
+    script.restricted, script.able_at, script.debt, script.empty = False, None, 0, False
+    script.cards["pm_1"] = rng.choice(("ok",) * 12 + ("3ds_ok", "3ds_ok", "declined", "declined>ok", "3ds_abandoned"))
+    if script.cards["pm_1"] == "declined":
+        script.other_card_at = rng.randrange(2_000, 20_000)
 
 
 def _people(rng: Random, script: Script) -> None:
@@ -126,6 +156,8 @@ def _money(rng: Random, script: Script) -> None:
     story, cards = script.story, script.cards
     if story in ("declined_then_paid", "declined"):
         cards["pm_1"] = rng.choice(("declined", "declined", "refused"))
+    if story in ("canceled", "waived_early") and rng.random() < 0.3:
+        cards["pm_1"] = "processing"
     if story.startswith("3ds"):
         cards["pm_1"] = {"3ds": "3ds_ok", "3ds_abandoned": "3ds_abandoned"}.get(story, "3ds_failed")
     if story in ("declined_then_paid", "3ds_failed_then_paid"):
@@ -160,7 +192,8 @@ def _losses(rng: Random, script: Script) -> None:
         if rng.random() < 0.5:
             script.lose_hold_at = rng.randrange(1_000, 70_000)
             if rng.random() < 0.5:
-                script.other_card_at = script.lose_hold_at + rng.randrange(100, 900)
+                script.other_card_once_lost = True
+                script.other_card_at = script.lose_hold_at
         else:
             script.hold_ms = rng.randrange(5_000, 70_000)
     if story == "hold_lost_late":
@@ -202,5 +235,5 @@ def aimed(rng: Random, story: str) -> list[tuple[str, int]]:
     if story in ("canceled", "waived_early") and rng.random() < 0.6:
         return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (1, 2, 3)]
     if story in ("hold_lost", "due_then_paid") and rng.random() < 0.3:
-        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (3, 4, 5)]
+        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in range(3, 9)]
     return []

@@ -218,15 +218,53 @@ class Rules:
         return True
 
 
+class Streams:
+    """The store of a world: the rules of its session, and of whatever stands beside it (a booking, other meetings)."""
+
+    def __init__(self, clock: Callable[[], int], session: str, woken: Callable[[str], None],
+                 published: Callable[[], None]) -> None:  # fmt: skip
+        self._clock, self._woken, self._published = clock, woken, published
+        self.all: dict[str, Rules] = {}
+        self.watched = False
+        self.main = self[session]
+        self.payer = session  # whose charge it is: the session's, or its booking's
+
+    def __getitem__(self, session: str) -> Rules:
+        rules = self.all.get(session)
+        if rules is None:
+            rules = self.all[session] = Rules(self._clock)
+            rules.session, rules.woken, rules.published = session, self._woken, self._published
+            rules.snapshots = [] if self.watched else None
+        return rules
+
+    def watch(self) -> None:
+        """Remember what a power loss could take."""
+        self.watched = True
+        for rules in self.all.values():
+            rules.snapshots = []
+
+    def due_at(self, queue: str) -> int | None:
+        return min((rules.queues[queue] for rules in self.all.values() if queue in rules.queues), default=None)
+
+    def confirmed(self) -> None:
+        """All that was written so far is on disk: there is one file."""
+        for rules in self.all.values():
+            rules.confirmed()
+
+    def lose(self, ms: int) -> bool:
+        lost = [rules.lose(ms) for rules in self.all.values()]
+        return any(lost)
+
+
 class JournalModel:
     """`gateway.journal.Journal` over the rules. Every hundredth world sends its records through JSON, as Redis does."""
 
-    def __init__(self, rules: Rules, *, through_json: bool = False) -> None:
-        self.rules, self.keys, self.redis = rules, Keys(1), Values(rules)
+    def __init__(self, streams: Streams, *, through_json: bool = False) -> None:
+        self.streams, self.keys, self.redis = streams, Keys(1), Values(streams)
         self._json = through_json
 
     async def read(self, session: str, *names: str) -> dict[str, Doc | None]:
-        rules = self.rules  # its docs are others after a power loss
+        rules = self.streams[session]  # its docs are others after a power loss
         found: dict[str, Doc | None] = await io("read", lambda: {name: rules.docs.get(name) for name in names})
         return found
 
@@ -242,63 +280,72 @@ class JournalModel:
             put = {name: (version, json.loads(json.dumps(body))) for name, (version, body) in put.items()}
 
         def effect() -> dict[str, int]:
-            versions = self.rules.commit(session, put, events, queues, fence, finalized)
+            versions = self.streams[session].commit(session, put, events, queues, fence, finalized)
             if durable:
-                self.rules.confirmed()
+                self.streams.confirmed()
             return versions
 
         versions: dict[str, int] = await io("write", effect)
         return versions
 
     async def events(self, session: str, after: int = 0) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await io("read", lambda: self.rules.events[after:])
+        found: list[dict[str, Any]] = await io("read", lambda: self.streams[session].events[after:])
         return found
 
     async def due(self, queue: str, *, lease_ms: int, limit: int = 100, now: int | None = None) -> list[Claim]:
-        until = await io("read", lambda: self.rules.claim(queue, lease_ms, now))
-        return [] if until is None else [Claim(queue, self.rules.session, until)]
+        def claim() -> list[Claim]:
+            tried = [(rules.session, rules.claim(queue, lease_ms, now)) for rules in list(self.streams.all.values())]
+            return [Claim(queue, session, until) for session, until in tried if until is not None]
+
+        claims: list[Claim] = await io("read", claim)
+        return claims
 
     async def done(self, claim: Claim, again_at: int | None = None) -> None:
-        await io("read", lambda: self.rules.done(claim.queue, claim.until, again_at))
+        await io("read", lambda: self.streams[claim.session].done(claim.queue, claim.until, again_at))
 
     async def schedule(self, queue: str, session: str, at: int) -> None:
-        await io("read", lambda: self.rules.schedule(queue, at))
+        await io("read", lambda: self.streams[session].schedule(queue, at))
 
 
 class LedgerModel:
     """`gateway.meter.ledger.Ledger` over the rules."""
 
-    def __init__(self, rules: Rules, *, lease_ms: int) -> None:
-        self.rules, self.lease_ms = rules, lease_ms
+    def __init__(self, streams: Streams, *, lease_ms: int) -> None:
+        self.streams, self.lease_ms = streams, lease_ms
 
     async def acquire(self, session: str, owner: str, *, owner_gone: bool = False) -> Lease:
-        epoch, since, now = await io("write", lambda: self.rules.acquire(owner, self.lease_ms, owner_gone))
+        rules = self.streams[session]
+        epoch, since, now = await io("write", lambda: rules.acquire(owner, self.lease_ms, owner_gone))
         return Lease(session, epoch, owner, since, now)
 
     async def write(self, writes: Sequence[Write]) -> list[Written]:
         """Never raises for Redis: what it did not do is answered `away`."""
+
+        def flush() -> list[Written]:
+            return [self.streams[write.lease.session].write(self.lease_ms, write) for write in writes]
+
         try:
-            return list(await io("write", lambda: [self.rules.write(self.lease_ms, write) for write in writes]))
+            return list(await io("write", flush))
         except StoreUnavailable:
             return [Written("away")] * len(writes)
 
     async def release(self, lease: Lease) -> None:
-        await io("write", lambda: self.rules.release(lease.epoch, lease.owner))
+        await io("write", lambda: self.streams[lease.session].release(lease.epoch, lease.owner))
 
     async def usage(self, session: str) -> Usage:
-        found: Usage = await io("read", self.rules.ledger)
+        found: Usage = await io("read", self.streams[session].ledger)
         return found
 
     async def state(self, session: str) -> LeaseState | None:
-        found: LeaseState | None = await io("read", self.rules.state)
+        found: LeaseState | None = await io("read", self.streams[session].state)
         return found
 
 
 class Values:
-    """The few plain keys that shells use beside the scripts."""
+    """The few plain keys that shells use beside the scripts; kept with the world's session."""
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
+    def __init__(self, streams: Streams) -> None:
+        self._streams, self._rules = streams, streams.main
 
     def register_script(self, script: str) -> None:
         """Scripts that are not modelled are never run: paces without a limit ask for nothing."""
@@ -322,7 +369,7 @@ class DebtsModel:
     """`gateway.billing_bridge.debts.Debts`: what payees owe, each change once."""
 
     def __init__(self, redis: Values) -> None:
-        self._rules = redis._rules
+        self._rules, self._streams = redis._rules, redis._streams
 
     async def send(self, operation: str, params: Mapping[str, Any], key: str) -> Outcome:
         try:
@@ -338,7 +385,7 @@ class DebtsModel:
             amount: int = params["amount"] if operation == "debts.owe" else min(owed, params["at_most"])
             values["owed:" + params["account"]] = owed + (amount if operation == "debts.owe" else -amount)
             values[key] = amount
-        self._rules.confirmed()
+        self._streams.confirmed()
         return int(values[key])
 
     async def owed(self, accounts: Iterable[str], currency: str) -> dict[str, int]:
@@ -350,17 +397,17 @@ class DebtsModel:
 
 
 class IndexModel:
-    """`gateway.billing_bridge.index.Index`, in a world of one session: everything belongs to it."""
+    """`gateway.billing_bridge.index.Index`, in a world of one charge: everything belongs to it."""
 
     def __init__(self, redis: Values) -> None:
-        self._rules = redis._rules
+        self._streams = redis._streams
 
     async def write(self, *_: Any) -> None: ...
 
     async def forget(self, *_: Any) -> None: ...
 
     async def session_of(self, thing: Mapping[str, Any]) -> str | None:
-        return self._rules.session
+        return self._streams.payer
 
     async def withheld(self, account: str) -> list[str]:
-        return [self._rules.session]
+        return [session for session in self._streams.all if session.startswith("ses_")]
