@@ -257,7 +257,7 @@ def _told(p: Processes, record: SessionRecord) -> list[str]:
     if len(p.rules.finals) != 1:
         found.append(f"law 8: {len(p.rules.finals)} records in the stream of finalized sessions")
     settled = p.rules.docs["payment"].body["settled"] or p.stripe.open_case
-    again = len(p.stripe.refunds) + 2 * len(p.stripe.disputes)
+    again = len(p.script.refunds) + 2 * len(p.stripe.disputes)
     again += (p.script.able_at is not None) + (p.script.refund_returns_at is not None)
     if not int(settled and not p.stripe.open_case) <= kinds["session.settled"] <= int(settled) * (1 + again):
         found.append(f"law 8: {kinds['session.settled']} session.settled")

@@ -85,15 +85,17 @@ class Page:
         self.world.at(self.world.now + after, self.join)
 
     def _leave(self) -> None:
+        """The socket is closed; who is gone has closed every one."""
         node, self.node = self.node, None
-        if node is not None:
-            node.left(self)
+        for one in self.processes.nodes if self.gone else (node,) if node is not None else ():
+            one.left(self)
 
     def hang_up(self) -> None:
         if self.over or self.gone:
             return
         self.gone = True
         if self.node is None:
+            self.world.at(self.world.now + 1_500, self._leave)
             return
         node = self.node
         if self.processes.script.vanishes:

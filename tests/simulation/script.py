@@ -12,9 +12,9 @@ from tests.simulation.world import START
 # How likely each story is; most are calls that somebody pays for.
 STORIES = {
     "call": 480, "limit": 130, "declined_then_paid": 30, "declined": 10, "3ds": 35, "3ds_abandoned": 10,
-    "3ds_failed_then_paid": 12, "tried_again": 34, "two_cards": 24, "at_join": 34, "at_join_never": 10,
+    "3ds_failed_then_paid": 12, "tried_again": 56, "two_cards": 24, "at_join": 34, "at_join_never": 10,
     "at_join_other_card": 14, "free": 12, "waived": 20, "waived_early": 20, "no_show": 12, "canceled": 20,
-    "too_short": 12, "hold_lost": 14, "hold_lost_late": 14, "due_then_paid": 50, "meddled": 22, "too_small": 10,
+    "too_short": 12, "hold_lost": 24, "hold_lost_late": 14, "due_then_paid": 50, "meddled": 22, "too_small": 10,
     "disputed": 55, "booked": 100,
 }  # fmt: skip
 _NAMES, _WEIGHTS = tuple(STORIES), tuple(STORIES.values())
@@ -164,7 +164,7 @@ def _money(rng: Random, script: Script) -> None:
         script.other_card_at = rng.randrange(4_000, 60_000)
         cards["pm_2"] = rng.choice(("ok", "ok", "3ds_ok"))
     if story == "tried_again":
-        first, second = rng.choice(("declined", "3ds_failed")), rng.choice(("ok", "3ds_ok", "3ds_ok", "3ds_abandoned"))
+        first, second = rng.choice(("declined", "3ds_failed")), rng.choice(("ok", "ok", "3ds_ok", "3ds_abandoned"))
         cards["pm_1"] = f"{first}>{second}"
     if story == "two_cards":
         cards["pm_1"] = rng.choice(("ok", "3ds_abandoned", "3ds_abandoned", "3ds_ok"))
@@ -191,7 +191,7 @@ def _losses(rng: Random, script: Script) -> None:
     if story in ("hold_lost", "due_then_paid"):
         if rng.random() < 0.5:
             script.lose_hold_at = rng.randrange(1_000, 70_000)
-            if rng.random() < 0.5:
+            if rng.random() < 0.6:
                 script.other_card_once_lost = True
                 script.other_card_at = script.lose_hold_at
         else:
@@ -234,6 +234,6 @@ def aimed(rng: Random, story: str) -> list[tuple[str, int]]:
         return [(rng.choice(("stripe_timeout_after_commit", "stripe_500_after_commit", "stripe_timeout")), 1)]
     if story in ("canceled", "waived_early") and rng.random() < 0.6:
         return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (1, 2, 3)]
-    if story in ("hold_lost", "due_then_paid") and rng.random() < 0.3:
+    if story in ("hold_lost", "due_then_paid") and rng.random() < 0.4:
         return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in range(3, 9)]
     return []
