@@ -162,13 +162,19 @@ class Archive:
         with self._writing():
             days: dict[str, list[Snapshot]] = {}
             for snapshot in snapshots:
-                if self._find(snapshot.session) != snapshot:
+                if not self._has(snapshot):
                     days.setdefault(day_of(snapshot.session), []).append(snapshot)
             for day, some in days.items():
                 self._write(day, some)
         for snapshot in snapshots:
             if self._find(snapshot.session) != snapshot:
                 raise ArchiveDamaged(f"{snapshot.session} does not read back as it was written.")
+
+    def _has(self, snapshot: Snapshot) -> bool:
+        """Whether its last line is this. One that does not fit together is not: a crash came between its parts."""
+        with suppress(ArchiveDamaged):
+            return self._find(snapshot.session) == snapshot
+        return False
 
     def _write(self, day: str, snapshots: Sequence[Snapshot]) -> None:
         """What a line vouches for is there before it. Personal data of an older line of the same session goes: it may
@@ -180,7 +186,7 @@ class Archive:
             marks[session] = {line["role"]: mark(line["salt"], line["data"]) for line in lines}
             people += lines
         file = self._file("people", day)
-        if any(f"{session}/{role}" in file.keys() for session in parts for role in ROLES):  # noqa: SIM118
+        if {f"{session}/{role}" for session in parts for role in ROLES} & set(file.keys()):
             file.rewrite(lambda line: line["key"].partition("/")[0] not in parts)
         file.append(people)
         kept = [(session, own.ticks) for session, own in parts.items() if own.ticks]

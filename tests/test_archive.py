@@ -15,7 +15,7 @@ from gateway.archive import Archive, ArchiveUnavailable, Person, Retention, day_
 from gateway.hot import meet
 from gateway.ids import first_id, new_id
 from gateway.journal import Journal
-from gateway.segment import ArchiveDamaged
+from gateway.segment import ArchiveDamaged, LineFile, Segment
 from gateway.snapshot import BLANK_PERSON, Snapshot
 
 DAY = 86_400_000
@@ -58,6 +58,27 @@ async def test_keeping_again_writes_only_what_changed(archive: Archive) -> None:
     assert await archive.find(one.session) == newer
     assert path.read_bytes().startswith(before), "what was written is never changed"
     assert await archive.faults() == []
+
+
+@pytest.mark.parametrize("part", ["append", "chain", "rewrite"])
+async def test_a_crash_between_the_parts_of_a_line_is_mended_by_the_next_try(
+    archive: Archive, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a session that was kept before, came back and changed: its new people stand beside its old figures."""
+    one = snapshot(new_id("ses"))
+    await archive.keep([one])
+    newer = replace(one, docs={**one.docs, "payment": (4, {"settled": True})})
+
+    def dies(*_: object) -> None:
+        raise OSError("power")
+
+    monkeypatch.setattr(Segment if part == "chain" else LineFile, part, dies)
+    with pytest.raises(OSError, match="power"):
+        await archive.keep([newer])
+    monkeypatch.undo()
+    await archive.keep([newer])
+    assert await Archive(archive.folder).find(one.session) == newer
+    assert await Archive(archive.folder).faults() == []
 
 
 async def test_r22_a_person_goes_from_all_files_and_the_figures_stay(archive: Archive) -> None:

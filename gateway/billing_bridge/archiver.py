@@ -24,11 +24,9 @@ from gateway.billing_bridge.register import Register
 from gateway.billing_bridge.rest import BUSY_MS, WAITING_MS, rests_from
 from gateway.billing_bridge.webhooks import DEAD
 from gateway.clock import Clock
-from gateway.earned import line_of
 from gateway.errors import Conflict, GatewayError, NotFound
 from gateway.hot import QUEUE, Put, bring_back
 from gateway.journal import NOW, Journal
-from gateway.keys import Line
 from gateway.segment import ArchiveDamaged
 from gateway.snapshot import Snapshot
 
@@ -169,19 +167,18 @@ class Archiver:
         await self._register.remember(kept)
         payment = kept.doc("payment") or {}
         if put in ("put", "replaced") and payment.get("status") in PAID:
-            await self._ask_stripe(session, line_of(kept.record, payment))
+            await self._ask_stripe(session)
         return put
 
-    async def _ask_stripe(self, session: str, earned: Line | None) -> None:
-        """Disputes and refunds that came after the archive's last word are found by asking, as after an event. What the
-        expert earned stands in a list that may be lost too."""
+    async def _ask_stripe(self, session: str) -> None:
+        """Disputes and refunds that came after the archive's last word are found by asking, as after an event."""
         for _ in range(ATTEMPTS):
             doc = (await self._journal.read(session, "stripe"))["stripe"]
             body: dict[str, Any] = dict(doc.body) if doc else {"schema": 1}
             body |= {topic: body.get(topic, 0) + 1 for topic in ("count", "disputes", "refunds")}
             try:
                 put = {"stripe": (doc.version if doc else 0, body)}
-                await self._journal.commit(session, put, due={"money": NOW}, lines=[earned] if earned else [])
+                await self._journal.commit(session, put, due={"money": NOW})
             except Conflict:
                 continue
             return
