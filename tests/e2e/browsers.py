@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Playwright, async_playwright
 
@@ -22,11 +23,11 @@ from tests.e2e.stack import Dev, dev
 
 ROLES = ("client", "expert")
 FIREFOX = shutil.which("firefox-esr")
+WITH_FIREFOX = pytest.mark.skipif(FIREFOX is None, reason="Debian's firefox-esr is not installed")
 PREFS: dict[str, str | float | bool] = {
     "media.navigator.streams.fake": True,
     "media.navigator.permission.disabled": True,
     "media.autoplay.default": 0,
-    "dom.security.https_first": False,
 }
 UNKNOWN = ("emulation.setMediaFeaturesOverride",)
 """What Playwright wants of every page and this Firefox cannot do: dark or light is all the same to a call."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.browsers import FIREFOX, Engine, callers, chromium, firefox
+from tests.e2e.browsers import WITH_FIREFOX, Engine, callers, chromium, firefox
 from tests.e2e.namespaces import NEEDS, USABLE, network
 from tests.e2e.pages import Caller, truth_seconds
 from tests.e2e.test_calls import check_bill
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(120),
     pytest.mark.skipif(not USABLE, reason=NEEDS),
-    pytest.mark.skipif(FIREFOX is None, reason="Debian's firefox-esr is not installed"),
+    WITH_FIREFOX,
 ]
 
 PICTURE = "[data-testid=remote-video]"
