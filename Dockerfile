@@ -27,7 +27,7 @@ VOLUME /var/lib/parley
 # Pages, REST and signaling; media; health and metrics.
 EXPOSE 8080/tcp 3478/udp 9090/tcp
 # A container's own loopback is nobody's: listen everywhere inside, and publish ports as needed.
-ENV GATEWAY_SERVER__HOST=0.0.0.0 GATEWAY_SERVER__PRIVATE_HOST=0.0.0.0
+ENV GATEWAY_SERVER__HOST=0.0.0.0 GATEWAY_SERVER__PRIVATE_HOST=0.0.0.0 GATEWAY_PAY__HOST=0.0.0.0
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
   CMD python -c "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/livez' % os.environ.get('GATEWAY_SERVER__PRIVATE_PORT', 9090), timeout=2)"
 ENTRYPOINT ["gateway"]

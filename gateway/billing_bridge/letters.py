@@ -37,6 +37,13 @@ def series(letters: Letters, role: Role) -> list[str]:
     return [name for name in names(letters) if role_of(name) == role and name != DUE]
 
 
+def thread(letters: Letters, name: str) -> tuple[str, ...]:
+    """The Message-IDs of a side's letters up to this one, its own last: mail programs show them together."""
+    line = series(letters, role_of(name))
+    before = line if name == DUE else line[: line.index(name)]
+    return tuple(letters[one]["mail"]["message_id"] for one in (*before, name))
+
+
 def opened_by(letters: Letters, secret: str) -> str | None:
     """The letter whose page the secret opens."""
     found = (name for name in names(letters) if compare_digest(letters[name]["secret"], secret))

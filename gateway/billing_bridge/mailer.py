@@ -220,7 +220,7 @@ class Mailer:
             return await self._keep(session, kept, {name: held})
         receipt, role = self._compose(docs, kept.body, name), letters.role_of(name)
         address = ((_body(docs["people"]) or {}).get(role) or {}).get("email")
-        answer, final = await self._attempt(receipt, kept.body[name]["mail"]["message_id"], address)
+        answer, final = await self._attempt(receipt, letters.thread(kept.body, name), address)
         now = self._clock.wall_ms()
         letter = letters.after(kept.body[name], answer, final, now, random.random())
         mail = letter["mail"]
@@ -231,29 +231,33 @@ class Mailer:
         told = [_sent(receipt)] if mail["status"] == "sent" and name != letters.DUE else []
         return await self._keep(session, kept, {name: letter}, told)
 
-    async def _attempt(self, receipt: Receipt, message_id: str, address: str | None) -> tuple[Answer, bool]:
-        """How sending went, and whether trying again is useless."""
+    async def _attempt(self, receipt: Receipt, thread: Sequence[str], address: str | None) -> tuple[Answer, bool]:
+        """How sending went, and whether trying again is useless. `thread`: the mail's own id last."""
         to = _recipient(receipt.client_name if receipt.role == "client" else receipt.expert_name, address)
         if to is None:
             return Answer(fault="bad_address" if address else "no_address"), True
         try:
-            await self._post.send(self._message(receipt, message_id, to), to.addr_spec)
+            await self._post.send(self._message(receipt, thread, to), to.addr_spec)
         except Refused as refused:
             return Answer(fault=refused.why), True
         except Undelivered as undelivered:
             return Answer(fault=undelivered.why), False
         return Answer(status=250), False
 
-    def _message(self, receipt: Receipt, message_id: str, to: Address) -> bytes:
-        words = rendering.mail(receipt)
+    def _message(self, receipt: Receipt, thread: Sequence[str], to: Address) -> bytes:
+        words, support = rendering.mail(receipt), self._settings.issuer.support
         headers: dict[str, str | Address] = {
             "From": self._settings.sender,
             "To": to,
             "Subject": words.subject,
             "Date": format_datetime(datetime.fromtimestamp(self._clock.wall_ms() // 1000, UTC)),
-            "Message-ID": message_id,
+            "Message-ID": thread[-1],
             "Auto-Submitted": "auto-generated",
         }
+        if len(thread) > 1:
+            headers["References"] = " ".join(thread[:-1])
+        if _ADDRESS.fullmatch(support):
+            headers["Reply-To"] = support
         return mime.mail(headers, words.text, words.html)
 
     def _compose(self, docs: Mapping[str, Doc | None], kept: letters.Letters, name: str) -> Receipt:

@@ -302,6 +302,16 @@ async def test_r07_after_a_refund_both_sides_get_a_numbered_correction(
     )
 
 
+async def test_a_correction_is_shown_with_its_receipt_and_answers_go_to_people(
+    journal: Journal, mailer: Mailer, sink: Sink, clock: StandingClock
+) -> None:
+    await corrected(journal, mailer, clock)
+    first, _, correction, _ = sink.mails
+    assert first["References"] is None
+    assert correction["References"] == first["Message-ID"]
+    assert correction["Reply-To"] == "help@example.com"
+
+
 async def test_a_look_too_many_corrects_nothing_twice(
     journal: Journal, mailer: Mailer, sink: Sink, clock: StandingClock
 ) -> None:
