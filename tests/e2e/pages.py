@@ -20,8 +20,8 @@ FLAGS = [
 # seen outlives a reload.
 WATCH = """
 window.truth = { looks: JSON.parse(sessionStorage.getItem("truth") ?? "[]") };
-// A page that was away heard nothing: it comes back with looks that saw nothing.
-if (window.truth.looks.length) for (let n = 0; n < 8; n += 1) window.truth.looks.push([performance.timeOrigin, false]);
+// A page that was away heard nothing, however soon it came back.
+if (window.truth.looks.length) window.truth.looks.push([performance.timeOrigin, null]);
 addEventListener("pagehide", () => sessionStorage.setItem("truth", JSON.stringify(window.truth.looks)));
 let before = {};
 setInterval(async () => {
@@ -114,8 +114,8 @@ class Caller:
     async def reload(self) -> None:
         await self.page.reload()
 
-    async def watched(self) -> list[tuple[float, bool]]:
-        """Every look over all loads of the page: wall ms, and whether packets had come in since the one before."""
+    async def watched(self) -> list[Look]:
+        """Every look over all loads of the page."""
         return [(at, grew) for at, grew in await self.page.evaluate("window.truth.looks")]
 
     async def changes(self) -> list[float]:
@@ -129,6 +129,9 @@ class Caller:
         return dict(await self.page.evaluate(CERTIFICATES))
 
 
+Look = tuple[
+    float, bool | None
+]  # wall ms; whether packets had come in since the look before; None: the page was loaded
 GAP_MS, GAP_LOOKS = 700, 8  # as long, and seen so often, without a packet: that side was not connected
 
 
@@ -138,13 +141,18 @@ async def truth_seconds(*callers: Caller) -> float:
     return sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in first for b in second) / 1000
 
 
-def stretches(looks: list[tuple[float, bool]]) -> list[tuple[float, float]]:
+def stretches(looks: list[Look]) -> list[tuple[float, float]]:
     """From the first to the last change of each run; a page that could not look is no witness of a gap."""
     runs: list[tuple[float, float]] = []
-    blind = 0
+    blind, loads = 0, -1
     for at, grew in looks:
-        if not grew:
+        if grew is None:
+            loads = len(runs)
+        elif not grew:
             blind += 1
+        elif len(runs) == loads:
+            runs.append((at, at))
+            blind = 0
         elif runs and (at - runs[-1][1] <= GAP_MS or blind < GAP_LOOKS):
             runs[-1], blind = (runs[-1][0], at), 0
         else:
