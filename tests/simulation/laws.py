@@ -83,8 +83,8 @@ def _capped(p: Processes, record: SessionRecord) -> list[str]:
     from the next if the first was lost: a process that dies, or Redis with its power, takes a moment along."""
     lost = 1_000 if p.world.deaths else 0
     if "store_power_loss" in p.world.faults.happened_total:
-        # Until its owner has read the record again, and reported once more; a crash just then takes the start along.
-        lost = 2_000 + (REREAD_MS + 3 * p.script.tick_ms if p.world.deaths else 0)
+        # Until its owner has noticed, within ticks that are some twenty times as long as the real ones.
+        lost = 2_000 + REREAD_MS + 3 * p.script.tick_ms
     stretches = sorted(p.truth.stretches)
     while len(stretches) > 1 and stretches[0][1] - stretches[0][0] <= lost:
         stretches.pop(0)

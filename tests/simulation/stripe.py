@@ -241,7 +241,7 @@ class StripeAccount:
 
     def return_refund(self) -> None:
         """The bank could not give the latest refund to its client."""
-        if self.refunds and not self.lost():
+        if self.refunds and not self.disputes:
             self.refunds[-1] |= {"status": "failed", "failure_reason": "expired_or_canceled_card"}
             self._tell("refund.failed", self.refunds[-1])
 
