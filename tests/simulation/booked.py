@@ -114,6 +114,8 @@ def _shared(p: Processes, meetings: list[Body]) -> list[str]:
     gross, wanted = taken["amount_received"] * stripe.rate_milli // 1000, Counter[str]()
     for number, left in enumerate(stays, 1):
         captured = meetings[number - 1]["payment"]["amount_captured"]
+        if not captured:
+            return [*found, f"law 6: meeting {number} has no part of the charge"]
         part = gross * number // len(stays) - gross * (number - 1) // len(stays)
         commission = (2 * left * terms.commission_bps + 10_000) // 20_000
         ambassador = commission * terms.ambassador.share_bps // 10_000 if terms.ambassador else 0
