@@ -15,7 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.driver_info import DriverInfo
 from redis.exceptions import RedisError
 
-from gateway import __version__, platforms, supervisor
+from gateway import __version__, supervisor
 from gateway.api.auth import ApiKey, KeyRing
 from gateway.api.context import ApiContext, PayPage
 from gateway.api.health import private_app
@@ -23,7 +23,9 @@ from gateway.api.idempotency import Idempotency
 from gateway.api.pay import pay_app
 from gateway.api.routes import public_app
 from gateway.api.terms import Limits
-from gateway.archive import Archive, Retention
+from gateway.archive.archive import Archive, Retention
+from gateway.archive.hot import meet
+from gateway.archive.people import People
 from gateway.billing_bridge import payment
 from gateway.billing_bridge.accounts import Accounts
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
@@ -35,25 +37,24 @@ from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.webhook_desk import WebhookDesk
 from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
 from gateway.billing_bridge.worker import Bridge
-from gateway.bookings import Bookings
+from gateway.bookings.bookings import Bookings
 from gateway.changes import Changes
 from gateway.clock import Clock
-from gateway.doors import Doors
-from gateway.earnings import Earnings
 from gateway.errors import StoreUnavailable
-from gateway.hot import meet
 from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.meter.sweeper import Sweeper
 from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node, RedisClock
-from gateway.payability import Payees
-from gateway.payees import MAIN
-from gateway.paying import PayDesk
-from gateway.people import People
+from gateway.payees import platforms
+from gateway.payees.earnings import Earnings
+from gateway.payees.payability import Payees
+from gateway.payees.routes import MAIN
 from gateway.plans import relay_plan
-from gateway.sessions import Rules, Sessions
+from gateway.sessions.doors import Doors
+from gateway.sessions.paying import PayDesk
+from gateway.sessions.sessions import Rules, Sessions
 from gateway.settings import Settings
 from gateway.sfu.remote import RemoteRelay
 from gateway.signaling.call import Timers

@@ -273,7 +273,7 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
     from gateway.clock import SystemClock
     from gateway.journal import Journal
     from gateway.keys import Keys
-    from gateway.platforms import clients
+    from gateway.payees.platforms import clients
 
     settings = Settings.load(args.config)
     since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400

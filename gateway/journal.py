@@ -19,13 +19,13 @@ from typing import Any
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from gateway.archive import Archive, ArchiveUnavailable
+from gateway.archive.archive import Archive, ArchiveUnavailable
+from gateway.archive.hot import Hot, bring_back
+from gateway.archive.snapshot import Snapshot
 from gateway.errors import Conflict, NotFound, StoreUnavailable
-from gateway.hot import Hot, bring_back
 from gateway.ids import born_ms, first_id, new_id
 from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys, Line
 from gateway.scripts import checked, piped
-from gateway.snapshot import Snapshot
 
 API_VERSION = "2026-11-01"
 # Nobody reads the stream of finalized sessions but those who watch; sessions themselves are the records.

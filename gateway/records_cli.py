@@ -16,7 +16,7 @@ from gateway.settings import Settings
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from gateway.archive import Archive
+    from gateway.archive.archive import Archive
     from gateway.journal import Journal
     from gateway.meter.replay import Replay
 
@@ -56,7 +56,7 @@ async def replayed(args: argparse.Namespace) -> Replay:
     from gateway.billing_bridge.pricing import Terms, minimum_charge
     from gateway.meter.ledger import Ledger
     from gateway.meter.replay import replay
-    from gateway.payees import MAIN
+    from gateway.payees.routes import MAIN
 
     settings = Settings.load(args.config) if args.config else None
     async with opened(args) as journal:
@@ -73,7 +73,7 @@ async def replayed(args: argparse.Namespace) -> Replay:
 
 async def evidence(args: argparse.Namespace) -> str:
     """The file's text. Raises NotFound."""
-    from gateway import evidence as core
+    from gateway.archive import evidence as core
     from gateway.meter.ledger import Ledger
     from gateway.meter.replay import replay
 
@@ -186,7 +186,7 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
     from redis.asyncio import Redis
 
     from gateway.app import archive
-    from gateway.archive import Archive
+    from gateway.archive.archive import Archive
     from gateway.dev.valkey import EmbeddedValkey
     from gateway.journal import Journal
     from gateway.keys import Keys
@@ -211,7 +211,7 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
 
 
 async def met(archive: Archive | None, redis: Redis) -> Archive | None:
-    from gateway.hot import meet
+    from gateway.archive.hot import meet
 
     if archive is not None:
         await meet(archive, redis)

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
+from gateway.bookings.meetings import CanceledBy, Meeting, absence
 from gateway.errors import Conflict
-from gateway.meetings import CanceledBy, Meeting, absence
 from gateway.money import hold_amount
-from gateway.payees import MAIN
+from gateway.payees.routes import MAIN
 
 Role = Literal["client", "expert"]
 Kind = Literal["metered", "booked", "pro_bono", "free"]

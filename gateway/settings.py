@@ -22,7 +22,7 @@ from pydantic_settings.sources import TomlConfigSettingsSource
 from gateway.billing_bridge.pricing import MINIMUM_MINOR
 from gateway.errors import GatewayError
 from gateway.money import CURRENCIES
-from gateway.payees import COUNTRIES, MAIN
+from gateway.payees.routes import COUNTRIES, MAIN
 
 PREFIX = "GATEWAY_"
 NESTED = "__"

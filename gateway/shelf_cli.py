@@ -13,7 +13,7 @@ from gateway.records_cli import opened, where
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from gateway.archive import Archive
+    from gateway.archive.archive import Archive
     from gateway.billing_bridge.archiver import Archiver
     from gateway.journal import Journal
 

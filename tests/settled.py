@@ -8,14 +8,14 @@ from typing import Any
 from gateway.billing_bridge.record import Payment, Settlement, Step, Transfer
 from gateway.billing_bridge.register import key_of
 from gateway.clock import SystemClock
-from gateway.directory import Directory
 from gateway.ids import new_id
 from gateway.journal import Event, Journal
 from gateway.meter.chain import sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
-from gateway.orders import people_of
 from gateway.session import SessionRecord
+from gateway.sessions.directory import Directory
+from gateway.sessions.orders import people_of
 from tests.orders import NOW, order, record
 
 COMMENT = "Private words about the expert"

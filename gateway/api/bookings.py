@@ -24,9 +24,9 @@ from gateway.api.schemas import (
     as_utc_ms,
 )
 from gateway.api.views import payment_view, stamp, time
-from gateway.booking import MOST_MEETINGS, NewBooking, Status
+from gateway.bookings.booking import MOST_MEETINGS, NewBooking, Status
+from gateway.bookings.meetings import CanceledBy, Meeting, Policy
 from gateway.errors import InvalidRequest
-from gateway.meetings import CanceledBy, Meeting, Policy
 from gateway.session import EndReason, Media, Role
 from gateway.session import Status as SessionStatus
 

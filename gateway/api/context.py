@@ -11,15 +11,15 @@ from aiohttp import web
 from gateway.api.auth import KeyRing
 from gateway.api.idempotency import Idempotency
 from gateway.api.terms import Limits
-from gateway.archive import Person
-from gateway.booking import BookingRecord, NewBooking
-from gateway.booking import Status as BookingStatus
+from gateway.archive.archive import Person
+from gateway.bookings.booking import BookingRecord, NewBooking
+from gateway.bookings.booking import Status as BookingStatus
+from gateway.bookings.meetings import CanceledBy
 from gateway.clock import Clock, SystemClock
-from gateway.earned import Earned
-from gateway.meetings import CanceledBy
-from gateway.payees import Payability
-from gateway.refunds import NewRefund
+from gateway.payees.earned import Earned
+from gateway.payees.routes import Payability
 from gateway.session import NewSession, Role
+from gateway.sessions.refunds import NewRefund
 
 
 class Docs(Protocol):
@@ -142,7 +142,7 @@ class People(Protocol):
     async def export(
         self, person: Person, *, limit: int, starting_after: str | None
     ) -> tuple[Sequence[dict[str, Any]], bool]:
-        """As `gateway.people.kept_of` tells each, oldest first; and whether there are more."""
+        """As `gateway.archive.people.kept_of` tells each, oldest first; and whether there are more."""
         ...
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from gateway import booking, payees, shown
 from gateway import session as core
 from gateway.api import bookings, people_routes, terms, views
 from gateway.api.schemas import CreateSession, parse
-from gateway.booking import BookingRecord, Status
-from gateway.earned import Earned, totals
-from gateway.people import kept_of
-from gateway.snapshot import Snapshot
+from gateway.archive.people import kept_of
+from gateway.archive.snapshot import Snapshot
+from gateway.bookings import booking
+from gateway.bookings.booking import BookingRecord, Status
+from gateway.payees import routes as payees
+from gateway.payees.earned import Earned, totals
+from gateway.sessions import shown
 
 NOW: Final = 1_795_291_200_000  # 2026-11-21T20:00:00.000Z
 ID: Final = "ses_01k9m0h3f8q2v7x4r6s5t1w2y3"

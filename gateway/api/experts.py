@@ -8,7 +8,7 @@ from gateway.api import answers, schemas, terms, views
 from gateway.api.endpoint import Call, Endpoint
 from gateway.errors import InvalidRequest, NotFound
 from gateway.money import CURRENCIES
-from gateway.payability import detail_of
+from gateway.payees.payability import detail_of
 
 # As the ids in requests; longer ones name no expert.
 ID_LENGTH: Final = 128

@@ -16,8 +16,8 @@ from gateway.api.context import CONTEXT, ApiContext, Docs, WebhookDesk
 from gateway.api.endpoint import Call, Endpoint, register
 from gateway.api.people_routes import PEOPLE_ENDPOINTS
 from gateway.errors import InvalidRequest, NotFound
-from gateway.refunds import NewRefund
 from gateway.session import Role
+from gateway.sessions.refunds import NewRefund
 from gateway.web import FILES
 from gateway.web import HEADERS as WEB_HEADERS
 

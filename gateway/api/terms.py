@@ -12,7 +12,7 @@ from gateway.api.schemas import Ambassador as AmbassadorRequest
 from gateway.api.schemas import Client, CreateSession, Expert, Rate, as_utc_ms
 from gateway.errors import InvalidRequest
 from gateway.money import CURRENCIES, hold_amount
-from gateway.payees import COUNTRIES
+from gateway.payees.routes import COUNTRIES
 from gateway.session import CAP_MINUTES, FREE_LIMIT_MINUTES, Ambassador, Kind, NewClient, NewExpert, NewSession
 
 PAID_RATING_MILLI: Final = 3500  # R16

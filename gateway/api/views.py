@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from gateway import payees
 from gateway.api import answers
 from gateway.api.context import Created, Docs, Entry, WebhookEndpoint
-from gateway.earned import Earned
 from gateway.money import split
+from gateway.payees import routes as payees
+from gateway.payees.earned import Earned
 from gateway.session import ROLES, Role
 
 Record = Mapping[str, Any]

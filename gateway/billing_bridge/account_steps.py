@@ -13,8 +13,8 @@ from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
 from gateway.billing_bridge.record import Notice
 from gateway.billing_bridge.results import backoff_ms
-from gateway.connected import PAYOUTS, Connected, about, same, shown
-from gateway.payees import Account, Schedule, account_of
+from gateway.payees.accounts import PAYOUTS, Connected, about, same, shown
+from gateway.payees.routes import Account, Schedule, account_of
 
 # Refusals that say nothing about the account: the platform's own key is wrong, or may not do this.
 OURS: Final = frozenset({"authentication", "permission", "rate_limit", "api_key_expired"})

@@ -18,11 +18,11 @@ from gateway.billing_bridge.nudges import nudge
 from gateway.billing_bridge.pace import Rank
 from gateway.billing_bridge.platform import Platform
 from gateway.clock import Clock
-from gateway.connected import DOC, QUEUE, Connected
 from gateway.errors import Conflict
 from gateway.journal import Claim, Doc, Event, Journal
-from gateway.payability import enter, wish
-from gateway.payees import MAIN
+from gateway.payees.accounts import DOC, QUEUE, Connected
+from gateway.payees.payability import enter, wish
+from gateway.payees.routes import MAIN
 
 log = structlog.get_logger(__name__)
 

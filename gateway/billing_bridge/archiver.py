@@ -17,7 +17,10 @@ import structlog
 from prometheus_client import Counter, Histogram
 from redis.exceptions import RedisError
 
-from gateway.archive import Archive, Retention
+from gateway.archive.archive import Archive, Retention
+from gateway.archive.hot import QUEUE, Put, bring_back
+from gateway.archive.segment import ArchiveDamaged
+from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.mail_desk import UNDELIVERABLE
 from gateway.billing_bridge.register import Register
@@ -25,10 +28,7 @@ from gateway.billing_bridge.rest import BUSY_MS, WAITING_MS, rests_from
 from gateway.billing_bridge.webhooks import DEAD
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, NotFound
-from gateway.hot import QUEUE, Put, bring_back
 from gateway.journal import NOW, Journal
-from gateway.segment import ArchiveDamaged
-from gateway.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 

@@ -24,7 +24,7 @@ from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
 from gateway.ids import OWNERS
 from gateway.journal import NOW, Journal
-from gateway.payees import MAIN
+from gateway.payees.routes import MAIN
 
 log = structlog.get_logger(__name__)
 

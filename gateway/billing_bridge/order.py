@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.money import Shares, split
-from gateway.payees import MAIN
+from gateway.payees.routes import MAIN
 
 
 @dataclass(frozen=True, slots=True)

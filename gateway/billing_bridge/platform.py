@@ -13,7 +13,7 @@ from gateway.billing_bridge.outcome import Busy, Outcome
 from gateway.billing_bridge.pace import Pace, Rank
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.stripe_client import StripeClient
-from gateway.payees import MAIN
+from gateway.payees.routes import MAIN
 
 # A request that waits longer than this for its turn is looked at anew: the session may have changed.
 PATIENCE_S: Final = 15.0

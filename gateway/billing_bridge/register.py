@@ -13,9 +13,9 @@ from typing import Any
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
+from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge import letters
 from gateway.errors import StoreUnavailable
-from gateway.snapshot import Snapshot
 
 # KEYS: a register. ARGV: a number that was given out
 RAISE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
+from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge import letters
-from gateway.snapshot import Snapshot
 
 # A booking has no end of its own: once its charge is shared out, its meetings are what is left of it.
 OVER: Final = ("finalized", "booked")

@@ -20,7 +20,7 @@ from gateway.clock import Clock
 from gateway.errors import InvalidRequest, StoreUnavailable, Unauthorized
 from gateway.ids import OWNERS
 from gateway.journal import Journal
-from gateway.payability import index_of, wish
+from gateway.payees.payability import index_of, wish
 
 log = structlog.get_logger(__name__)
 

@@ -30,11 +30,11 @@ from gateway.billing_bridge.record import FINAL, Notice, Payment, Step
 from gateway.billing_bridge.results import applied
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.clock import Clock
-from gateway.earned import line_of
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.journal import NOW, Claim, Doc, Event, Journal
 from gateway.keys import Line
-from gateway.payees import MAIN
+from gateway.payees.earned import line_of
+from gateway.payees.routes import MAIN
 
 log = structlog.get_logger(__name__)
 

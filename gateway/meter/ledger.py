@@ -17,13 +17,13 @@ from typing import Final, Literal
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from gateway.archive import Archive
+from gateway.archive.archive import Archive
+from gateway.archive.snapshot import ROWS
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import Fence
 from gateway.keys import Keys
 from gateway.meter.chain import SealedRow
 from gateway.meter.intervals import Interval
-from gateway.snapshot import ROWS
 
 # Longer: an orphaned session waits longer for its next owner. Shorter: a stall of Redis costs the lease.
 LEASE_MS: Final = 5_000

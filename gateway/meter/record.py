@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gateway.meetings import kept
+from gateway.bookings.meetings import kept
 from gateway.meter.intervals import Interval, clip, length
 from gateway.money import Shares, billable_ms, price, split
 from gateway.session import SessionRecord

@@ -33,7 +33,7 @@ OWNED_MS: Final = 15_000
 
 
 class Records(Protocol):
-    """What the sweeper needs of the use cases (`gateway.sessions.Sessions`)."""
+    """What the sweeper needs of the use cases (`gateway.sessions.sessions.Sessions`)."""
 
     async def apply_payment(self, session: str) -> SessionRecord: ...
 

@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 
 from gateway import session as core
 from gateway.errors import GatewayError
-from gateway.orders import next_amount
 from gateway.session import ROLES, Role, SessionRecord
-from gateway.sessions import Sessions
-from gateway.shown import Docs, payment_for
+from gateway.sessions.orders import next_amount
+from gateway.sessions.sessions import Sessions
+from gateway.sessions.shown import Docs, payment_for
 from gateway.signaling import messages as wire
 from gateway.signaling.messages import ServerMessage, SignalError
 

@@ -22,7 +22,7 @@ from gateway.meter.ledger import Ledger
 from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node
 from gateway.session import Role
-from gateway.sessions import Sessions
+from gateway.sessions.sessions import Sessions
 from gateway.sfu.port import Credentials, RelayPort
 from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers

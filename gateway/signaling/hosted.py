@@ -20,8 +20,8 @@ from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.meter.intervals import Interval
 from gateway.meter.ledger import Lease, refusal
 from gateway.session import ROLES, Role, SessionRecord
+from gateway.sessions.shown import Docs
 from gateway.sfu.port import CallConfig, Report
-from gateway.shown import Docs
 from gateway.signaling import messages as wire
 from gateway.signaling import telling
 from gateway.signaling.call import Apart, Call, End, Outcome, Presence, Together, Warned

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.meter.flusher import Flusher
 from gateway.meter.ledger import Lease, Ledger
 from gateway.nodes import Node
-from gateway.sessions import Sessions
+from gateway.sessions.sessions import Sessions
 from gateway.sfu.port import RelayPort
 from gateway.signaling.call import Timers
 from gateway.signaling.resume import ResumeSecrets

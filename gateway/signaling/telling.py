@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.session import Role, other
-from gateway.shown import Docs, payment_for, pricing, summary
+from gateway.sessions.shown import Docs, payment_for, pricing, summary
 from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers
 from gateway.signaling.resume import Issued

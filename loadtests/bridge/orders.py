@@ -17,8 +17,8 @@ from gateway.ids import new_id
 from gateway.journal import NOW, Event, Journal
 from gateway.meter.chain import sealed
 from gateway.meter.record import bill
-from gateway.orders import people_of
 from gateway.session import Ambassador, NewClient, NewExpert, NewSession, SessionRecord
+from gateway.sessions.orders import people_of
 
 CALL_MS: Final = 25 * 60_000
 AT_ONCE: Final = 64

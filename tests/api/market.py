@@ -13,8 +13,8 @@ from gateway.api import examples
 from gateway.api.auth import ApiKey
 from gateway.api.examples import Records, Way
 from gateway.errors import Conflict, NotFound, Unauthorized
-from gateway.refunds import NewRefund
 from gateway.session import NewSession
+from gateway.sessions.refunds import NewRefund
 
 NOW = examples.NOW
 FULL = "pg_test_full"

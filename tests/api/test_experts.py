@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from gateway import payees
 from gateway.api.context import ApiContext
 from gateway.api.routes import public_app
-from gateway.earned import Earned, totals
 from gateway.errors import NotFound, StripeUnavailable
+from gateway.payees import routes as payees
+from gateway.payees.earned import Earned, totals
 from tests.api.market import FULL, NOW, order
 from tests.api.test_routes import documented
 

@@ -11,12 +11,12 @@ import pytest
 import redis.asyncio as aioredis
 from aiohttp.test_utils import TestClient, TestServer
 
-from gateway import sessions
 from gateway.api.auth import KeyRing
 from gateway.api.context import ApiContext
 from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
-from gateway.archive import Archive
+from gateway.archive.archive import Archive
+from gateway.archive.people import People
 from gateway.billing_bridge import payment
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.billing_bridge.record import Payment
@@ -25,8 +25,8 @@ from gateway.clock import SystemClock
 from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
-from gateway.people import People
-from gateway.sessions import Rules, Sessions
+from gateway.sessions import sessions
+from gateway.sessions.sessions import Rules, Sessions
 from gateway.tokens import Tokens
 from tests.api.market import FULL, KEYS, order
 from tests.api.test_routes import documented
@@ -140,7 +140,7 @@ async def put_payment(journal: Journal, session: str, **changes: Any) -> None:
 async def test_refunds_are_orders_bounded_by_what_is_left(
     market: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.sessions.HOLD_WAIT_S", 0.01)
+    monkeypatch.setattr("gateway.sessions.sessions.HOLD_WAIT_S", 0.01)
     made = await created(market)
     path, shape = f"/v1/sessions/{made['id']}/refunds", "/v1/sessions/{id}/refunds"
 
@@ -165,7 +165,7 @@ async def test_refunds_are_orders_bounded_by_what_is_left(
 async def test_law5_a_due_bill_takes_another_card_and_a_paid_one_none(
     market: Api, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.sessions.HOLD_WAIT_S", 0.01)
+    monkeypatch.setattr("gateway.sessions.sessions.HOLD_WAIT_S", 0.01)
     made = await created(market)
     doc = (await journal.read(made["id"], "session"))["session"]
     assert doc is not None

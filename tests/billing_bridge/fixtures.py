@@ -18,7 +18,7 @@ from gateway.billing_bridge.worker import Bridge, BridgeSettings
 from gateway.clock import SystemClock
 from gateway.dev.sandbox import Sandbox, SandboxConfig
 from gateway.journal import NOW, Journal
-from gateway.refunds import NewRefund, ordered
+from gateway.sessions.refunds import NewRefund, ordered
 from tests.billing_bridge.settling import Session, finalize, live, session_doc
 
 KEY = "sk_test_bridge"

@@ -17,8 +17,8 @@ from gateway.billing_bridge.account_steps import (
     next_call,
 )
 from gateway.billing_bridge.outcome import Busy, Done, Outcome, Refused, Unknown
-from gateway.connected import EXPERTS, PAYOUTS, Connected, asking
-from gateway.payees import Account, Schedule, schedule_of
+from gateway.payees.accounts import EXPERTS, PAYOUTS, Connected, asking
+from gateway.payees.routes import Account, Schedule, schedule_of
 
 NOW = 1_700_000_000_000
 NEW = Connected("acct_1", "acc_1", livemode=False, experts=("e1",))

@@ -16,10 +16,10 @@ from gateway.billing_bridge.accounts import Accounts
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.webhooks import owning
 from gateway.changes import Changes
-from gateway.connected import DOC, Connected, stream_of
 from gateway.errors import InvalidRequest, StripeUnavailable
-from gateway.payability import FRESH_MS, RESTRICTED_FRESH_MS, Payees
-from gateway.payees import MAIN, Payability, Platform, Schedule
+from gateway.payees.accounts import DOC, Connected, stream_of
+from gateway.payees.payability import FRESH_MS, RESTRICTED_FRESH_MS, Payees
+from gateway.payees.routes import MAIN, Payability, Platform, Schedule
 from gateway.session import NewExpert
 from tests.billing_bridge.fixtures import Till
 from tests.billing_bridge.test_stripe_events import SECRET, At, signed
@@ -121,7 +121,7 @@ async def test_r17_a_creation_is_refused_with_the_reason_and_gets_its_platform_o
 async def test_r17_while_stripe_is_away_an_answer_of_today_will_do_and_without_one_nothing_is_promised(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.payability.WAIT_S", 0.2)
+    monkeypatch.setattr("gateway.payees.payability.WAIT_S", 0.2)
     await desk.payability()
     await desk.till.ask.fault("GET /v1/accounts/*", "500", times=100)
     desk.till.clock.ahead_ms += FRESH_MS

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from gateway.archive import Archive
+from gateway.archive.archive import Archive
+from gateway.archive.hot import Hot
+from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge.archiver import DAY_MS, Archiver, ArchiverSettings
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.endpoints import Endpoints
@@ -22,15 +24,13 @@ from gateway.billing_bridge.record import Step
 from gateway.billing_bridge.register import key_of
 from gateway.billing_bridge.webhooks import DEAD, Webhooks, WebhookSettings
 from gateway.clock import SystemClock
-from gateway.earnings import Earnings
 from gateway.errors import NotFound
-from gateway.hot import Hot
 from gateway.ids import new_id
 from gateway.journal import NOW, Event, Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.meter.replay import replay
-from gateway.snapshot import Snapshot
+from gateway.payees.earnings import Earnings
 from tests.settled import settled, traces
 
 SETTINGS = ArchiverSettings(quiet_ms=0)

@@ -17,10 +17,10 @@ from gateway.billing_bridge.mailer import _sent
 from gateway.billing_bridge.outcome import Done
 from gateway.billing_bridge.receipt import compose
 from gateway.billing_bridge.record import Payment, Transfer, public
-from gateway.connected import Connected, shown
 from gateway.meter.record import Bill
 from gateway.money import Shares
-from gateway.payees import Account, Schedule
+from gateway.payees.accounts import Connected, shown
+from gateway.payees.routes import Account, Schedule
 from gateway.session import TRANSITIONS, NewClient, NewExpert, NewSession, opened, summary
 from tests.billing_bridge.receipt_cases import ISSUER, LINK, START, payment, people, session
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.earned import Earned, line_of
-from gateway.earnings import Earnings
+from gateway.payees.earned import Earned, line_of
+from gateway.payees.earnings import Earnings
 from tests.billing_bridge.account import Account
 from tests.billing_bridge.fixtures import Till
 from tests.billing_bridge.settling import NOW, Settling, finalize, live, news, order_refund, session_doc

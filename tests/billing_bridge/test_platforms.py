@@ -15,7 +15,7 @@ from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.billing_bridge.worker import Bridge
 from gateway.dev.sandbox import PlatformConfig, Sandbox
 from gateway.errors import GatewayError
-from gateway.payees import COUNTRIES, SELF_SERVE
+from gateway.payees.routes import COUNTRIES, SELF_SERVE
 from tests.billing_bridge.fixtures import AskStripe, Till
 
 OWN_REGION = sorted(COUNTRIES.keys() - SELF_SERVE)

@@ -11,7 +11,7 @@ from gateway.billing_bridge.pricing import settled_shares
 from gateway.billing_bridge.record import Payment
 from gateway.errors import Conflict
 from gateway.money import split
-from gateway.refunds import NewRefund, ordered, refundable
+from gateway.sessions.refunds import NewRefund, ordered, refundable
 from tests.billing_bridge.account import FAULTS, Account
 from tests.billing_bridge.settling import NOW, Settling, finalize, live, news, order_refund, recharge, session_doc
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge.rest import BUSY_MS, WAITING_MS, rests_from
-from gateway.snapshot import Snapshot
 
 NOW = 1_700_000_000_000
 QUIET = 30 * 86_400_000

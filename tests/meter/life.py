@@ -28,7 +28,7 @@ from gateway.meter.ledger import Ledger
 from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node, RedisClock
 from gateway.session import funded
-from gateway.sessions import Rules, Sessions
+from gateway.sessions.sessions import Rules, Sessions
 from gateway.sfu.port import CallConfig, Candidate, LegReport, Report, Span, Statistics
 from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers

@@ -9,7 +9,6 @@ import pytest
 import redis.asyncio as aioredis
 
 from gateway import session as core
-from gateway import sessions as module
 from gateway.billing_bridge import payment
 from gateway.changes import Changes
 from gateway.errors import Conflict, NotFound, StoreUnavailable
@@ -18,7 +17,8 @@ from gateway.journal import Journal
 from gateway.meter.ledger import Lease, Ledger
 from gateway.meter.sweeper import OWNED_MS, Sweeper
 from gateway.session import SessionRecord
-from gateway.sessions import Rules, Sessions
+from gateway.sessions import sessions as module
+from gateway.sessions.sessions import Rules, Sessions
 from gateway.tokens import Tokens
 from tests.clocks import HandClock
 from tests.orders import order

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway import session as core
-from gateway.meetings import Meeting
+from gateway.bookings.meetings import Meeting
 from gateway.session import Role, SessionRecord
 from gateway.sfu.port import LegReport, Report, Span
 from gateway.signaling.call import Apart, Call, End, Presence, Timers, Together, Warned

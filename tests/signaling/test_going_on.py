@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from gateway import session as core
-from gateway.doors import Entry
 from gateway.errors import Conflict
 from gateway.session import Role, SessionRecord
-from gateway.sessions import Created, Sessions
-from gateway.shown import Docs
+from gateway.sessions.doors import Entry
+from gateway.sessions.sessions import Created, Sessions
+from gateway.sessions.shown import Docs
 from gateway.signaling.going_on import GoingOn
 from gateway.signaling.messages import ContinueState, ServerMessage, SignalError
 from tests.orders import NOW, record

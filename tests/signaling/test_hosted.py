@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from gateway import sessions as sessions_module
 from gateway.billing_bridge import payment
+from gateway.bookings.meetings import Meeting
 from gateway.changes import Changes
 from gateway.errors import StoreUnavailable
 from gateway.ids import new_id
 from gateway.journal import Journal
-from gateway.meetings import Meeting
 from gateway.meter.ledger import Ledger, Write
 from gateway.nodes import Node, RedisClock
 from gateway.session import Role, SessionRecord
-from gateway.sessions import Rules, Sessions
+from gateway.sessions import sessions as sessions_module
+from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.shown import Docs
 from gateway.sfu.port import CallConfig, Candidate, LegReport, Report, Span, Statistics
-from gateway.shown import Docs
 from gateway.signaling import hosted as module
 from gateway.signaling.call import Timers
 from gateway.signaling.host import Guest, Host

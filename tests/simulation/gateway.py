@@ -20,9 +20,9 @@ from gateway.billing_bridge.worker import Bridge, BridgeSettings
 from gateway.errors import StoreUnavailable
 from gateway.journal import Claim
 from gateway.money import CURRENCIES
-from gateway.payees import MAIN
+from gateway.payees.routes import MAIN
 from gateway.session import SessionRecord
-from gateway.sessions import Rules as SessionRules
+from gateway.sessions.sessions import Rules as SessionRules
 from gateway.signaling.hosted import Hosted
 from tests.simulation import quiet
 from tests.simulation.node import BOOKING, SESSION, Node, NodeClock

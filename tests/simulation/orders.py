@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway import refunds
 from gateway import session as core
-from gateway import sessions as use_cases
 from gateway.billing_bridge import payment as payments
-from gateway.bookings import Booked, Bookings
+from gateway.bookings.bookings import Booked, Bookings
 from gateway.errors import StoreUnavailable
-from gateway.orders import people_of
 from gateway.session import SessionRecord
-from gateway.sessions import Docs, Sessions
+from gateway.sessions import refunds
+from gateway.sessions import sessions as use_cases
+from gateway.sessions.orders import people_of
+from gateway.sessions.sessions import Docs, Sessions
 from tests.simulation.node import BOOKING, SESSION
 from tests.simulation.world import START, sleep
 

@@ -15,8 +15,9 @@ from unittest import mock
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway import booking, bookings, journal
+from gateway import journal
 from gateway.billing_bridge import parts, stripe_events, worker
+from gateway.bookings import booking, bookings
 from gateway.meter import flusher as flushing
 from gateway.signaling import host as hosting
 from gateway.signaling import hosted as hosted_module

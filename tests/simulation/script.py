@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from gateway.booking import NewBooking
+from gateway.bookings.booking import NewBooking
 from gateway.session import Ambassador, NewClient, NewExpert, NewSession
 from tests.simulation.world import START
 

@@ -1,0 +1,1 @@
+"""Bookings: several meetings on one charge (R14)."""

@@ -1,0 +1,239 @@
+"""What can be done with bookings: book, read, pay with another card, cancel (R14). The meetings are `sessions`' own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway import session as sessions_core
+from gateway.bookings import booking as core
+from gateway.bookings.booking import BookingRecord, NewBooking
+from gateway.bookings.meetings import CanceledBy
+from gateway.changes import changed_before
+from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
+from gateway.journal import NOW, Event
+from gateway.session import Role, SessionRecord
+from gateway.sessions.doors import Entry
+from gateway.sessions.orders import people_of
+from gateway.sessions.sessions import ATTEMPTS, FUNDED, Sessions
+from gateway.sessions.shown import Docs
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """A booking's records, its meetings' in order, and the ways into those that are still to be held."""
+
+    booking: BookingRecord
+    payment: dict[str, Any]
+    meetings: tuple[Docs, ...]
+    ways: Mapping[str, Mapping[Role, Entry]]
+
+    @property
+    def status(self) -> core.Status:
+        return core.status(self.booking, self.payment, [docs.record for docs in self.meetings])
+
+
+class Bookings:
+    """The use cases."""
+
+    def __init__(
+        self, sessions: Sessions, *, open_payment: Callable[[dict[str, Any], int], dict[str, Any]], wait_s: float = 10.0
+    ) -> None:
+        self._sessions, self._open_payment, self._wait_s = sessions, open_payment, wait_s
+        self._journal = sessions.journal
+
+    async def create(self, new: NewBooking, *, account: str, livemode: bool, booking_id: str) -> Booked:
+        """All meetings, then the booking with the order to charge it; waits for the card's first word, at most ten
+        seconds. Again with the same id (a repeated request after a crash) gives the booking that is there.
+
+        Raises Conflict `reference_in_use`, InvalidRequest `booked_minutes_invalid`, and what `Payees.platform` raises.
+        """
+        if new.minutes * 60_000 > self._sessions.rules.cap_ms:
+            raise InvalidRequest(
+                "This gateway holds no sessions of that length.", code="booked_minutes_invalid", param="minutes"
+            )
+        if (await self._journal.read(booking_id, "session"))["session"] is None:
+            if (payees := self._sessions.payees) is not None:
+                platform = await payees.platform(new.expert, new.currency, account=account, livemode=livemode)
+                new = replace(new, platform=platform)
+            now = self._sessions.clock.wall_ms()
+            record, steps = core.booked(
+                new, id=booking_id, account=account, livemode=livemode, now=now, cap_ms=self._sessions.rules.cap_ms
+            )
+            await self._sessions.directory.claim_reference(account, new.reference, booking_id)
+            await asyncio.gather(*(self._sessions.place(step, people_of(new)) for step in steps))
+            with suppress(Conflict):
+                await self._put(record, now)
+        return await self._first_word(booking_id)
+
+    async def _put(self, record: BookingRecord, now: int) -> None:
+        body = record.to_dict()
+        payment = self._open_payment(body, now)
+        put = {"session": (0, body), "payment": (0, payment)}
+        await self._journal.commit(record.id, put, due={"money": NOW}, durable=True)
+
+    async def _first_word(self, booking: str) -> Booked:
+        """The booking once its card has answered and, if it was charged, once its meetings know."""
+        async with self._sessions.changes.of(booking) as changed:
+            until = asyncio.get_running_loop().time() + self._wait_s
+            while True:
+                changed.clear()
+                found = await self._read(booking)
+                waits = found.payment["status"] == "pending" or (
+                    found.payment["amount_captured"] and not found.payment["settled"]
+                )
+                if not waits or not await changed_before(until, changed):
+                    break
+        for docs in found.meetings:
+            await self._sessions.apply_payment(docs.record.id)
+        return await self._read(booking)
+
+    async def get(self, account: str, livemode: bool, booking: str) -> Booked:
+        """Raises NotFound, also for another account's booking, or one of the other mode."""
+        found = await self._read(booking)
+        if (found.booking.account, found.booking.livemode) != (account, livemode):
+            raise _unknown(booking)
+        return found
+
+    async def _read(self, booking: str) -> Booked:
+        docs = await self._journal.read(booking, "session", "payment")
+        if docs["session"] is None or docs["payment"] is None:
+            raise _unknown(booking)
+        record = BookingRecord.from_dict(docs["session"].body)
+        meetings = tuple(await asyncio.gather(*map(self._sessions.read, record.meetings)))
+        ways = {each.record.id: self._ways(each.record) for each in meetings if each.record.open}
+        return Booked(record, docs["payment"].body, meetings, ways)
+
+    def _ways(self, record: SessionRecord) -> dict[Role, Entry]:
+        return {role: self._sessions.doors.entry(record, role) for role in sessions_core.ROLES}
+
+    async def pay(self, account: str, livemode: bool, booking: str, payment_method: str) -> Booked:
+        """Another card, charged at once. Raises Conflict `payment_state` when it is paid, canceled or over."""
+        found = await self.get(account, livemode, booking)
+        if not any(docs.record.open for docs in found.meetings):
+            raise Conflict("No meeting of this booking is left.", code="payment_state")
+        now = self._sessions.clock.wall_ms()
+        await self._change(booking, lambda record: core.other_card(record, payment_method, now), pending=True)
+        return await self._first_word(booking)
+
+    async def preview(
+        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy
+    ) -> tuple[Booked, dict[str, int]]:
+        """What canceling would give back now, by session, in minor units; nothing is done. Raises Conflict
+        `meeting_state`, NotFound `meeting_not_found`."""
+        found = await self.get(account, livemode, booking)
+        now = self._sessions.clock.wall_ms()
+        chosen = _chosen(found, meeting, by, now)
+        return found, {
+            docs.record.id: core.given_back(sessions_core.canceled(docs.record, by, now).record, _paid(docs))
+            for docs in chosen
+        }
+
+    async def cancel(
+        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy
+    ) -> tuple[Booked, dict[str, int]]:
+        """Call off one meeting, or all that have not begun; each goes its own way to its refund. Again, it changes
+        nothing. Raises as `preview` does."""
+        found = await self.get(account, livemode, booking)
+        now = self._sessions.clock.wall_ms()
+        chosen = [docs.record.id for docs in _chosen(found, meeting, by, now)]
+        off = await asyncio.gather(*(self._call_off(session, by, now) for session in chosen))
+        if meeting is not None and not all(off):
+            raise Conflict("The meeting has begun, or is over.", code="meeting_state", session=chosen[0])
+        after = await self._read(booking)
+        await self._tell(after)
+        mine = {session for session, done in zip(chosen, off, strict=True) if done}
+        return after, {
+            docs.record.id: core.given_back(docs.record, _paid(docs))
+            for docs in after.meetings
+            if docs.record.id in mine
+        }
+
+    async def _call_off(self, session: str, by: CanceledBy, now: int) -> bool:
+        """False if it began a moment ago."""
+        await self._sessions.apply_payment(session)  # whether it is paid decides what goes back
+        try:
+            await self._sessions.apply(session, lambda record: sessions_core.canceled(record, by, now), durable=True)
+        except Conflict as error:
+            if error.code != "meeting_state":
+                raise
+            return False
+        return True
+
+    async def _tell(self, after: Booked) -> None:
+        """The booking's own record of what was called off, and the event of it; a repeated request heals a lost one."""
+        records = [docs.record for docs in after.meetings]
+        new = {record.id for record in records if core.called_off(record)} - set(after.booking.called_off)
+        told = {
+            "reference": after.booking.reference,
+            "currency": after.booking.currency,
+            "meetings": [
+                {
+                    "session": docs.record.id,
+                    "canceled_by": docs.record.meeting and docs.record.meeting.canceled_by,
+                    "amount_refund": core.given_back(docs.record, _paid(docs)),
+                }
+                for docs in after.meetings
+                if docs.record.id in new
+            ],
+        }
+        event = Event("booking.canceled", told) if new else None
+        await self._change(after.booking.id, lambda record: core.canceled(record, records), event=event)
+
+    async def _change(
+        self, booking: str, change: Callable[[BookingRecord], BookingRecord], *, pending: bool = False,
+        event: Event | None = None,
+    ) -> None:  # fmt: skip
+        """`pending`: the payment is marked so in the same step. Raises Conflict `payment_state` if it is paid."""
+        for _ in range(ATTEMPTS):
+            docs = await self._journal.read(booking, "session", "payment")
+            doc, payment = docs["session"], docs["payment"]
+            assert doc is not None
+            assert payment is not None
+            if pending and payment.body["status"] in FUNDED:
+                raise Conflict("The booking is paid.", code="payment_state")
+            before = BookingRecord.from_dict(doc.body)
+            after = change(before)
+            if after == before:
+                return
+            put: dict[str, tuple[int, dict[str, Any]]] = {"session": (doc.version, after.to_dict())}
+            if pending:
+                put["payment"] = (payment.version, {**payment.body, "status": "pending"})
+            try:
+                await self._journal.commit(
+                    booking, put, events=[event] if event else [], due={"money": NOW}, durable=True
+                )
+            except Conflict as error:
+                if error.code == "version_conflict":
+                    continue
+                raise
+            return
+        raise GatewayError(f"{booking} changes faster than it can be written.")
+
+
+def _chosen(found: Booked, meeting: int | None, by: CanceledBy, now: int) -> list[Docs]:
+    """The meetings to call off: the one that is named, or all that can be. Raises NotFound, Conflict."""
+    if meeting is None:
+        return [docs for docs in found.meetings if _can_be_canceled(docs.record, by, now)]
+    if not 1 <= meeting <= len(found.meetings):
+        raise NotFound("There is no such meeting.", code="meeting_not_found", param="meeting")
+    named = found.meetings[meeting - 1]
+    sessions_core.canceled(named.record, by, now)
+    return [named]
+
+
+def _can_be_canceled(record: SessionRecord, by: CanceledBy, now: int) -> bool:
+    with suppress(Conflict):
+        return sessions_core.canceled(record, by, now).changed
+    return False
+
+
+def _paid(docs: Docs) -> int:
+    return int(docs.payment["amount_captured"])
+
+
+def _unknown(booking: str) -> NotFound:
+    return NotFound(f"There is no booking {booking}.", code="booking_not_found", param="booking")

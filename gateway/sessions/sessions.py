@@ -1,0 +1,439 @@
+"""What can be done with sessions: create, pay, end, enter. REST and the rooms call these; each is one small change of
+the record, read again and repeated when someone else was faster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from gateway import session as core
+from gateway.changes import Changes, changed_before
+from gateway.clock import Clock
+from gateway.errors import Conflict, GatewayError, NotFound
+from gateway.ids import new_id
+from gateway.journal import NOW, Doc, Event, Fence, Journal
+from gateway.meter.chain import sealed
+from gateway.meter.ledger import Ledger
+from gateway.meter.record import bill
+from gateway.payees.payability import Payees
+from gateway.payees.routes import MAIN
+from gateway.session import NewSession, Role, SessionRecord, Step
+from gateway.sessions import refunds, waiver
+from gateway.sessions.directory import Directory, Wanted
+from gateway.sessions.doors import Doors, Entry
+from gateway.sessions.free_grants import FreeGrants, pair_of
+from gateway.sessions.orders import again, people_of
+from gateway.sessions.shown import DOCS, Docs, arithmetic, entrance
+from gateway.tokens import Tokens
+
+# The card's network may take seconds; longer than this the answer says `pending` and the webhook tells the rest.
+HOLD_WAIT_S: Final = 10.0
+# More lost races than this on one session mean a writer in a loop, not contention.
+ATTEMPTS: Final = 50
+PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
+FUNDED: Final = frozenset({"none", "held"}) | PAID
+# A bill is charged to another card when its hold was lost, and while such a charge has not gone through.
+RECHARGEABLE: Final = frozenset({"due", "pending", "action_required", "failed"})
+PAYABLE: Final = RECHARGEABLE | {"awaiting_join"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator set for all sessions: durations in ms, minimum charges by platform account and currency in
+    minor units."""
+
+    cap_ms: int = 90 * 60_000
+    expires_ms: int = 24 * 3_600_000
+    minimums: Mapping[str, Mapping[str, int]] | None = None
+    free_window_ms: int = 24 * 3_600_000
+
+    def minimum(self, currency: str, platform: str = MAIN) -> int:
+        return (self.minimums or {}).get(platform, {}).get(currency, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    docs: Docs
+    client: Entry
+    expert: Entry
+
+
+class Sessions:
+    """The use cases. `open_payment` makes a session's first payment record; it comes from the bridge, which this
+    package may not know. `payees` asks whether an expert can be paid (R17); without it nobody asks."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        ledger: Ledger,
+        tokens: Tokens,
+        clock: Clock,
+        changes: Changes,
+        *,
+        rules: Rules,
+        public_url: str,
+        open_payment: Callable[[dict[str, Any], int], dict[str, Any]],
+        payees: Payees | None = None,
+        pay_url: str = "",
+    ) -> None:
+        self.journal, self.ledger, self.clock, self.changes = journal, ledger, clock, changes
+        self.rules, self._open_payment, self.payees = rules, open_payment, payees
+        self.doors = Doors(journal.redis, tokens, clock, public_url, pay_url)
+        self.directory = Directory(journal, clock)
+        self._free = FreeGrants(journal, rules.free_window_ms)
+
+    async def create(self, terms: NewSession, *, account: str, livemode: bool, session_id: str) -> Created:
+        """A new session and the order to hold the money, in one durable step; then waits for the first word of the
+        card. Again with the same id (a repeated request after a crash) gives the session that is there.
+
+        Raises Conflict `reference_in_use` with the other session's id, and what `Payees.platform` raises.
+        """
+        if (await self.journal.read(session_id, "session"))["session"] is None:
+            if self.payees is not None and core.paid(terms):
+                platform = await self.payees.platform(terms.expert, terms.currency, account=account, livemode=livemode)
+                terms = replace(terms, platform=platform)
+            await self.directory.claim_reference(account, terms.reference, session_id, terms.continues)
+            now = self.clock.wall_ms()
+            step = core.opened(
+                terms, id=session_id, account=account, livemode=livemode, now=now, cap_ms=self.rules.cap_ms,
+                expires_ms=self.rules.expires_ms, granted_ms=await self._grant(terms, account, livemode, session_id),
+            )  # fmt: skip
+            await self.place(step, people_of(terms))
+        docs = await self._first_word(session_id)
+        return Created(docs, self.doors.entry(docs.record, "client"), self.doors.entry(docs.record, "expert"))
+
+    async def _grant(self, terms: NewSession, account: str, livemode: bool, session: str) -> int:
+        """What there is of the free part for a new session, in ms (5-money, Free part once)."""
+        pair = pair_of(account, livemode, terms.client.id, terms.expert.id)
+        wanted_ms = min(terms.free_minutes, terms.max_minutes) * 60_000 if terms.kind == "metered" else 0
+        return await self._free.grant(pair, session, wanted_ms, self.clock.wall_ms())
+
+    async def place(self, step: Step, people: dict[str, Any]) -> None:
+        """Put a new session where it can be found; without effect if it is there."""
+        await self.directory.enter(step.record)
+        with suppress(_AlreadyThere):
+            await self._open(step, people, step.record.created)
+
+    async def _open(self, step: Step, people: dict[str, Any], now: int) -> None:
+        record = step.record
+        body = record.to_dict()
+        try:
+            await self.journal.commit(
+                record.id,
+                {"session": (0, body), "payment": (0, self._open_payment(body, now)), "people": (0, people)},
+                events=[Event(kind, data) for kind, data in step.events],
+                due={"money": NOW, "watch": record.begin_by},
+                durable=True,
+            )
+        except Conflict as error:
+            raise _AlreadyThere from error
+
+    async def _first_word(self, session: str) -> Docs:
+        """The session once its payment is no longer pending, or after ten seconds."""
+        async with self.changes.of(session) as changed:
+            until = asyncio.get_running_loop().time() + HOLD_WAIT_S
+            while True:
+                changed.clear()
+                docs = await self._read(session)
+                if docs.payment["status"] != "pending":
+                    await self.apply_payment(session)
+                    return await self._read(session)
+                if not await changed_before(until, changed):
+                    return docs
+
+    async def _read(self, session: str) -> Docs:
+        docs = await self.journal.read(session, *DOCS)
+        if docs["session"] is None or docs["payment"] is None or docs["people"] is None:
+            raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
+        receipts = docs["receipts"]
+        return Docs(
+            docs["session"].body, docs["payment"].body, docs["people"].body, receipts.body if receipts else None
+        )
+
+    async def get(self, account: str, session: str) -> Docs:
+        """Raises NotFound, also for another account's session."""
+        docs = await self._read(session)
+        if docs.session["account"] != account:
+            raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
+        return docs
+
+    async def list(
+        self,
+        account: str,
+        *,
+        livemode: bool,
+        status: str | None,
+        expert: str | None,
+        client: str | None,
+        reference: str | None,
+        limit: int,
+        starting_after: str | None,
+    ) -> tuple[list[Docs], bool]:
+        """A page of sessions, newest first, and whether there are more. Raises NotFound for an unknown cursor."""
+        wanted = Wanted(account, livemode, status, expert, client, reference)
+        if starting_after is not None:
+            await self.get(account, starting_after)
+        found: list[Docs] = []
+        async for session in self.directory.newest(wanted, starting_after):
+            with suppress(NotFound):
+                docs = await self.get(account, session)
+                if wanted.fits(docs.session):
+                    found.append(docs)
+            if len(found) > limit:
+                return found[:limit], True
+        return found, False
+
+    async def end(self, account: str, session: str, reason: str | None = None) -> Docs:
+        """Ends it for both, now; idempotent."""
+        docs = await self.get(account, session)
+        if docs.record.open:
+            at = self.clock.wall_ms()
+            why: core.EndReason = "canceled" if reason == "canceled" else "ended_by_api"
+            await self.apply(session, lambda record: core.ended(record, why, at, note=reason))
+        return await self.get(account, session)
+
+    async def tokens_for(self, account: str, session: str, role: Role) -> Entry:
+        record = (await self.get(account, session)).record
+        if not record.open:
+            raise Conflict("The session has ended.", code="session_ended")
+        return self.doors.entry(record, role)
+
+    async def pay(self, account: str, session: str, payment_method: str, after: int | None = None) -> Docs:
+        """Another card, after one was declined or abandoned, or for a bill that is due; waits for its first word.
+
+        `after`: only if no card was tried since that attempt, so that a request sent twice tries one card. Raises
+        Conflict `payment_state`, `session_state`.
+        """
+        docs = await self.get(account, session)
+        over = docs.record.status == "finalized"
+        _check_payable(docs.payment, RECHARGEABLE if over else PAYABLE)
+        order, now = core.recharged if over else core.other_card, self.clock.wall_ms()
+
+        def tried(record: SessionRecord) -> Step:
+            fresh = after is None or (record.funding is not None and record.funding.attempt == after)
+            return order(record, payment_method, now) if fresh else core.unchanged(record)
+
+        # With `hold: "join"` the next card waits for the client, as the first one did.
+        pending = docs.payment["status"] != "awaiting_join"
+        await self.apply(session, tried, durable=True, pending=pending)
+        return await self._first_word(session)
+
+    async def refund(self, account: str, session: str, new: refunds.NewRefund) -> tuple[Docs, Mapping[str, Any]]:
+        """Order a refund, and wait for its first word: at most ten seconds. The session, and the order as it is kept.
+        Again with the same id orders nothing.
+
+        Raises Conflict `payment_state`, `refund_too_large`.
+        """
+        await self.get(account, session)
+        for _ in range(ATTEMPTS):
+            docs = await self.journal.read(session, "payment", "refunds")
+            payment, orders = docs["payment"], docs["refunds"]
+            assert payment is not None
+            had = orders.body if orders else None
+            body = refunds.ordered(payment.body, had, new, self.clock.wall_ms())
+            with suppress(Conflict):
+                if body is not had:
+                    put = {"refunds": (orders.version if orders else 0, body)}
+                    await self.journal.commit(session, put, due={"money": NOW}, durable=True)
+                return await self._refund_word(session, new.id), refunds.order_of(body, new.id)
+        raise GatewayError(f"{session} changes faster than it can be refunded.")
+
+    async def _refund_word(self, session: str, ident: str) -> Docs:
+        async with self.changes.of(session) as changed:
+            until = asyncio.get_running_loop().time() + HOLD_WAIT_S
+            while True:
+                changed.clear()
+                docs = await self._read(session)
+                known = [refund for refund in docs.payment.get("refunds", ()) if refund["id"] == ident]
+                if (known and known[0]["status"] != "ordered") or not await changed_before(until, changed):
+                    return docs
+
+    async def waive(self, account: str, session: str) -> Docs:
+        """Nothing will be charged; the hold is released at once (5-money, Waiver). Raises Conflict `payment_state` once
+        the charge is sent, and for a booked meeting `session_state` once its bill is final."""
+        await self.get(account, session)
+        now = self.clock.wall_ms()
+        await self.apply(session, lambda record: core.waived(record, now), durable=True, witness=waiver.check)
+        return await self.get(account, session)
+
+    async def usage(self, account: str, session: str) -> dict[str, Any]:
+        """The ledger row by row, the union, and the bill with its arithmetic."""
+        record = (await self.get(account, session)).record
+        ledger = await self.ledger.usage(session)
+        live = bill(record, ledger.intervals, minimum=self.rules.minimum(record.currency, record.platform))
+        return {
+            "session": session,
+            "final": record.bill is not None,
+            "rows": [
+                {"epoch": row.epoch, "number": row.number, "start": row.start, "end": row.end} for row in ledger.rows
+            ],
+            "free_seconds": record.free_ms // 1000,
+            "limit_seconds": record.limit_ms // 1000,
+            "unit_amount": record.unit_amount,
+            "bill": record.bill or live.to_dict(),
+            "arithmetic": arithmetic(record, record.bill or live.to_dict()),
+        }
+
+    async def successor(self, session: str) -> Created:
+        """R6: the session after this one, on the same terms; its hold is taken at once, also while this one runs.
+
+        Again gives the one that is there: its id is written down before it is made. Nobody enters: it expires.
+        """
+        record = await self.apply(session, lambda record: core.continued(record, new_id("ses")))
+        assert record.continued_by is not None
+        people = (await self._read(session)).people
+        created = await self.create(
+            again(record, people, self.clock.wall_ms(), await self._card_of(record)), account=record.account,
+            livemode=record.livemode, session_id=record.continued_by,
+        )  # fmt: skip
+        await self._carry_over(record)
+        return created
+
+    async def _card_of(self, record: SessionRecord) -> str | None:
+        """The card that a session is paid with; a meeting's is its booking's."""
+        funding: Any = asdict(record.funding) if record.funding else None
+        if record.meeting is not None:
+            booking = (await self.journal.read(record.meeting.booking, "session"))["session"]
+            funding = booking.body["funding"] if booking else None
+        return funding["payment_method"] if funding else None
+
+    async def _carry_over(self, record: SessionRecord) -> None:
+        """What is left of the free part goes to the session after this one."""
+        if record.continued_by is not None:
+            pair = pair_of(record.account, record.livemode, record.client["id"], record.expert["id"])
+            now, known = self.clock.wall_ms(), {record.id: record}
+            offer_ms = min(record.free_offer_ms, record.limit_ms)
+            left_ms = await self._free.grant(pair, record.continued_by, offer_ms, now, known)
+            with suppress(NotFound):
+                await self.apply(record.continued_by, lambda next_one: core.carried(next_one, left_ms))
+
+    async def events(self, account: str, session: str, after: int) -> Sequence[dict[str, Any]]:
+        await self.get(account, session)
+        return await self.journal.events(session, after)
+
+    async def enter(self, secret: str) -> dict[str, Any]:
+        """What the page shows before joining, and a token to join with. Takes a link's secret or a join token.
+
+        Raises Unauthorized `link_expired` or `link_invalid`.
+        """
+        grant, token = await self.doors.opened(secret)
+        docs = await self._read(grant.session)
+        wanted = docs.payment["status"] in ("failed", "action_required") and docs.record.funding is not None
+        return {
+            **entrance(docs, grant.role),
+            "token": token if docs.record.open else None,
+            "signal": self.doors.signal_url,
+            "pay_url": self.doors.pay_link(grant.session) if wanted and grant.role == "client" else None,
+        }
+
+    async def read(self, session: str) -> Docs:
+        """A session for the gateway itself. Raises NotFound."""
+        return await self._read(session)
+
+    async def apply_payment(self, session: str) -> SessionRecord:
+        """What the payment record says, done to the session: money held makes it ready; money lost ends it."""
+        payment = (await self._read(session)).payment
+        if payment["status"] in FUNDED:
+            return await self.apply(session, core.funded)
+        return (await self._read(session)).record
+
+    async def apply(
+        self,
+        session: str,
+        change: Callable[[SessionRecord], Step],
+        *,
+        fence: Fence | None = None,
+        durable: bool = False,
+        pending: bool = False,
+        witness: Callable[[Mapping[str, Any]], None] | None = None,
+        due: Mapping[str, int | None] | None = None,
+    ) -> SessionRecord:
+        """Read, change, commit; again when someone else committed meanwhile. The new record; the old if unchanged.
+
+        `pending`: the payment is marked pending in the same step. `witness` is shown the payment, which must stay as it
+        is until the step is done. Raises what both raise, Conflict `fenced`, StoreUnavailable.
+        """
+        for _ in range(ATTEMPTS):
+            docs = await self.journal.read(session, "session", "payment")
+            doc, payment = docs["session"], docs["payment"]
+            if doc is None or payment is None:
+                raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
+            step = change(SessionRecord.from_dict(doc.body))
+            if not step.changed:
+                return step.record
+            if pending:
+                _check_payable(payment.body)
+                payment = replace(payment, body={**payment.body, "status": "pending"})
+            if witness is not None:
+                witness(payment.body)
+            beside = payment if pending or witness is not None else None
+            try:
+                await self._put(session, doc, beside, step, fence, durable, dict(due or {}))
+            except Conflict as error:
+                if error.code == "version_conflict":
+                    continue
+                raise
+            return step.record
+        raise GatewayError(f"{session} changes faster than it can be written.")
+
+    async def _put(
+        self, session: str, doc: Doc, payment: Doc | None, step: Step, fence: Fence | None, durable: bool,
+        due: dict[str, int | None],
+    ) -> None:  # fmt: skip
+        """Any change may matter to money and to the watch; a look too many costs little, one too few a session."""
+        put: dict[str, tuple[int, dict[str, Any]]] = {"session": (doc.version, step.record.to_dict())}
+        if payment is not None:
+            put["payment"] = (payment.version, payment.body)
+        due.setdefault("money", NOW)
+        if not step.record.open:
+            due.setdefault("watch", NOW)
+        events = [Event(kind, data) for kind, data in step.events]
+        await self.journal.commit(session, put, events=events, due=due, fence=fence, durable=durable)
+
+    async def finalize(self, session: str, fence: Fence) -> SessionRecord:
+        """Freeze the bill over exactly the rows it is made from; idempotent, exactly one `session.finalized` (law 8).
+
+        Raises Conflict `fenced` when another owner has the session.
+        """
+        for _ in range(ATTEMPTS):
+            usage = await self.ledger.usage(session)
+            doc = (await self.journal.read(session, "session"))["session"]
+            if doc is None:
+                raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
+            record = SessionRecord.from_dict(doc.body)
+            final = bill(
+                record, usage.intervals, minimum=self.rules.minimum(record.currency, record.platform)
+            ).to_dict()
+            step = core.finalized(record, final, sealed(record, usage.sealed, final))
+            if not step.changed:
+                return record
+            await self._carry_over(step.record)  # first, for nobody finalizes twice
+            try:
+                await self.journal.commit(
+                    session,
+                    {"session": (doc.version, step.record.to_dict())},
+                    events=[Event(kind, data) for kind, data in step.events],
+                    due={"money": NOW, "mail": NOW, "watch": None},
+                    fence=replace(fence, usage=usage.version),
+                    finalized=step.record.to_dict(),
+                    durable=True,
+                )
+            except Conflict as error:
+                if error.code == "version_conflict":
+                    continue
+                raise
+            return step.record
+        raise GatewayError(f"{session} changes faster than it can be finalized.")
+
+
+def _check_payable(payment: Mapping[str, Any], statuses: Collection[str] = PAYABLE) -> None:
+    """Raises Conflict unless another card can do anything: not for money that is there, on its way, or let off."""
+    if payment["status"] not in statuses:
+        raise Conflict(f"A payment that is {payment['status']} takes no other card.", code="payment_state")
+
+
+class _AlreadyThere(Exception):
+    """The session of a repeated request exists."""
