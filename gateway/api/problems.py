@@ -206,7 +206,7 @@ LINKS = (
         "token_used", 401, "The token has been used", "A join token is for the first connect; reconnect by `resume`."
     ),
     Problem("resume_invalid", 401, "The resume secret opens nothing", "Open the link again."),
-    Problem("mail_not_found", 404, "There is no such mail", "`gateway deliveries SESSION` lists the mails and their ids."),
+    Problem("mail_not_found", 404, "There is no such mail", "`gateway deliveries SESSION` lists the mails."),
     Problem("receipt_not_found", 404, "There is no such receipt", "Open the link as it stands in the mail."),
     Problem("bad_signature", 400, "The signature of the event is not Stripe's", "Check the endpoint's signing secret."),
 )
