@@ -129,8 +129,8 @@ async def test_law2_a_leg_cut_off_for_eight_seconds(gateway: Dev, browser: Brows
 
 @pytest.fixture
 async def hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
-    """A gateway whose cap comes after 20 seconds."""
-    async with dev(tmp_path_factory.mktemp("dev"), config="[session]\ncap_seconds = 20\nwarnings = [10]\n") as running:
+    """A gateway whose cap comes after twelve seconds."""
+    async with dev(tmp_path_factory.mktemp("dev"), config="[session]\ncap_seconds = 12\nwarnings = [6]\n") as running:
         yield running
 
 
@@ -142,7 +142,7 @@ async def test_r06_run_to_the_cap_warns_both_cuts_and_offers_to_continue(hasty: 
     shown = await client.summary(45)
     await expert.summary()
     final = await check_bill(gateway, session, None, shown)
-    assert (final["billable_seconds"], final["amount_total"]) == (20, 500)
+    assert (final["billable_seconds"], final["amount_total"]) == (12, 300)
     assert final["end_reason"] == "cap_reached"
     last = max((await client.changes())[-1], (await expert.changes())[-1])
     ended = next(e for e in await gateway.events(session["id"]) if e["type"] == "session.finalized")
