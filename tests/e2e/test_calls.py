@@ -184,6 +184,7 @@ async def test_the_first_picture_comes_at_once_after_the_second_join(
         await client.join()
         await client.page.wait_for_function("() => window.parley && window.parley.session")
         await expert.page.wait_for_selector(expert.id("join") + ":not([disabled])")
+        await asyncio.sleep(1)  # the price is read before it is agreed to
         before = time.monotonic()
         await expert.join()
         await client.sees()
