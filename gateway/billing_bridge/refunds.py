@@ -138,11 +138,13 @@ def _target(order: Order, payment: Payment, transfer: Transfer) -> Transfer:
     under_way = any(step is not None and step.open for step in (latest, offset))
     if transfer.stripe_id or transfer.status in ("paid", "owed") or under_way:
         return transfer
-    if offset is None:  # else an older debt was taken out of this amount: it stays, and an excess is taken back
-        amount, share = entitled(order, payment, transfer.to)
-        transfer = replace(transfer, amount=amount, amount_share=share)
-        if amount == 0:
-            return replace(transfer, status="reversed", reason="refunded")
+    amount, share = entitled(order, payment, transfer.to)
+    # So much was taken out of it for an older debt, and counts as had; what it is above the share is owed once more.
+    transfer = replace(transfer, amount=max(amount, transfer.amount_offset), amount_share=share)
+    if transfer.amount == 0:
+        return replace(transfer, status="reversed", reason="refunded")
+    if transfer.amount == transfer.amount_offset:
+        return replace(transfer, status="paid", reason="offset")
     if payment.status == "disputed" and transfer.reason != "no_account":
         return replace(transfer, status="withheld", reason="disputed")
     renewed = order.news.accounts > payment.reads.accounts and transfer.reason not in NOT_THE_ACCOUNT

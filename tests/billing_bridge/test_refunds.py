@@ -141,6 +141,31 @@ def test_r17_what_an_offset_has_left_goes_when_the_account_may_receive() -> None
     assert (settling.account.net(EXPERT), settling.account.debts) == (3050, {EXPERT: 0})
 
 
+def test_law6_what_an_offset_took_of_a_transfer_never_made_is_owed_again_after_a_refund() -> None:
+    settling = paid(4500, Account(restricted=frozenset({EXPERT}), debts={EXPERT: 1000}))
+    assert settling.account.debts == {EXPERT: 0}
+    order_refund(settling.session, 4000)
+    payment = settling.run()
+    assert (payment.transfers[0].kept, settling.account.debts) == (450, {EXPERT: 550})
+    order_refund(settling.session, 500)
+    payment = settling.run()
+    assert (payment.transfers[0].kept, settling.account.debts) == (0, {EXPERT: 1000})
+    assert payment.settled
+    shares_close(settling)
+
+
+def test_what_an_offset_has_left_follows_a_refund() -> None:
+    settling = paid(4500, Account(restricted=frozenset({EXPERT}), debts={EXPERT: 1000}))
+    order_refund(settling.session, 1500)
+    assert settling.run().transfers[0].status == "withheld"
+    settling.account.restricted = frozenset()
+    news(settling.session, "accounts")
+    assert settling.run().transfers[0].status == "paid"
+    assert settling.account.net(EXPERT) == 1700
+    assert [r["metadata"]["step"] for r in settling.account.reversals] == ["reversal_ambassador"]
+    shares_close(settling)
+
+
 def test_what_an_offset_has_left_waits_for_a_dispute() -> None:
     settling = paid(4500, Account(restricted=frozenset({EXPERT}), debts={EXPERT: 1000}))
     settling.account.dispute("needs_response")
