@@ -22,6 +22,7 @@ let asked = false;
 let nextCall = {};
 let receiptPolls = 0;
 let wakeLock = null;
+let opening = Promise.resolve([]);
 let meterStop = () => {};
 
 const live = () => call && ["joining", "waiting", "connecting", "connected", "reconnecting"].includes(call.state);
@@ -75,7 +76,7 @@ async function lobby() {
 }
 
 async function openMedia(wanted) {
-  const errors = await call.openMedia({ audio: true, video: wanted.video });
+  const errors = await (opening = call.openMedia({ audio: true, video: wanted.video }));
   if (wanted.audio === false) await call.setMicrophone(false);
   showMediaErrors(errors);
   await listDevices();
@@ -372,6 +373,7 @@ async function attempt(action) {
 
 async function toggleCamera(on) {
   $("camera").disabled = true;
+  await opening; // or a camera that is still being opened would come on after it was declined
   await attempt(() => call.setCamera(on));
   $("camera").disabled = false;
   if (call.state !== "new") return;
