@@ -1,7 +1,8 @@
 """`make test`: all tests, in two halves side by side, since calls in real time mostly wait.
 
 First what is measured on an otherwise idle machine; then the calls, which are held against real time and have the
-machine's first attention, and beside them, at the lowest priority, everything else. With arguments: pytest with them.
+machine's first attention, and beside them, at the lowest priority, everything else. What failed is run
+once more with nothing beside it. With arguments: pytest with them.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ PAUSE_MIN_MS: Final = 5 * _SECOND
 PAUSE_MAX_MS: Final = 60 * _SECOND
 
 State = Literal["open", "delivered", "dead"]
-DEAD_REASON_GONE: Final = "410"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ let asked = false;
 let nextCall = {};
 let receiptPolls = 0;
 let wakeLock = null;
+/** Devices that are being opened now. */
 let opening = Promise.resolve([]);
 let meterStop = () => {};
 
