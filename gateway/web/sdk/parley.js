@@ -1480,9 +1480,10 @@ export class Call extends EventTarget {
     this.#link.restart();
   }
 
-  /** The old socket still answers in a stall: it is rather the peer's network that changed, and the peer restarts. */
+  /** The old socket still answers in a stall: it is rather the peer's network that changed, and the peer restarts.
+   *  Only the first restart waits for that; a pong that comes later says nothing new. */
   #pathStands() {
-    if (!this.#stall || this.#stall.patient) return;
+    if (!this.#stall || this.#stall.restarts > 0 || this.#stall.patient) return;
     this.#stall.patient = true;
     this.#stall.next += this.#link?.polite ? PATIENCE_MS.polite : PATIENCE_MS.impolite;
   }
