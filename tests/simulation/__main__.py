@@ -1,21 +1,26 @@
-"""`python -m tests.simulation --sessions N [--seed S]`, `--replay SEED:NUMBER`, `--mutants`."""
+"""`python -m tests.simulation --sessions N [--seed S] [--jobs J --state FILE]`, `--replay SEED:NUMBER`, `--mutants`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from pathlib import Path
 
+from tests.simulation import many
+from tests.simulation.many import Progress
 from tests.simulation.quiet import simulated
-from tests.simulation.run import Simulation, simulate
-from tests.simulation.tally import Tally
+from tests.simulation.run import Simulation
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--sessions", type=int, default=10_000, help="orders: some are bookings of several sessions")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--from", type=int, default=0, dest="first", metavar="NUMBER", help="of the first order")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; what they find does not depend on it")
     parser.add_argument("--minutes", type=float, default=1e9, help="end after so long, with the report")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keep the tally there, and go on where it ends")
     parser.add_argument("--replay", metavar="SEED:NUMBER", help="run one session again and tell its story")
     parser.add_argument("--mutants", action="store_true", help="show that deliberate bugs are caught")
     given = parser.parse_args()
@@ -25,29 +30,28 @@ def main() -> int:
         from tests.simulation.mutants import catch_all
 
         return catch_all(given.seed)
-    return _run(given.sessions, given.seed, given.minutes)
+    progress = Progress(given.seed, given.first, given.first)
+    if given.state is not None and given.state.exists():
+        progress = Progress.load(given.state)
+        if (progress.seed, progress.first) != (given.seed, given.first):
+            parser.error(f"{given.state} is of seed {progress.seed} from {progress.first}; name another file")
+    return _run(progress, given)
 
 
-def _run(sessions: int, seed: int, minutes: float) -> int:
-    tally, began = Tally(), time.process_time()
-    said: list[str] = []
-    until = time.monotonic() + 60 * minutes
-    simulate(sessions, seed, tally, until=lambda: _told(tally, said) or time.monotonic() > until)
-    took = time.process_time() - began
+def _run(progress: Progress, given: argparse.Namespace) -> int:
+    asked, began = many.stopped_by_signal(), time.monotonic()
+    stop = lambda: asked() or time.monotonic() > began + 60 * given.minutes  # noqa: E731
+    many.run(progress, given.first + given.sessions, jobs=given.jobs, stop=stop, state=given.state)
+    tally = progress.tally
     print(tally.report())
-    print(f"{took:.1f} s of one core, {tally.sessions / took:.0f} sessions a second; seed {seed}")
+    print(
+        f"seed {progress.seed}, orders {progress.first} to {progress.next - 1}: {tally.cpu_s:.1f} s of one core, "
+        f"{tally.sessions / (tally.cpu_s or 1):.0f} sessions a second of it"
+    )
     shortfalls = tally.shortfalls()
     for line in shortfalls:
         print(f"NOT COVERED: {line}")
     return 1 if tally.broken or shortfalls else 0
-
-
-def _told(tally: Tally, said: list[str]) -> bool:
-    """Each broken law at once: a long run need not be waited for."""
-    for seed, found in tally.broken[len(said) :]:
-        said.append(seed)
-        print(f"BROKEN {seed}: {'; '.join(found)[:400]}", file=sys.stderr, flush=True)
-    return False
 
 
 def _replay(seed: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -37,6 +37,29 @@ class Tally:
         self.payment_arrows: Counter[tuple[str, str]] = Counter()
         self.step_arrows: Counter[tuple[str, str]] = Counter()
         self.broken: list[tuple[str, list[str]]] = []
+        self.cpu_s = 0.0
+
+    def merge(self, other: Tally) -> None:
+        """Add what another run counted, which comes after this one."""
+        for name, counted in vars(other).items():
+            setattr(self, name, getattr(self, name) + counted)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for a file."""
+        return {name: list(n.items()) if isinstance(n, Counter) else n for name, n in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Tally:
+        """What `as_dict` gave, also after a way through JSON, which knows no tuples."""
+        tally = cls()
+        for name, kept in vars(tally).items():
+            value = values[name]
+            if isinstance(kept, Counter):
+                value = Counter({tuple(key) if isinstance(key, list) else key: n for key, n in value})
+            elif name == "broken":
+                value = [(seed, found) for seed, found in value]
+            setattr(tally, name, value)
+        return tally
 
     def add(self, one: Simulation, broken: list[str]) -> None:
         sessions = [rules.docs for name, rules in one.processes.streams.all.items() if name.startswith("ses_")]
