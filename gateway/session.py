@@ -22,6 +22,7 @@ Role = Literal["client", "expert"]
 Kind = Literal["metered", "booked", "pro_bono", "free"]
 Media = Literal["voice", "video"]
 HoldWhen = Literal["now", "join"]
+IfNotEligible = Literal["refuse", "free"]
 Status = Literal["created", "ringing", "ready", "live", "interrupted", "ended", "finalized"]
 Trigger = Literal["ring", "accept", "fund", "together", "apart", "end", "finalize"]
 EndReason = Literal[
@@ -106,6 +107,7 @@ class NewSession:
     continues: str | None = None
     meeting: Meeting | None = None
     platform: str = MAIN
+    if_not_eligible: IfNotEligible = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ class SessionRecord:
     platform: str = MAIN
     free_offer_ms: int = 0
     waived_after: int | None = None
+    if_not_eligible: IfNotEligible = "refuse"
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -276,7 +279,7 @@ def opened(
         unit_amount=new.unit_amount, currency=new.currency, commission_bps=new.commission_bps, free_ms=free_ms,
         limit_ms=limit_ms, cap_ms=cap_ms, amount_max=amount, funding=funding, reference=new.reference,
         continues=new.continues, meeting=new.meeting, platform=new.platform,
-        free_offer_ms=new.free_minutes * 60_000,
+        free_offer_ms=new.free_minutes * 60_000, if_not_eligible=new.if_not_eligible,
     )  # fmt: skip
     told: list[Told] = [("session.created", summary(record))]
     if funding is None and new.meeting is None:
@@ -413,6 +416,17 @@ def waived(record: SessionRecord, now: int) -> Step:
         limit_ms = min(limit_ms, FREE_LIMIT_MINUTES * 60_000)
     record = replace(record, waived=True, limit_ms=limit_ms)
     return funded(record) if not record.funded and record.open else Step(record)
+
+
+def made_free(record: SessionRecord, reason: str) -> Step:
+    """The expert may not be paid any more, and the order says what then: no price, under R15's limits (R16). Told by
+    its own event, for a price never changes silently; never once both have been together."""
+    if record.funding is None or record.funded or not record.open or record.started_at is not None:
+        return unchanged(record)
+    limit_ms = min(record.limit_ms, FREE_LIMIT_MINUTES * 60_000)
+    record = replace(record, kind="free", funding=None, amount_max=0, limit_ms=limit_ms, free_ms=0)
+    step = funded(record)
+    return Step(step.record, (("session.made_free", {"reason": reason, **summary(record)}), *step.events))
 
 
 def rated(record: SessionRecord, role: Role, rating: Mapping[str, Any]) -> Step:

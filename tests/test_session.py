@@ -179,3 +179,21 @@ def test_r04_with_hold_join_only_a_consent_to_the_whole_price_is_one() -> None:
     assert (core.lacks_consent(agreed), agreed.joined["client"]) == (False, NOW)
     assert not core.lacks_consent(core.waived(waiting, NOW).record)
     assert not core.lacks_consent(record(hold="now")), "its marketplace showed the price and ordered the hold"
+
+
+def test_r16_an_expert_who_may_not_be_paid_any_more_costs_nothing_for_fifteen_minutes_and_it_is_told() -> None:
+    waiting = record(hold="join", free_minutes=5, if_not_eligible="free")
+    step = core.made_free(waiting, "transfers_inactive")
+    free = step.record
+    assert (free.kind, free.status, free.funding, free.priced) == ("free", "ready", None, False)
+    assert (free.limit_ms, free.free_ms, free.amount_max) == (900_000, 0, 0)
+    assert [name for name, _ in step.events] == ["session.made_free", "session.ready"]
+    assert step.events[0][1]["reason"] == "transfers_inactive"
+    assert SessionRecord.from_dict(free.to_dict()) == free
+
+
+def test_r16_what_is_held_or_running_or_over_keeps_its_price() -> None:
+    held = core.funded(record()).record
+    running = core.together(held, NOW).record
+    for kept in (held, running, core.ended(record(), "canceled", NOW).record):
+        assert not core.made_free(kept, "transfers_inactive").changed

@@ -111,7 +111,7 @@ BOOKING_ENDPOINTS: Final = (
         scope="money",
         body=bookings.BookingPayment,
         idempotent="required",
-        problems=("booking_not_found", "payment_state"),
+        problems=("booking_not_found", "payment_state", "expert_not_payable", "stripe_unavailable"),
     ),
     Endpoint(
         "POST",

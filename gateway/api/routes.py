@@ -330,7 +330,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         scope="money",
         body=schemas.Payment,
         idempotent="required",
-        problems=("session_state", "payment_state"),
+        problems=("session_state", "payment_state", "expert_not_payable", "stripe_unavailable"),
     ),
     Endpoint(
         "POST",

@@ -133,7 +133,9 @@ class CreateSession(Request):
     )
     commission_bps: BasisPoints | None = Field(default=None, description="Of the total; the configured 1000 if unsaid")
     if_not_eligible: Literal["refuse", "free"] = Field(
-        default="refuse", description="What to do if the expert may not be paid yet"
+        default="refuse",
+        description="What to do if the expert may not be paid: by the rating, or by what Stripe says of the account, "
+        'now and once more before a card is held later (`hold: "join"`, another card)',
     )
     expires_at: AwareDatetime | None = Field(
         default=None, description="RFC 3339; until when the links open the session. 24 hours if unsaid"

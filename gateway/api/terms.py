@@ -96,11 +96,14 @@ def _kind(request: CreateSession) -> Kind:
     """R16: a price for an expert who may not be paid is refused, or dropped because the request says so."""
     if request.kind != "metered":
         return request.kind
-    if request.rate is None or eligible(request.expert.rating):
+    country, rated = request.expert.country, eligible(request.expert.rating)
+    if request.rate is None or (rated and (country is None or country in COUNTRIES)):
         return "metered"
     if request.if_not_eligible == "free":
         return "free"
-    raise _not_eligible()
+    if not rated:
+        raise _not_eligible()
+    return "metered"
 
 
 def _not_eligible() -> InvalidRequest:
@@ -174,6 +177,7 @@ def _assemble(request: CreateSession, kind: Kind, minutes: int, limits: Limits, 
         max_minutes=minutes,
         commission_bps=limits.commission_bps if chosen is None else chosen,
         expires_in_ms=_life(request, now),
+        if_not_eligible=request.if_not_eligible,
     )
 
 

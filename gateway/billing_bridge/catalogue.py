@@ -118,6 +118,12 @@ _CAPTURED: Final = _payment("captured", amount_captured=7500, amount_total=7500)
 CATALOGUE: Final = (
     EventType("session.created", "A session was created. Always sequence 1.", _session("created")),
     EventType("session.ready", "The money is held, or none is needed: both may join.", _session("ready")),
+    EventType(
+        "session.made_free",
+        "The expert's account could not receive money any more when the card was to be held, and the order says "
+        '`if_not_eligible: "free"`: nothing is held, and the session is free, for at most 15 minutes.',
+        {"reason": "transfers_inactive", **_session("created"), "kind": "free"},
+    ),
     EventType("session.started", "Both are together for the first time.", _session("live")),
     EventType("session.interrupted", "One side is not heard any more; the meter stands.", _session("interrupted")),
     EventType("session.resumed", "Both are together again.", _session("live")),

@@ -85,6 +85,11 @@ class Order:
         return self.attempt > 0 and self.amount > 0
 
     @property
+    def unpaid(self) -> bool:
+        """There is no price, or no longer one."""
+        return self.attempt == 0 and not self.booked
+
+    @property
     def can_hold(self) -> bool:
         """A card is named and its time has come: at once, or with `hold: "join"` when the client has joined and
         agreed to the price."""

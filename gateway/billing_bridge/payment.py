@@ -138,11 +138,12 @@ def owed(order: Order, terms: Terms) -> int:
 
 
 def nothing_due(order: Order, payment: Payment, terms: Terms) -> bool:
-    """Whether the hold may go: waived, over before it was live, or billed at nothing. A capture under way decides."""
+    """Whether the hold may go: waived, free by now, over before it was live, or billed at nothing. A capture under way
+    decides."""
     capture = payment.latest("capture")
     if capture is not None:
         return capture.state == "failed" and (capture.result or {}).get("code") == "amount_too_small"
-    if order.waived or (order.over and not order.started):
+    if order.waived or order.unpaid or (order.over and not order.started):
         return True
     return order.bill is not None and owed(order, terms) == 0
 

@@ -49,16 +49,17 @@ class Bookings:
         """All meetings, then the booking with the order to charge it; waits for the card's first word, at most ten
         seconds. Again with the same id (a repeated request after a crash) gives the booking that is there.
 
-        Raises Conflict `reference_in_use`, InvalidRequest `booked_minutes_invalid`, and what `Payees.platform` raises.
+        Raises Conflict `reference_in_use`, InvalidRequest `booked_minutes_invalid`, and as `Eligibility.platform` does.
         """
         if new.minutes * 60_000 > self._sessions.rules.cap_ms:
             raise InvalidRequest(
                 "This gateway holds no sessions of that length.", code="booked_minutes_invalid", param="minutes"
             )
         if (await self._journal.read(booking_id, "session"))["session"] is None:
-            if (payees := self._sessions.payees) is not None:
-                platform = await payees.platform(new.expert, new.currency, account=account, livemode=livemode)
-                new = replace(new, platform=platform)
+            platform = await self._sessions.eligibility.platform(
+                new.expert, new.currency, account=account, livemode=livemode
+            )
+            new = replace(new, platform=platform)
             now = self._sessions.clock.wall_ms()
             record, steps = core.booked(
                 new, id=booking_id, account=account, livemode=livemode, now=now, cap_ms=self._sessions.rules.cap_ms
@@ -111,10 +112,12 @@ class Bookings:
         return {role: self._sessions.doors.entry(record, role) for role in sessions_core.ROLES}
 
     async def pay(self, account: str, livemode: bool, booking: str, payment_method: str) -> Booked:
-        """Another card, charged at once. Raises Conflict `payment_state` when it is paid, canceled or over."""
+        """Another card, charged at once. Raises Conflict `payment_state` when it is paid, canceled or over, and as
+        `Eligibility.check` does."""
         found = await self.get(account, livemode, booking)
         if not any(docs.record.open for docs in found.meetings):
             raise Conflict("No meeting of this booking is left.", code="payment_state")
+        await self._sessions.eligibility.check(found.booking)
         now = self._sessions.clock.wall_ms()
         await self._change(booking, lambda record: core.other_card(record, payment_method, now), pending=True)
         return await self._first_word(booking)

@@ -76,15 +76,29 @@ class Payees:
         record = Connected(stripe_account, account, livemode, route.platform.name)
         return payees.answer(route, currency, await self._seen(record, expert))
 
+    async def refresh(self, expert: NewExpert, *, platform: str, account: str, livemode: bool) -> None:
+        """Have the expert's account looked at, if what is known of it has aged; without waiting for the answer. Raises
+        StoreUnavailable."""
+        if expert.stripe_account is None:
+            return
+        record = Connected(expert.stripe_account, account, livemode, platform)
+        if await self._known(record, expert.id) is None:
+            await self._ask(record, expert.id)
+
     async def _seen(self, wanted: Connected, expert: str) -> Account:
         """The account as Stripe showed it, recently enough."""
-        doc = await self._read(wanted.stream)
-        record = Connected.from_dict(doc.body) if doc else None
-        if record is not None and record.seen is not None and self._fresh(record.seen) and record.knows(expert):
-            return record.seen
+        if (known := await self._known(wanted, expert)) is not None:
+            return known
         async with self._changes.of(wanted.stream) as changed:
             number = await self._ask(wanted, expert)
             return await self._answer(wanted.stream, number, changed)
+
+    async def _known(self, wanted: Connected, expert: str) -> Account | None:
+        """What is known of it, unless that has aged, or the account is not known as the expert's."""
+        doc = await self._read(wanted.stream)
+        record = Connected.from_dict(doc.body) if doc else None
+        fresh = record is not None and record.seen is not None and self._fresh(record.seen) and record.knows(expert)
+        return record.seen if record is not None and fresh else None
 
     def _fresh(self, seen: Account) -> bool:
         age = self._clock.wall_ms() - seen.seen_at

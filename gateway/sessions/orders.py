@@ -49,7 +49,7 @@ def again(record: SessionRecord, people: Mapping[str, Any], now: int, card: str 
         media=record.media, ambassador=Ambassador(**record.ambassador) if record.ambassador else None,
         free_minutes=record.free_offer_ms // 60_000, max_minutes=max(1, record.limit_ms // 60_000),
         commission_bps=record.commission_bps, continues=record.id, expires_in_ms=to_come_ms + ENTER_MS,
-        platform=record.platform,
+        platform=record.platform, if_not_eligible=record.if_not_eligible,
     )  # fmt: skip
 
 

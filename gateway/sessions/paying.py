@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from gateway.errors import Conflict
+from gateway.errors import Conflict, InvalidRequest
 from gateway.sessions.sessions import PAID, Sessions
 from gateway.sessions.shown import Docs
 
@@ -30,11 +30,15 @@ class PayDesk:
     async def pay(self, secret: str, payment_method: str, attempt: int) -> dict[str, Any]:
         """Try a card, unless another was tried after `attempt`; waits for its first word.
 
-        Raises Conflict `payment_state`, `session_state`, `too_many_cards`."""
+        Raises Conflict `payment_state`, `session_state`, `too_many_cards`, InvalidRequest `expert_not_payable`,
+        StripeUnavailable."""
         docs = await self._sessions.read(self._sessions.doors.payer(secret))
         if attempt >= MOST_CARDS:
             raise Conflict("Too many cards were tried for this session.", code="too_many_cards")
-        docs = await self._sessions.pay(docs.record.account, docs.record.id, payment_method, after=attempt)
+        try:
+            docs = await self._sessions.pay(docs.record.account, docs.record.id, payment_method, after=attempt)
+        except InvalidRequest as error:  # why is the expert's own business
+            raise InvalidRequest("The expert cannot be paid now; the card was not asked.", code=error.code) from error
         return asked(docs)
 
 

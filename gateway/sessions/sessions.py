@@ -12,7 +12,7 @@ from typing import Any, Final
 from gateway import session as core
 from gateway.changes import Changes, changed_before
 from gateway.clock import Clock
-from gateway.errors import Conflict, GatewayError, NotFound
+from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.ids import new_id
 from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.chain import sealed
@@ -24,6 +24,7 @@ from gateway.session import NewSession, Role, SessionRecord, Step
 from gateway.sessions import refunds, waiver
 from gateway.sessions.directory import Directory, Wanted
 from gateway.sessions.doors import Doors, Entry
+from gateway.sessions.eligibility import Eligibility
 from gateway.sessions.free_grants import FreeGrants, pair_of
 from gateway.sessions.orders import again, people_of
 from gateway.sessions.shown import DOCS, Docs, arithmetic, entrance
@@ -80,7 +81,7 @@ class Sessions:
         pay_url: str = "",
     ) -> None:
         self.journal, self.ledger, self.clock, self.changes = journal, ledger, clock, changes
-        self.rules, self._open_payment, self.payees = rules, open_payment, payees
+        self.rules, self._open_payment, self.eligibility = rules, open_payment, Eligibility(payees)
         self.doors = Doors(journal.redis, tokens, clock, public_url, pay_url)
         self.directory = Directory(journal, clock)
         self._free = FreeGrants(journal, rules.free_window_ms)
@@ -89,12 +90,10 @@ class Sessions:
         """A new session and the order to hold the money, in one durable step; then waits for the first word of the
         card. Again with the same id (a repeated request after a crash) gives the session that is there.
 
-        Raises Conflict `reference_in_use` with the other session's id, and what `Payees.platform` raises.
+        Raises Conflict `reference_in_use` with the other session's id, and what `Eligibility.of_order` raises.
         """
         if (await self.journal.read(session_id, "session"))["session"] is None:
-            if self.payees is not None and core.paid(terms):
-                platform = await self.payees.platform(terms.expert, terms.currency, account=account, livemode=livemode)
-                terms = replace(terms, platform=platform)
+            terms = await self.eligibility.of_order(terms, account=account, livemode=livemode)
             await self.directory.claim_reference(account, terms.reference, session_id, terms.continues)
             now = self.clock.wall_ms()
             step = core.opened(
@@ -205,11 +204,13 @@ class Sessions:
         """Another card, after one was declined or abandoned, or for a bill that is due; waits for its first word.
 
         `after`: only if no card was tried since that attempt, so that a request sent twice tries one card. Raises
-        Conflict `payment_state`, `session_state`.
+        Conflict `payment_state`, `session_state`, and before the call what `Eligibility.check` raises.
         """
         docs = await self.get(account, session)
         over = docs.record.status == "finalized"
         _check_payable(docs.payment, RECHARGEABLE if over else PAYABLE)
+        if not over and docs.payment["status"] != "awaiting_join" and not await self._still_priced(docs.record):
+            return await self._first_word(session)
         order, now = core.recharged if over else core.other_card, self.clock.wall_ms()
 
         def tried(record: SessionRecord) -> Step:
@@ -220,6 +221,32 @@ class Sessions:
         pending = docs.payment["status"] != "awaiting_join"
         await self.apply(session, tried, durable=True, pending=pending)
         return await self._first_word(session)
+
+    async def before_consent(self, record: SessionRecord) -> None:
+        """The client is about to agree to a hold that was put off (`hold: "join"`): whether the expert may still be
+        paid is asked anew (R16, R17). At a booked meeting, whose money is there, what is known is only renewed: it
+        tells the marketplace, and the share will wait.
+
+        Raises InvalidRequest `expert_not_payable`, StripeUnavailable: the card must not be asked."""
+        if not record.open or record.started_at is not None:
+            return
+        if record.meeting is not None:
+            await self.eligibility.refresh(record)
+        elif core.lacks_consent(record):
+            await self._still_priced(record)
+
+    async def _still_priced(self, record: SessionRecord) -> bool:
+        """False: it is free now, as its order says of an expert who may not be paid. Raises what `Eligibility.check`
+        raises."""
+        try:
+            await self.eligibility.check(record)
+        except InvalidRequest as error:
+            if record.if_not_eligible == "refuse":
+                raise
+            reason = str(error.extra["reason"])
+            await self.apply(record.id, lambda now: core.made_free(now, reason), durable=True, pending=True)
+            return False
+        return True
 
     async def refund(self, account: str, session: str, new: refunds.NewRefund) -> tuple[Docs, Mapping[str, Any]]:
         """Order a refund, and wait for its first word: at most ten seconds. The session, and the order as it is kept.

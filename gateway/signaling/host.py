@@ -16,7 +16,15 @@ from prometheus_client import Gauge
 from redis.exceptions import RedisError
 
 from gateway import session as core
-from gateway.errors import Conflict, NotFound, RelayUnavailable, StoreUnavailable, Unauthorized
+from gateway.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    RelayUnavailable,
+    StoreUnavailable,
+    StripeUnavailable,
+    Unauthorized,
+)
 from gateway.meter.flusher import Flusher
 from gateway.meter.ledger import Ledger
 from gateway.meter.usage_file import UsageFile
@@ -98,6 +106,8 @@ class Host:
         with _in_words_of_the_protocol():
             session, role, key, token = await self._admit(hello)
             hosted = await self._open(session)
+            if role == "client" and hello.consent is not None:
+                await self._with.sessions.before_consent(hosted.record)
             await hosted.turns.ask(partial(hosted.enter, role, hello, socket, key, token))
         return Guest(hosted, role, socket)
 
@@ -197,7 +207,10 @@ def _in_words_of_the_protocol() -> Iterator[None]:
         if error.code == "meeting_not_open":
             raise SignalError(error.code, error.detail, fatal=True) from error
         raise SignalError("protocol", "Another gateway has the call.", fatal=True, close=Close.TRY_AGAIN) from error
-    except RelayUnavailable as error:
+    except InvalidRequest as error:
+        # Why is the expert's own business.
+        raise SignalError(error.code, "The expert cannot be paid now; nothing was held.", fatal=True) from error
+    except (RelayUnavailable, StripeUnavailable) as error:
         raise SignalError("protocol", error.detail, fatal=True, close=Close.TRY_AGAIN) from error
     except (StoreUnavailable, RedisError) as error:
         raise SignalError(

@@ -11,8 +11,8 @@ export type Language = string;
  */
 export type ErrorCode =
   | "action_required" | "audio_blocked" | "bad_fingerprint" | "camera_in_use" | "camera_lost" | "hello_timeout"
-  | "insecure_context" | "link_expired" | "link_invalid" | "meeting_not_open" | "microphone_in_use" | "microphone_lost" | "no_camera"
-  | "no_microphone" | "not_connected" | "permission_denied" | "protocol" | "replaced" | "sas_failed" | "session_ended"
+  | "expert_not_payable" | "insecure_context" | "link_expired" | "link_invalid" | "meeting_not_open" | "microphone_in_use"
+  | "microphone_lost" | "no_camera" | "no_microphone" | "not_connected" | "permission_denied" | "protocol" | "replaced" | "sas_failed" | "session_ended"
   | "token_invalid" | "token_used" | "unreachable" | "unsupported_browser" | (string & {});
 
 export class ParleyError extends Error {
