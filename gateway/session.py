@@ -180,6 +180,8 @@ class SessionRecord:
     free_offer_ms: int = 0
     waived_after: int | None = None
     if_not_eligible: IfNotEligible = "refuse"
+    # What former owners reported when it was over: on nobody's display by then, so not billed (law 9). From, to.
+    unseen: tuple[tuple[int, int], ...] = ()
     schema: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -200,6 +202,7 @@ class SessionRecord:
                 "funding": None if funding is None else Funding(**funding),
                 "consent": None if consent is None else Consent(**consent),
                 "meeting": None if meeting is None else Meeting.from_dict(meeting),
+                "unseen": tuple((start, end) for start, end in body.get("unseen", ())),
             }
         )
 

@@ -20,8 +20,12 @@ TERMS: Final = (
     "id", "account", "livemode", "kind", "unit_amount", "currency", "commission_bps", "ambassador", "free_ms",
     "limit_ms", "cap_ms", "waived", "started_at", "ended_at", "end_reason",
 )  # fmt: skip
-# By the chain's schema; the second is a booked meeting's, whose bill follows from more.
-SCHEMAS: Final = {1: TERMS, 2: (*TERMS, "meeting", "funded", "amount_max")}
+# By the chain's schema; the second is a booked meeting's, whose bill follows from more, and so do the third's and the
+# fourth's, of whose rows not all are billed.
+MEETING: Final = ("meeting", "funded", "amount_max")
+SCHEMAS: Final = {
+    1: TERMS, 2: (*TERMS, *MEETING), 3: (*TERMS, "unseen"), 4: (*TERMS, *MEETING, "unseen"),
+}  # fmt: skip
 
 # Of the ledger's rows the chain needs no more: (epoch, owner, number, start, end), times in wall ms.
 SealedRow = tuple[int, str, int, int, int]
@@ -29,7 +33,7 @@ SealedRow = tuple[int, str, int, int, int]
 
 def sealed(record: SessionRecord, rows: Sequence[SealedRow], bill: Mapping[str, Any]) -> dict[str, Any]:
     """The chain as the record keeps it: {schema, terms, rows: [[name, link], …], head}."""
-    schema = 1 if record.meeting is None else 2
+    schema = 1 + (record.meeting is not None) + 2 * bool(record.unseen)
     first = link = _link(START, _terms(record, schema))
     links = []
     for row in sorted(rows):

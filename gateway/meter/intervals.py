@@ -38,6 +38,14 @@ def clip(intervals: Iterable[Interval], start: int, end: int) -> tuple[Interval,
     return union((max(a, start), min(b, end)) for a, b in intervals)
 
 
+def without(intervals: Iterable[Interval], taken: Iterable[Interval]) -> tuple[Interval, ...]:
+    """The instants of the union that are not in `taken`."""
+    left = union(intervals)
+    for start, end in union(taken):
+        left = union(part for a, b in left for part in ((a, min(b, start)), (max(a, end), b)))
+    return left
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A span of open gate as the meter sees it; times in ms of any one clock.

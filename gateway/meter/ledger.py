@@ -10,7 +10,7 @@ written anew, changes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,7 +23,7 @@ from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import Fence
 from gateway.keys import Keys
 from gateway.meter.chain import SealedRow
-from gateway.meter.intervals import Interval
+from gateway.meter.intervals import Interval, without
 
 # Longer: an orphaned session waits longer for its next owner. Shorter: a stall of Redis costs the lease.
 LEASE_MS: Final = 5_000
@@ -158,6 +158,11 @@ class Usage:
     @property
     def intervals(self) -> tuple[Interval, ...]:
         return tuple((row.start, row.end) for row in self.rows)
+
+    def unseen(self, epoch: int, shown: Iterable[Interval]) -> tuple[Interval, ...]:
+        """What owners before `epoch` used beyond what is `shown` of them, and which `epoch` itself did not use."""
+        own = [(row.start, row.end) for row in self.rows if row.epoch == epoch]
+        return without(((row.start, row.end) for row in self.rows if row.epoch != epoch), (*own, *shown))
 
     @property
     def sealed(self) -> list[SealedRow]:

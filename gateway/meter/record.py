@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.bookings.meetings import kept
-from gateway.meter.intervals import Interval, clip, length
+from gateway.meter.intervals import Interval, clip, length, without
 from gateway.money import Shares, billable_ms, price, split
 from gateway.session import SessionRecord
 
@@ -64,12 +64,13 @@ class Bill:
 def bill(record: SessionRecord, intervals: Iterable[Interval], *, minimum: int = 0) -> Bill:
     """What the session costs by these intervals: the live figure and, at the end, the bill (5-money, laws 3, 6, 9).
 
-    Nothing before the start, after the end or beyond the limit counts. One floor to seconds, over the whole session;
-    one rounding to money. A total under `minimum` (the smallest charge Stripe takes) is waived; 0 turns that off.
+    Nothing before the start, after the end or beyond the limit counts, nor what was `unseen`. One floor to seconds,
+    over the whole session; one rounding to money. A total under `minimum` (the smallest charge Stripe takes) is waived;
+    0 turns that off.
     """
     start = record.started_at if record.started_at is not None else 0
     end = min(record.deadline or 0, record.ended_at if record.ended_at is not None else 1 << 62)
-    held = clip(intervals, start, end) if record.started_at is not None else ()
+    held = clip(without(intervals, record.unseen), start, end) if record.started_at is not None else ()
     union_ms = length(held)
     paid_ms = billable_ms(union_ms, record.free_ms)
     metered = _price(record, paid_ms // 1000)

@@ -16,6 +16,7 @@ from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.ids import new_id
 from gateway.journal import NOW, Doc, Event, Fence, Journal
 from gateway.meter.chain import sealed
+from gateway.meter.intervals import Interval
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
 from gateway.payees.payability import Payees
@@ -420,8 +421,10 @@ class Sessions:
         events = [Event(kind, data) for kind, data in step.events]
         await self.journal.commit(session, put, events=events, due=due, fence=fence, durable=durable)
 
-    async def finalize(self, session: str, fence: Fence) -> SessionRecord:
+    async def finalize(self, session: str, fence: Fence, shown: Sequence[Interval] | None = None) -> SessionRecord:
         """Freeze the bill over exactly the rows it is made from; idempotent, exactly one `session.finalized` (law 8).
+        `shown`: the intervals of former owners that were on display at the end; what they reported beyond is not billed
+        (law 9). Without it all counts.
 
         Raises Conflict `fenced` when another owner has the session.
         """
@@ -431,6 +434,8 @@ class Sessions:
             if doc is None:
                 raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
             record = SessionRecord.from_dict(doc.body)
+            if shown is not None:
+                record = replace(record, unseen=usage.unseen(fence.epoch, shown))
             final = bill(
                 record, usage.intervals, minimum=self.rules.minimum(record.currency, record.platform)
             ).to_dict()

@@ -53,6 +53,13 @@ def test_changed_terms_are_found(change: dict[str, Any]) -> None:
     assert broken(CHAIN, session(**change), ROWS, BILL) == ["the terms of the session were changed"]
 
 
+def test_law9_what_was_left_out_of_the_bill_is_sealed_with_it() -> None:
+    partial = session(unseen=((NOW, NOW + 7),))
+    chain = sealed(partial, ROWS, BILL)
+    assert broken(chain, partial, ROWS, BILL) == []
+    assert broken(chain, session(), ROWS, BILL) == ["the terms of the session were changed"]
+
+
 def test_a_changed_bill_is_found() -> None:
     assert broken(CHAIN, session(), ROWS, {**BILL, "amount_total": 26}) == ["the bill was changed"]
 

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.meter.intervals import Stretch, clip, length, metered, union
+from gateway.meter.intervals import Stretch, clip, length, metered, union, without
 
 INTERVALS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=12)
 
@@ -32,6 +32,11 @@ def test_law3_two_owners_never_count_twice(ours: list[tuple[int, int]], theirs: 
 @given(INTERVALS, st.integers(0, 300), st.integers(0, 300))
 def test_clipping_keeps_what_lies_within(intervals: list[tuple[int, int]], start: int, end: int) -> None:
     assert instants(clip(intervals, start, end)) == instants(intervals) & set(range(start, end))
+
+
+@given(INTERVALS, INTERVALS)
+def test_taking_away_leaves_the_other_instants(intervals: list[tuple[int, int]], taken: list[tuple[int, int]]) -> None:
+    assert instants(without(intervals, taken)) == instants(intervals) - instants(taken)
 
 
 def test_a_stretch_that_hang_up_ended_counts_whole() -> None:

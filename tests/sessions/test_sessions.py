@@ -20,6 +20,7 @@ from gateway.errors import Conflict, NotFound, Unauthorized
 from gateway.ids import new_id, uuid7_int
 from gateway.journal import Journal
 from gateway.meter.ledger import Lease, Ledger, Write
+from gateway.meter.replay import replay
 from gateway.money import hold_amount
 from gateway.session import SessionRecord
 from gateway.sessions import sessions as module
@@ -245,6 +246,22 @@ async def test_law3_rows_that_come_while_the_bill_is_made_are_in_it(
     final = await sessions.finalize(session, lease.fence())
     assert final.bill is not None
     assert final.bill["union_ms"] == 2
+
+
+async def test_law9_what_a_former_owner_reports_once_it_is_over_is_not_billed(sessions: Sessions) -> None:
+    session = (await create(sessions)).record.id
+    former = await live(sessions, session)
+    start = former.acquired_at
+    await asyncio.sleep(0.05)
+    lease = await sessions.ledger.acquire(session, "n2", owner_gone=True)
+    await sessions.ledger.flush(lease, {1: (start + 50, start + 50)})
+    await sessions.apply(session, lambda record: core.ended(record, "client_left", start + 60_000))
+    await sessions.ledger.write([Write(former, {1: (start, start + 30)}, 1, renew=False)])
+    final = await sessions.finalize(session, lease.fence(), [(start, start + 10)])
+    assert final.bill is not None
+    assert (final.bill["union_ms"], final.unseen) == (10, ((start + 10, start + 30),))
+    again = await replay(sessions.journal, sessions.ledger, session, minimum=sessions.rules.minimum("usd", "main"))
+    assert (again.differences, again.broken) == ({}, []), "the ledger alone still gives the bill"
 
 
 async def test_5_money_a_bill_below_the_smallest_charge_is_waived_and_says_so(sessions: Sessions) -> None:

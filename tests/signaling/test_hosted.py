@@ -379,6 +379,35 @@ async def test_law9_what_a_former_owner_writes_after_the_takeover_is_on_display_
     assert bill["amount_total"] == socket.said("meter")[-1].cost
 
 
+async def test_law9_what_a_former_owner_writes_while_the_store_is_away_at_the_end_is_not_billed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REREAD_MS", 60_000)
+    await stage.start()
+    former = await stage.ledger.acquire(stage.session, "former")
+    await asyncio.sleep(0.06)
+    await stage.ledger.release(former)
+    (client, socket), _ = await stage.call()
+    stage.hear()
+    await stage.finish_reports()
+    stage.sessions.away = True
+    monkeypatch.setattr(client.hosted, "_count_others", away)
+    with pytest.raises(SignalError):
+        await client.receive(Leave(type="leave"))
+    late = (former.acquired_at, former.acquired_at + 50)
+    await stage.ledger.write([Write(former, {1: late}, 1, renew=False)])
+    stage.sessions.away = False
+    await stage.journal.redis.publish(stage.journal.channel, stage.session)
+    record = await stage.finalized()
+    assert record.unseen == (late,)
+    assert record.bill is not None
+    assert record.bill["amount_total"] == socket.said("meter")[-1].cost
+
+
+async def away() -> None:
+    raise StoreUnavailable("away")
+
+
 async def test_a_session_whose_last_seat_we_closed_is_let_go(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EMPTY_MS", 50)
     await stage.start()

@@ -50,6 +50,12 @@ def _union(stretches: Iterable[tuple[int, int]]) -> int:
     return total
 
 
+def _union_within(stretches: Iterable[tuple[int, int]], parts: Iterable[tuple[int, int]]) -> int:
+    """How much of the (disjoint) parts lies in the stretches."""
+    held = list(stretches)
+    return sum(_union((max(a, s), min(b, e)) for s, e in held) for a, b in parts)
+
+
 def _happened(p: Processes, kinds: frozenset[str]) -> bool:
     return not kinds.isdisjoint(p.world.faults.happened_total)
 
@@ -109,7 +115,7 @@ def _billed(p: Processes, record: SessionRecord) -> list[str]:
     found = []
     start, end = record.started_at, min(record.deadline or 0, record.ended_at or 0)
     rows = [(max(s, start), min(e, end)) for s, e in p.rules.rows.values()] if start is not None else []
-    union = _union(rows)
+    union = _union(rows) - _union_within(rows, record.unseen)
     paid = max(0, union - record.free_ms)
     metered = (2 * terms.unit_amount * (paid // 1000) + 60) // 120 if terms.kind == "metered" else 0
     charged = 0 if record.waived or metered < MINIMUMS[terms.currency] else metered
@@ -123,6 +129,8 @@ def _billed(p: Processes, record: SessionRecord) -> list[str]:
     for name, value in expected.items():
         if bill[name] != value:
             found.append(f"law {6 if 'amount' in name else 3}: bill says {name} {bill[name]}, the ledger {value}")
+    if record.unseen and (p.rules.epoch or 0) < 2:
+        found.append("law 2: what its only owner reported was not billed")
     if record.free_ms != terms.free_minutes * 60_000 and record.free_ms != record.limit_ms:
         found.append("law 3: the free part is not what was promised")
     return found
