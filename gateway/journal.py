@@ -102,9 +102,18 @@ end
 return {until_, given}
 """
 
-# KEYS: queue, its claims. ARGV: member, the score that our claim gave it, when next ('' = never), the queue's channel
-# Someone who put it there again meanwhile wants another look, and gets it now.
+# KEYS: queue, its claims, the record that was looked at. ARGV: member, the score that our claim gave it, when next
+# ('' = never), the queue's channel, the version at which the look left the record ('' = any)
+# Someone who put it there again meanwhile wants another look, and gets it now; so does a record which has fallen behind
+# its look: Redis lost its power in between, and what the look concluded with it.
 DONE = """
+local there = ARGV[5] ~= '' and redis.call('HGET', KEYS[3], 'v')
+if there and tonumber(there) < tonumber(ARGV[5]) then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('ZADD', KEYS[1], 0, ARGV[1])
+  redis.call('PUBLISH', ARGV[4], ARGV[1])
+  return 1
+end
 if redis.call('HGET', KEYS[2], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[2], ARGV[1]) end
 local at = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or -1)
 if at == -1 then return 0 end
@@ -392,13 +401,15 @@ class Journal:
             raise StoreUnavailable("The session store is away; try again.") from error
         return [Claim(queue, member.decode(), int(until)) for until, members in answers for member in members]
 
-    async def done(self, claim: Claim, again_at: int | None = None) -> None:
-        """The claimed look is over; look again at `again_at` (wall ms), or not until someone asks."""
+    async def done(self, claim: Claim, again_at: int | None = None, left: tuple[str, int] | None = None) -> None:
+        """The claimed look is over; look again at `again_at` (wall ms), or not until someone asks. `left`: a doc and
+        the version at which it was left; if Redis has lost that since, look again at once."""
         key = self.keys.beside(claim.session, f"due:{claim.queue}")
+        name, version = left or ("session", "")
         try:
             again = "" if again_at is None else again_at
-            args: list[str | int] = [claim.session, claim.until, again, self._calls(claim.queue)]
-            await self._done(keys=[key, f"{key}:claims"], args=args)
+            args: list[str | int] = [claim.session, claim.until, again, self._calls(claim.queue), version]
+            await self._done(keys=[key, f"{key}:claims", self.keys.of(claim.session, name)], args=args)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
 

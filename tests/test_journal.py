@@ -92,6 +92,15 @@ async def test_a_claim_given_back_for_later_comes_later(journal: Journal) -> Non
     assert len(await journal.due("mail", lease_ms=500, now=5000)) == 1
 
 
+async def test_law5_a_look_whose_result_redis_lost_with_its_power_is_done_again(journal: Journal) -> None:
+    await journal.commit("ses_1", {"payment": (0, {})}, due={"money": NOW})
+    claim = (await journal.due("money", lease_ms=60_000))[0]
+    await journal.done(claim, left=("payment", 2))
+    claim = (await journal.due("money", lease_ms=60_000))[0]
+    await journal.done(claim, left=("payment", 1))
+    assert await journal.due("money", lease_ms=500, now=claim.until + 1) == []
+
+
 async def test_a_durable_commit_is_confirmed_by_the_append_only_file(journal: Journal) -> None:
     await journal.commit("ses_1", {"session": (0, {"x": "é"})}, durable=True)
     docs = await journal.read("ses_1", "session")

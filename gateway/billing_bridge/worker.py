@@ -87,6 +87,10 @@ class BridgeSettings:
         )  # fmt: skip
 
 
+# When to look again (wall ms, None for never), and the version at which the payment was left.
+Look = tuple[int | None, int]
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """A session's records as they were read together; `session` has the refunds' orders, Stripe's news and the payees'
@@ -142,6 +146,9 @@ class Bridge:
 
         Raises StoreUnavailable; what had been sent to Stripe by then is asked about at the next look.
         """
+        return (await self._settle(session))[0]
+
+    async def _settle(self, session: str) -> Look:
         patience = BACK_OFF_S
         while True:
             try:
@@ -171,7 +178,8 @@ class Bridge:
 
     async def _work(self, claim: Claim) -> None:
         try:
-            await self._journal.done(claim, await self.settle_once(claim.session))
+            again_at, version = await self._settle(claim.session)
+            await self._journal.done(claim, again_at, ("payment", version))
             LOOKS.labels("done").inc()
         except (StoreUnavailable, RedisError):
             LOOKS.labels("store_away").inc()  # the claim comes back by itself
@@ -179,11 +187,11 @@ class Bridge:
             LOOKS.labels("bug").inc()
             log.exception("bridge.bug", session=claim.session)
 
-    async def _advance(self, session: str) -> int | None:
+    async def _advance(self, session: str) -> Look:
         """Step after step until nothing is due. Each result is written together with the intent that follows it."""
         seen = await self._read(session)
         if seen is None:
-            return None
+            return None, 0
         stored, payment, version = seen.payment, recovered(seen.payment), seen.version
         platform = self._platform(seen.session)
         notices: tuple[Notice, ...] = ()
@@ -205,13 +213,13 @@ class Bridge:
                 version = await self._commit(seen, stored, payment, version, notices, sent)
                 stored, notices = payment, ()
             if halted:
-                return now
+                return now, version
             if step is None:
-                return look_at(seen.session, payment, now, seen.nudges)
+                return look_at(seen.session, payment, now, seen.nudges), version
             if waits:
                 turn = await self._turn(platform, payment, step)
                 if turn is None:
-                    return self._clock.wall_ms()
+                    return self._clock.wall_ms(), version
             else:
                 payment, notices = await self._do(platform, payment, step)
                 turn = None

@@ -7,7 +7,7 @@ record, time), asks the cores what follows, and does it. It owns the session by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -80,7 +80,10 @@ class Hosted:
         return self.call.record
 
     def shut(self) -> None:
-        """The task is over, for whatever reason: who still waits is sent away, and comes back to the next owner."""
+        """The task is over, for whatever reason: who still waits is sent away, and comes back to the next owner; the
+        lease is renewed no more."""
+        if self._tab is not None:
+            self._host.flusher.close(self._tab)
         self.turns.shut()
         self.going_on.shut()
         self.seats.close_both(Close.TRY_AGAIN)
@@ -91,17 +94,22 @@ class Hosted:
             while not (self._lost or self._going or self._deserted()):
                 work = await self.turns.next(TICK_S)
                 try:
-                    # First, since all that follows may wait for Redis, and the call must go on meanwhile.
-                    await self._keep_relay()
-                    if work is not None:
-                        await work()
-                    await self._look(changed)
-                    await self._tick()
+                    await self._turn(work, changed)
                 except (StoreUnavailable, RedisError) as error:
                     log.warning("session_waits_for_store", session=self.session, error=type(error).__name__)
-                except Conflict as error:
-                    await self._conflict(error)
         await self._leave()
+
+    async def _turn(self, work: Callable[[], Awaitable[Any]] | None, changed: asyncio.Event) -> None:
+        """One turn of the task. Raises StoreUnavailable and RedisError: the next one comes to what is left."""
+        try:
+            # First, since all that follows may wait for Redis, and the call must go on meanwhile.
+            await self._keep_relay()
+            if work is not None:
+                await work()
+            await self._look(changed)
+            await self._tick()
+        except Conflict as error:
+            await self._conflict(error)
 
     async def _look(self, changed: asyncio.Event) -> None:
         """Read the records again when someone changed them; now and then also unasked, since Redis may have lost the

@@ -451,6 +451,20 @@ async def test_who_asks_a_session_that_leaves_is_sent_away_and_does_not_wait_for
     hung.set()
 
 
+async def test_law5_a_session_whose_task_broke_is_nobodys_once_its_lease_has_run_out(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.start()
+    (client, socket), _ = await stage.call()
+    monkeypatch.setattr(client.hosted, "_tick", broken)
+    await stage.until(lambda: socket.code is not None)
+    assert not stage.host._flusher._tabs, "or its lease would be renewed for ever, and nobody would end it"
+
+
+async def broken() -> None:
+    raise ZeroDivisionError
+
+
 async def test_a_bug_in_one_session_sends_its_callers_back_and_leaves_the_others_alone(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

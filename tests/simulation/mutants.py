@@ -455,7 +455,7 @@ def forget_the_outbox(swap: Callable[..., None]) -> None:
         return real(self, s, put, events, due, fence, final)
 
     swap(Rules, "commit", silent)
-    swap(Rules, "done", lambda self, queue, until, again: self.queues.pop(queue, None))
+    swap(Rules, "done", lambda self, queue, until, again, left: self.queues.pop(queue, None))
 
 
 @mutant
@@ -468,7 +468,7 @@ def a_refused_webhook_counts_as_delivered(swap: Callable[..., None]) -> None:
 
 @mutant
 def a_wish_is_lost_when_the_claim_ends(swap: Callable[..., None]) -> None:
-    swap(Rules, "done", lambda self, queue, until, again: self.queues.pop(queue, None) if again is None else None)
+    swap(Rules, "done", lambda self, queue, until, again, left: self.queues.pop(queue, 0) if again is None else None)
 
 
 @mutant
@@ -490,6 +490,14 @@ def freeze_without_the_last_usage(swap: Callable[..., None]) -> None:
     async def impatient(*_: Any) -> None: ...
 
     swap(Flusher, "settle", impatient)
+
+
+@mutant
+def a_task_that_ends_by_itself_keeps_its_tab(swap: Callable[..., None]) -> None:
+    async def bare(self: Any, work: Any, _: Any) -> None:
+        await self._host.relay.release(self.session)
+
+    swap(hosted.Hosted, "_leave", lambda self: bare(self, None, None))
 
 
 @mutant

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -293,25 +294,28 @@ class Node:
             reported_at = world.now if in_full else reported_at
             if world.now < self.paused_until:
                 await sleep(self.paused_until - world.now)
-            try:
-                await hosted._keep_relay()
-                if work is not None and work is not WORD:
-                    await work()
-                if in_full:
-                    await self._report(hosted)
-                await hosted._look(self)  # type: ignore[arg-type]
-                await hosted._tick()
-                if in_full:
-                    if self.flusher._file is None:
-                        await self._flush()
-                    if hosted.call.running and hosted.shown_at != (now := self.clock.wall_ms()):
-                        self.processes.displayed(hosted, now)
-            except (StoreUnavailable, RedisError):
-                pass
-            except Conflict as error:
-                await hosted._conflict(error)
+            with suppress(StoreUnavailable, RedisError):
+                await self._turn(hosted, work, in_full)
         await hosted._leave()
         await self._flush()
+
+    async def _turn(self, hosted: QuietHosted, work: Any, in_full: bool) -> None:
+        """`Hosted._turn` with the relay's report in its midst."""
+        try:
+            await hosted._keep_relay()
+            if work is not None and work is not WORD:
+                await work()
+            if in_full:
+                await self._report(hosted)
+            await hosted._look(self)  # type: ignore[arg-type]
+            await hosted._tick()
+            if in_full:
+                if self.flusher._file is None:
+                    await self._flush()
+                if hosted.call.running and hosted.shown_at != (now := self.clock.wall_ms()):
+                    self.processes.displayed(hosted, now)
+        except Conflict as error:
+            await hosted._conflict(error)
 
     def is_set(self) -> bool:
         return self.dirty

@@ -152,7 +152,10 @@ class Simulation:
         return True
 
     def _power_is_about_to_fail(self) -> None:
-        self.world.at(self.world.now + self.world.rng.randrange(1, 900), self._strike, "store_power_loss")
+        """At once, as a process is about to act upon its write; or soon."""
+        rng = self.world.rng
+        self.world.at(self.world.now + rng.choice((rng.randrange(1, 5), rng.randrange(1, 900))), self._strike,
+                      "store_power_loss")  # fmt: skip
 
     def _store_cut_off(self) -> bool:
         p, rng = self.processes, self.world.rng
@@ -188,6 +191,9 @@ class Simulation:
             if self.world.rng.random() < 0.7:  # the call ends there while the former owner still writes its usage
                 self.world.at(self.world.now + self.world.rng.randrange(250, 900), page.hang_up)
                 self.world.at(self.world.now + self.world.rng.randrange(250, 900), host._poke)
+            if self.world.rng.random() < 0.1:  # the store leaves before the new owner has seen the former's last usage
+                self.world.at(self.world.now + self.world.rng.randrange(200, 9_000), self._strike, "store_outage")
+                self.world.at(self.world.now + self.world.rng.randrange(2_000, 12_000), page.hang_up)
         return True
 
     def _node_pause(self) -> bool:

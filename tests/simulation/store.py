@@ -99,8 +99,14 @@ class Rules:
         self.woken(queue)
         return now + lease_ms
 
-    def done(self, queue: str, until: int, again_at: int | None) -> None:
+    def done(self, queue: str, until: int, again_at: int | None, left: tuple[str, int] | None = None) -> None:
         self._remember()
+        there = self.docs.get(left[0]) if left else None
+        if left is not None and there is not None and there.version < left[1]:
+            self.claims.pop(queue, None)
+            self.queues[queue] = 0
+            self.woken(queue)
+            return
         if self.claims.get(queue) == until:
             del self.claims[queue]
         at = self.queues.get(queue, -1)
@@ -300,8 +306,8 @@ class JournalModel:
         claims: list[Claim] = await io("read", claim)
         return claims
 
-    async def done(self, claim: Claim, again_at: int | None = None) -> None:
-        await io("read", lambda: self.streams[claim.session].done(claim.queue, claim.until, again_at))
+    async def done(self, claim: Claim, again_at: int | None = None, left: tuple[str, int] | None = None) -> None:
+        await io("read", lambda: self.streams[claim.session].done(claim.queue, claim.until, again_at, left))
 
     async def schedule(self, queue: str, session: str, at: int) -> None:
         await io("read", lambda: self.streams[session].schedule(queue, at))

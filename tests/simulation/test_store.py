@@ -102,8 +102,10 @@ async def _step(rng: Random, pair: Pair, leases: list[Lease], turn: int) -> None
                 await pair.journal.due(queue, lease_ms=1, now=claim.until)
                 rules.claim(queue, 1, claim.until)
             again = rng.choice((None, pair.now + 500))
-            await pair.journal.done(claim, again)
-            rules.done(queue, claim.until, again)
+            there = rules.docs.get("payment")
+            left = rng.choice((None, ("payment", (there.version if there else 0) + rng.randrange(2))))
+            await pair.journal.done(claim, again, left)
+            rules.done(queue, claim.until, again, left)
     elif kind == "acquire":
         owner, gone = rng.choice("ab"), rng.random() < 0.4
         pair.settling = rng.random() < 0.2
