@@ -243,12 +243,13 @@ class Gateway:
         settings = self._settings
         mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._pay_link())
         events = StripeEvents(self.journal, platforms.webhook_secrets(settings), self.clock)
+        bookings = Bookings(sessions, open_payment=payment.opened)
         context = ApiContext(
             sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),
             public_url=settings.server.public_url, limits=limits(settings), clock=self.clock,
             receipt_page=mailer.receipt_page, stripe_events=events.receive, webhooks=self._desk(),
-            bookings=Bookings(sessions, open_payment=payment.opened), people=People(self.journal),
-            payees=payees, pay=pay_page(settings, sessions),
+            bookings=bookings, people=People(self.journal),
+            payees=payees, pay=pay_page(settings, PayDesk(sessions, bookings)),
             earnings=Earnings(self.journal),
         )  # fmt: skip
         app = public_app(context)
@@ -369,9 +370,9 @@ def mail_settings(settings: Settings) -> MailSettings:
     )  # fmt: skip
 
 
-def pay_page(settings: Settings, sessions: Sessions) -> PayPage:
+def pay_page(settings: Settings, desk: PayDesk) -> PayPage:
     stripe = settings.stripe
-    return PayPage(PayDesk(sessions), settings.server.public_url, stripe.js_url, platforms.publishable_keys(settings))
+    return PayPage(desk, settings.server.public_url, stripe.js_url, platforms.publishable_keys(settings))
 
 
 def webhook_settings(settings: Settings) -> WebhookSettings:

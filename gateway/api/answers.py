@@ -75,6 +75,10 @@ class PaymentView(Answer):
     action_url: str | None = Field(description="Where the client confirms the card (3-D Secure)")
     decline_code: str | None
     client_secret: str | None = Field(description="For Stripe's elements in the client's hands only")
+    pay_url: str | None = Field(
+        description="The client's page to pay on, while it is needed (`action_required`, `failed`, `due`): a secret of "
+        "the client's, good for nothing else; send it to nobody else"
+    )
 
 
 class TransferView(Answer):
@@ -424,10 +428,10 @@ class CardForm(Answer):
 
 
 class Asked(Answer):
-    """What the pay page shows: before the call a hold is asked for, after it (`over`) a bill."""
+    """What the pay page shows: before the call a hold is asked for, after it a bill, and a booking's whole fee."""
 
     state: Literal["due", "hold", "working", "confirm", "paid", "held", "nothing"]
-    over: bool
+    asks: Literal["hold", "bill", "booking"]
     amount: int
     currency: str
     attempt: int = Field(description="Cards tried so far; send it with the next one")
@@ -436,8 +440,15 @@ class Asked(Answer):
     action_url: str | None
     expert: str
     media: Media
+    unit_amount: int = Field(description="Of a minute")
+    free_seconds: int
+    limit_seconds: int = Field(description="Of the session, or of each meeting")
+    billable_seconds: int | None
+    hold_until: int | None = Field(description="Wall ms, as the times below")
     started_at: int | None
+    meetings: list[int | None] = Field(description="A booking's: when each begins; null: at any time")
     locale: str
+    timezone: str | None
     livemode: bool
     receipt: str | None
     form: CardForm | None = Field(description="Null: cards cannot be taken here")

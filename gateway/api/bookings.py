@@ -201,7 +201,8 @@ def booking(found: Booked) -> Booking:
         rate=RateView(unit_amount=record.unit_amount, currency=record.currency), currency=record.currency,
         commission_bps=record.commission_bps, amount=record.funding.amount,
         amount_refunded=sum(docs.payment.get("amount_refunded", 0) for docs in found.meetings),
-        payment=payment_view(found.payment), policy=_terms(Meeting.from_dict(found.meetings[0].session["meeting"])),
+        payment=payment_view(found.payment, found.pay_url),
+        policy=_terms(Meeting.from_dict(found.meetings[0].session["meeting"])),
         meetings=[_meeting(docs, found.ways.get(docs.session["id"], {})) for docs in found.meetings],
     )  # fmt: skip
 

@@ -37,6 +37,11 @@ class Docs(Protocol):
     @property
     def receipts(self) -> Mapping[str, Any] | None: ...
 
+    @property
+    def pay_url(self) -> str | None:
+        """The client's pay page, while something has to be done there."""
+        ...
+
 
 class Entry(Protocol):
     """A person's way into the call; both members are secrets."""
@@ -127,6 +132,9 @@ class Booked(Protocol):
 
     @property
     def ways(self) -> Mapping[str, Mapping[Role, Entry]]: ...
+
+    @property
+    def pay_url(self) -> str | None: ...
 
     @property
     def status(self) -> BookingStatus: ...

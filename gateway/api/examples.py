@@ -57,6 +57,7 @@ class Records:
     payment: dict[str, Any]
     people: dict[str, Any]
     receipts: dict[str, Any] | None = None
+    pay_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ class Booked:
     meetings: tuple[Records, ...]
     ways: dict[str, dict[core.Role, Way]]
     status: Status = "paid"
+    pay_url: str | None = None
 
 
 def booked(*, now: int = NOW, order: dict[str, Any] = BOOK, id: str = BOOKING_ID, account: str = "acc_dev") -> Booked:

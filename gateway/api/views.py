@@ -59,7 +59,7 @@ def session(docs: Docs, entries: Mapping[Role, Entry] | None = None) -> answers.
         limit_seconds=record["limit_ms"] // 1000,
         cap_seconds=record["cap_ms"] // 1000,
         waived=bool(record["waived"] or record.get("waived_after")),
-        payment=payment_view(payment),
+        payment=payment_view(payment, docs.pay_url),
         platform=record.get("platform", payees.MAIN),
         transfers=[_transfer(transfer) for transfer in payment.get("transfers", ())],
         refunds=[_refund(record, refund) for refund in payment.get("refunds", ())],
@@ -203,7 +203,7 @@ def _person(people: Record, role: Role) -> dict[str, Any]:
     return {name: person.get(name) for name in PEOPLE}
 
 
-def payment_view(payment: Record) -> answers.PaymentView:
+def payment_view(payment: Record, pay_url: str | None) -> answers.PaymentView:
     card = payment.get("card")
     return answers.PaymentView(
         status=payment.get("status", "none"),
@@ -216,6 +216,7 @@ def payment_view(payment: Record) -> answers.PaymentView:
         action_url=payment.get("action_url"),
         decline_code=payment.get("decline_code"),
         client_secret=payment.get("client_secret"),
+        pay_url=pay_url,
     )
 
 

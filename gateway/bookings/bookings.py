@@ -16,6 +16,7 @@ from gateway.changes import changed_before
 from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.journal import NOW, Event
 from gateway.session import Role, SessionRecord
+from gateway.sessions import asked
 from gateway.sessions.doors import Entry
 from gateway.sessions.orders import people_of
 from gateway.sessions.sessions import ATTEMPTS, FUNDED, Sessions
@@ -24,12 +25,14 @@ from gateway.sessions.shown import Docs
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """A booking's records, its meetings' in order, and the ways into those that are still to be held."""
+    """A booking's records, its meetings' in order, and the ways into those that are still to be held. `pay_url`: its
+    client's pay page, while something has to be done there."""
 
     booking: BookingRecord
     payment: dict[str, Any]
     meetings: tuple[Docs, ...]
     ways: Mapping[str, Mapping[Role, Entry]]
+    pay_url: str | None = None
 
     @property
     def status(self) -> core.Status:
@@ -82,7 +85,7 @@ class Bookings:
             until = asyncio.get_running_loop().time() + self._wait_s
             while True:
                 changed.clear()
-                found = await self._read(booking)
+                found = await self.read(booking)
                 waits = found.payment["status"] == "pending" or (
                     found.payment["amount_captured"] and not found.payment["settled"]
                 )
@@ -90,36 +93,47 @@ class Bookings:
                     break
         for docs in found.meetings:
             await self._sessions.apply_payment(docs.record.id)
-        return await self._read(booking)
+        return await self.read(booking)
 
     async def get(self, account: str, livemode: bool, booking: str) -> Booked:
         """Raises NotFound, also for another account's booking, or one of the other mode."""
-        found = await self._read(booking)
+        found = await self.read(booking)
         if (found.booking.account, found.booking.livemode) != (account, livemode):
             raise _unknown(booking)
         return found
 
-    async def _read(self, booking: str) -> Booked:
+    async def read(self, booking: str) -> Booked:
+        """A booking for the gateway itself. Raises NotFound."""
         docs = await self._journal.read(booking, "session", "payment")
         if docs["session"] is None or docs["payment"] is None:
             raise _unknown(booking)
         record = BookingRecord.from_dict(docs["session"].body)
         meetings = tuple(await asyncio.gather(*map(self._sessions.read, record.meetings)))
         ways = {each.record.id: self._ways(each.record) for each in meetings if each.record.open}
-        return Booked(record, docs["payment"].body, meetings, ways)
+        payment, wanted = docs["payment"].body, any(each.record.open for each in meetings)
+        waits = asked.state_of_booking(payment, wanted=wanted) in asked.WAITING
+        return Booked(record, payment, meetings, ways, self._sessions.doors.pay_link(booking) if waits else None)
 
     def _ways(self, record: SessionRecord) -> dict[Role, Entry]:
         return {role: self._sessions.doors.entry(record, role) for role in sessions_core.ROLES}
 
-    async def pay(self, account: str, livemode: bool, booking: str, payment_method: str) -> Booked:
-        """Another card, charged at once. Raises Conflict `payment_state` when it is paid, canceled or over, and as
-        `Eligibility.check` does."""
+    async def pay(
+        self, account: str, livemode: bool, booking: str, payment_method: str, after: int | None = None
+    ) -> Booked:
+        """Another card, charged at once. `after`: only if no card was tried since that attempt.
+
+        Raises Conflict `payment_state` when it is paid, canceled or over, and as `Eligibility.check` does."""
         found = await self.get(account, livemode, booking)
         if not any(docs.record.open for docs in found.meetings):
             raise Conflict("No meeting of this booking is left.", code="payment_state")
         await self._sessions.eligibility.check(found.booking)
         now = self._sessions.clock.wall_ms()
-        await self._change(booking, lambda record: core.other_card(record, payment_method, now), pending=True)
+
+        def tried(record: BookingRecord) -> BookingRecord:
+            fresh = after is None or record.funding.attempt == after
+            return core.other_card(record, payment_method, now) if fresh else record
+
+        await self._change(booking, tried, pending=True)
         return await self._first_word(booking)
 
     async def preview(
@@ -146,7 +160,7 @@ class Bookings:
         off = await asyncio.gather(*(self._call_off(session, by, now) for session in chosen))
         if meeting is not None and not all(off):
             raise Conflict("The meeting has begun, or is over.", code="meeting_state", session=chosen[0])
-        after = await self._read(booking)
+        after = await self.read(booking)
         await self._tell(after)
         mine = {session for session, done in zip(chosen, off, strict=True) if done}
         return after, {

@@ -22,7 +22,8 @@ from gateway.meter.record import bill
 from gateway.payees.payability import Payees
 from gateway.payees.routes import MAIN
 from gateway.session import NewSession, Role, SessionRecord, Step
-from gateway.sessions import refunds, waiver
+from gateway.sessions import asked, refunds, waiver
+from gateway.sessions.asked import PAID
 from gateway.sessions.directory import Directory, Wanted
 from gateway.sessions.doors import Doors, Entry
 from gateway.sessions.eligibility import Eligibility
@@ -35,7 +36,6 @@ from gateway.tokens import Tokens
 HOLD_WAIT_S: Final = 10.0
 # More lost races than this on one session mean a writer in a loop, not contention.
 ATTEMPTS: Final = 50
-PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
 FUNDED: Final = frozenset({"none", "held"}) | PAID
 # A bill is charged to another card when its hold was lost, and while such a charge has not gone through.
 RECHARGEABLE: Final = frozenset({"due", "pending", "action_required", "failed"})
@@ -149,9 +149,12 @@ class Sessions:
         if docs["session"] is None or docs["payment"] is None or docs["people"] is None:
             raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
         receipts = docs["receipts"]
+        body, payment = docs["session"].body, docs["payment"].body
+        waits = asked.state_of(body["status"], payment) in asked.WAITING
         return Docs(
-            docs["session"].body, docs["payment"].body, docs["people"].body, receipts.body if receipts else None
-        )
+            body, payment, docs["people"].body, receipts.body if receipts else None,
+            self.doors.pay_link(session) if waits else None,
+        )  # fmt: skip
 
     async def get(self, account: str, session: str) -> Docs:
         """Raises NotFound, also for another account's session."""
@@ -348,14 +351,23 @@ class Sessions:
         Raises Unauthorized `link_expired` or `link_invalid`.
         """
         grant, token = await self.doors.opened(secret)
-        docs = await self._read(grant.session)
-        wanted = docs.payment["status"] in ("failed", "action_required") and docs.record.funding is not None
+        docs = await self._with_its_booking(await self._read(grant.session))
         return {
             **entrance(docs, grant.role),
             "token": token if docs.record.open else None,
             "signal": self.doors.signal_url,
-            "pay_url": self.doors.pay_link(grant.session) if wanted and grant.role == "client" else None,
+            "pay_url": docs.pay_url if grant.role == "client" and docs.record.open else None,
         }
+
+    async def _with_its_booking(self, docs: Docs) -> Docs:
+        """A meeting whose booking has to be paid yet, with that payment for its own."""
+        meeting = docs.record.meeting
+        if meeting is None or not docs.record.open or docs.payment["status"] != "pending":
+            return docs
+        payment = (await self.journal.read(meeting.booking, "payment"))["payment"]
+        if payment is None or asked.state_of_booking(payment.body, wanted=True) not in asked.WAITING:
+            return docs
+        return replace(docs, payment=payment.body, pay_url=self.doors.pay_link(meeting.booking))
 
     async def read(self, session: str) -> Docs:
         """A session for the gateway itself. Raises NotFound."""

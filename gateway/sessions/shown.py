@@ -14,12 +14,14 @@ TERMS_VERSION: Final = "1"
 
 @dataclass(frozen=True, slots=True)
 class Docs:
-    """All records of a session as they were read together."""
+    """All records of a session as they were read together. `pay_url`: its client's pay page, while something has to be
+    done there."""
 
     session: dict[str, Any]
     payment: dict[str, Any]
     people: dict[str, Any]
     receipts: dict[str, Any] | None
+    pay_url: str | None = None
 
     @property
     def record(self) -> SessionRecord:

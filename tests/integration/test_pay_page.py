@@ -81,6 +81,8 @@ async def test_a_due_bill_is_paid_from_the_mail_after_a_decline_and_a_confirmati
     ident = await lost(stand)
     page = await due_page(stand)
     assert page.origin != stand.url
+    asked = (await stand.until(ident, status="finalized"))["payment"]
+    assert (await Page(stand, asked["pay_url"]).open())["amount"] == 7_500
     assert page.secret not in str(await stand.events(ident))
     shown = await page.open()
     assert (shown["state"], shown["amount"], shown["expert"]) == ("due", 7_500, "Expert")
@@ -119,12 +121,39 @@ async def test_r04_before_the_call_another_card_is_held_from_the_link_of_the_lob
     made = await stand.paid(card="pm_card_chargeDeclined")
     entered = await stand.caller(made, "client").enter()
     assert (await stand.caller(made, "expert").enter())["pay_url"] is None
-    page = Page(stand, entered["pay_url"])
+    page = Page(stand, made["payment"]["pay_url"])
+    assert entered["pay_url"].startswith(f"{page.origin}/pay#")
     shown = await page.open()
-    assert (shown["state"], shown["over"], shown["amount"]) == ("hold", False, 180_000)
+    assert (shown["state"], shown["asks"], shown["amount"]) == ("hold", "hold", 180_000)
     assert (await page.pay("pm_card_mastercard"))["state"] == "held"
     await stand.until(made["id"], status="ready")
     assert (await stand.caller(made, "client").enter())["pay_url"] is None
+    assert (await stand.get(f"/v1/sessions/{made['id']}"))["payment"]["pay_url"] is None
+
+
+async def test_r14_a_declined_booking_is_paid_on_its_own_page_after_the_bank_was_asked(stand: Stand) -> None:
+    terms = await stand.terms("pm_card_chargeDeclined", minutes=15, count=2)
+    booking = await stand.post("/v1/bookings", terms)
+    page = Page(stand, booking["payment"]["pay_url"])
+    shown = await page.open()
+    assert (shown["state"], shown["asks"], shown["amount"], shown["meetings"]) == ("due", "booking", 45_000, [None] * 2)
+    lobby = {"participants": {role: {"url": booking["meetings"][0][f"{role}_url"]} for role in ("client", "expert")}}
+    entered = await stand.caller(lobby, "client").enter()
+    assert (entered["payment"]["status"], entered["payment"]["decline_code"]) == ("failed", "generic_decline")
+    assert (await Page(stand, entered["pay_url"]).open())["asks"] == "booking"
+    assert (await stand.caller(lobby, "expert").enter())["pay_url"] is None
+    shown = await page.pay("pm_card_authenticationRequired")
+    assert shown["state"] == "confirm"
+    refused = await page.post("card", payment_method="pm_card_visa", attempt=1)
+    assert refused[1]["state"] == "confirm", "the attempt that the page shows was used: none is made"
+    async with stand.http.post(shown["action_url"], data={"verdict": "approve"}, allow_redirects=False) as answer:
+        assert answer.headers["Location"].startswith(f"{page.origin}/pay?session={booking['id']}")
+    await page.until("paid")
+    after = await stand.get(f"/v1/bookings/{booking['id']}")
+    assert (after["status"], after["payment"]["pay_url"], after["payment"]["attempt"]) == ("paid", None, 2)
+    assert sorted(one["amount_received"] for one in await stand.intents(booking["id"])) == [0, 45_000]
+    for meeting in booking["meetings"]:
+        await stand.until(meeting["session"], status="ready")
 
 
 async def test_what_the_page_would_not_send_is_refused(stand: Stand) -> None:

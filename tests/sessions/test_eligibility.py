@@ -129,7 +129,7 @@ async def test_r16_another_card_is_not_taken_for_an_expert_who_may_not_be_paid_m
     assert refused.value.extra["reason"] == "transfers_inactive"
     link = desk.sessions.doors._tokens.pay(session, expires_at=desk.sessions.clock.wall_ms() + 60_000)
     with pytest.raises(InvalidRequest) as shown:
-        await PayDesk(desk.sessions).pay(link, "pm_card_visa", 1)
+        await PayDesk(desk.sessions, Bookings(desk.sessions, open_payment=payment.opened)).pay(link, "pm_card_visa", 1)
     assert "passport" not in shown.value.detail, "law 7: what Stripe wants of the expert is not the client's business"
     assert shown.value.extra == {}
     docs = await desk.sessions.read(session)

@@ -63,7 +63,7 @@ function draw(next) {
   document.documentElement.lang = language;
   const figure = money(shown.amount, shown.currency);
   put("test", shown.livemode ? "" : say("test"));
-  put("eyebrow", say(shown.over ? "due" : "hold"));
+  put("eyebrow", say({ hold: "hold", bill: "due", booking: "fee" }[shown.asks]));
   $("amount").textContent = figure;
   put("about", about());
   drawOutcome(figure);
@@ -73,6 +73,9 @@ function draw(next) {
 }
 
 function about() {
+  if (shown.asks === "booking") {
+    return say("about_booking", { expert: shown.expert, count: shown.meetings.length, minutes: shown.limit_seconds / 60 });
+  }
   const words = say(shown.media === "voice" ? "about_voice" : "about_video", { expert: shown.expert });
   if (!shown.started_at) return words;
   const date = new Intl.DateTimeFormat(tag, { dateStyle: "long" }).format(shown.started_at);
@@ -107,9 +110,9 @@ function drawForm(figure) {
   $("card-box").hidden = $("submit").hidden = !here;
   $("submit").classList.toggle("primary", shown.state !== "confirm");
   $("card-label").textContent = say(shown.state === "confirm" ? "other" : "card");
-  $("submit").textContent = say(shown.over ? "pay" : "reserve", { amount: figure });
+  $("submit").textContent = say(shown.asks === "hold" ? "reserve" : "pay", { amount: figure });
   $("submit").disabled = busy || card === null;
-  const why = !shown.over ? say("why_hold") : shown.decline_code ? "" : say("why_due");
+  const why = shown.asks === "bill" && shown.decline_code ? "" : say({ hold: "why_hold", bill: "why_due", booking: "why_fee" }[shown.asks]);
   put("small", !wanted ? "" : here ? [why, say("secure")].filter(Boolean).join(" ") : say("elsewhere"));
   if (here && stripe === null) loadForm();
 }
@@ -178,6 +181,7 @@ $("slip").addEventListener("submit", async (event) => {
 
 async function afterRefusal(code, status) {
   if (code === "too_many_cards") return put("problem", say("too_many"));
+  if (code === "expert_not_payable") return put("problem", say("not_payable"));
   await look();
   if (status) put("problem", say("moved"));
 }
