@@ -34,6 +34,7 @@ from gateway.billing_bridge.endpoints import Endpoints, configured
 from gateway.billing_bridge.mailer import Mailer, MailSettings
 from gateway.billing_bridge.receipt import Issuer
 from gateway.billing_bridge.stripe_events import StripeEvents
+from gateway.billing_bridge.wallets import Wallets
 from gateway.billing_bridge.webhook_desk import WebhookDesk
 from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
 from gateway.billing_bridge.worker import Bridge
@@ -193,6 +194,7 @@ class Gateway:
         )
         accounts = Accounts(self.journal, bridge.platforms, self.clock, settings.stripe.payout_weekday)
         loops = {"bridge": bridge.run, "mailer": mailer.run, "webhooks": webhooks.run, "accounts": accounts.run}
+        loops["wallets"] = Wallets(self.journal, bridge.platforms, self.clock).run
         for name, client in stripe.items():
             sweep = Sweep(self.journal, client, self.clock, sole=settings.stripe.sole_gateway, platform=name)
             loops[f"sweep {name}"] = sweep.run
@@ -276,7 +278,7 @@ class Gateway:
     async def _serve_private(self, *, with_node: bool, with_bridge: bool) -> None:
         checks: dict[str, Callable[[], Awaitable[object]]] = {"redis": self.redis.ping}
         names = (["host", "sweeper", "changes"] if with_node else []) + (
-            ["bridge", "mailer", "webhooks", "accounts"] if with_bridge else []
+            ["bridge", "mailer", "webhooks", "accounts", "wallets"] if with_bridge else []
         )
         for name in names:
             checks[name] = self._running(name)

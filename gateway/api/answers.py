@@ -427,6 +427,16 @@ class CardForm(Answer):
     key: str
 
 
+class KeptCard(Answer):
+    """One of the client's own cards at Stripe; `id` is that of its PaymentMethod."""
+
+    id: str
+    brand: str
+    last4: str
+    exp_month: int
+    exp_year: int
+
+
 class Asked(Answer):
     """What the pay page shows: before the call a hold is asked for, after it a bill, and a booking's whole fee."""
 
@@ -451,6 +461,7 @@ class Asked(Answer):
     timezone: str | None
     livemode: bool
     receipt: str | None
+    cards: list[KeptCard] = Field(description="That the client keeps at Stripe, newest first")
     form: CardForm | None = Field(description="Null: cards cannot be taken here")
 
 

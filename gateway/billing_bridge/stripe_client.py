@@ -40,6 +40,7 @@ OPERATIONS: Final[Mapping[str, str | None]] = {
     "payment_intents.capture": "payment_intent",
     "payment_intents.cancel": "payment_intent",
     "payment_methods.retrieve": "payment_method",
+    "customers.payment_methods.list": "customer",
     "transfers.create": None,
     "transfers.list": None,
     "transfers.reversals.create": "transfer",

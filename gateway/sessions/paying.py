@@ -3,12 +3,14 @@ here: the page sends the id under which Stripe keeps it (5-money, People and car
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 from gateway.bookings.bookings import Bookings
 from gateway.errors import Conflict, InvalidRequest
 from gateway.sessions import asked
 from gateway.sessions.sessions import Sessions
+from gateway.sessions.wallet import Wallet
 
 # Someone with a link could try out stolen cards with it; nobody honest has so many.
 MOST_CARDS: Final = 20
@@ -19,6 +21,7 @@ class PayDesk:
 
     def __init__(self, sessions: Sessions, bookings: Bookings) -> None:
         self._sessions, self._bookings = sessions, bookings
+        self._wallet = Wallet(sessions.journal, sessions.changes)
 
     async def open(self, secret: str) -> dict[str, Any]:
         """What the page shows now."""
@@ -39,6 +42,11 @@ class PayDesk:
         return await self._asked(owner)
 
     async def _asked(self, owner: str) -> dict[str, Any]:
+        shown = await self._shown(owner)
+        cards = await self._wallet.cards(owner) if shown["state"] in asked.WAITING else ()
+        return {**shown, "cards": [asdict(card) for card in cards]}
+
+    async def _shown(self, owner: str) -> dict[str, Any]:
         if owner.startswith("bkg_"):
             found = await self._bookings.read(owner)
             return asked.of_booking(found.booking, found.payment, found.meetings)

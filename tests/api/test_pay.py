@@ -17,7 +17,7 @@ SHOWN: dict[str, Any] = {
     "state": "due", "asks": "bill", "amount": 7500, "currency": "usd", "attempt": 1, "card": None, "decline_code": None,
     "action_url": None, "expert": "Expert", "media": "video", "started_at": None, "locale": "en", "livemode": False,
     "receipt": "/r/secret", "platform": "main", "unit_amount": 300, "free_seconds": 0, "limit_seconds": 1800,
-    "billable_seconds": 1500, "hold_until": None, "meetings": [], "timezone": None,
+    "billable_seconds": 1500, "hold_until": None, "meetings": [], "timezone": None, "cards": [],
 }  # fmt: skip
 
 

@@ -131,6 +131,25 @@ async def test_r04_before_the_call_another_card_is_held_from_the_link_of_the_lob
     assert (await stand.get(f"/v1/sessions/{made['id']}"))["payment"]["pay_url"] is None
 
 
+async def test_r04_a_returning_client_pays_by_a_card_of_the_last_time_and_by_nobody_elses(stand: Stand) -> None:
+    first, strange = await stand.paid(card="pm_card_visa"), await stand.paid(card="pm_card_amex")
+    client = (await stand.terms())["client"] | {"stripe_customer": first["client"]["stripe_customer"]}
+    made = await stand.paid(client=client | {"payment_method": "pm_card_chargeDeclined"})
+    page = Page(stand, made["payment"]["pay_url"])
+    (card,) = (await page.open())["cards"]
+    assert (card["brand"], card["last4"]) == ("visa", "4242")
+    url = f"{stand.stripe}/v1/customers/{strange['client']['stripe_customer']}/payment_methods"
+    async with stand.http.get(url, headers={"Authorization": "Bearer sk_test_marketplace"}) as answer:
+        (theirs,) = (await answer.json())["data"]
+    shown = await page.pay(theirs["id"])
+    assert (shown["state"], shown["decline_code"]) == ("hold", "resource_missing")
+    assert not any(one["amount_capturable"] for one in await stand.intents(made["id"])), "law 7: not with their card"
+    shown = await page.pay(card["id"])
+    assert (shown["state"], shown["card"]["last4"], shown["cards"]) == ("held", "4242", [])
+    held = await stand.until(made["id"], status="ready")
+    assert (held["payment"]["attempt"], held["payment"]["amount_held"]) == (3, 180_000)
+
+
 async def test_r14_a_declined_booking_is_paid_on_its_own_page_after_the_bank_was_asked(stand: Stand) -> None:
     terms = await stand.terms("pm_card_chargeDeclined", minutes=15, count=2)
     booking = await stand.post("/v1/bookings", terms)

@@ -142,6 +142,16 @@ async def test_a_payment_can_keep_its_card_for_later(platform: Platform) -> None
     assert again.status == "requires_capture"
 
 
+async def test_a_customers_kept_cards_are_listed_newest_first(platform: Platform) -> None:
+    """docs.stripe.com/api/payment_methods/customer_list"""
+    customer, stranger = await platform.customer(), await platform.customer()
+    for owner, card in ((customer, "pm_card_visa"), (stranger, "pm_card_amex"), (customer, "pm_card_mastercard")):
+        await platform.v1.payment_methods.attach_async(card, {"customer": owner})
+    listed = await platform.v1.customers.payment_methods.list_async(customer, {"type": "card", "limit": 20})
+    assert [(kept.card.brand, kept.customer) for kept in listed.data] == [("mastercard", customer), ("visa", customer)]
+    assert all(kept.card.fingerprint and kept.card.exp_year > 2000 for kept in listed.data)
+
+
 async def test_a_kept_card_belongs_to_its_customer(platform: Platform) -> None:
     """docs.stripe.com/payments/payment-methods#reusable-payment-methods"""
     kept = await platform.v1.payment_methods.attach_async("pm_card_visa", {"customer": await platform.customer()})
