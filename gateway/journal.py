@@ -25,11 +25,19 @@ from gateway.archive.snapshot import Snapshot
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.ids import born_ms, first_id, new_id
 from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys, Line
-from gateway.scripts import checked, piped
+from gateway.scripts import piped
+from gateway.trips import Trips
 
 API_VERSION = "2026-11-01"
 # Nobody reads the stream of finalized sessions but those who watch; sessions themselves are the records.
 STREAMED = 100
+
+# KEYS: one doc each
+READ = """
+local found = {}
+for i, key in ipairs(KEYS) do found[i] = redis.call('HMGET', key, 'v', 'body') end
+return found
+"""
 
 # KEYS: session's events, lease; then one doc each; then one queue each; then the finalized stream, the index of events;
 # then a list and its lines each; the session's own record
@@ -189,10 +197,12 @@ class Journal:
         archive: Archive | None = None,
     ) -> None:  # fmt: skip
         self.redis = redis
+        self.trips = Trips(redis)
         self.keys = keys or Keys()
         self._waitaof_ms = waitaof_ms
         self.archive = archive
         self.hot = Hot(redis, self.keys, waitaof_ms=waitaof_ms)
+        self._read = redis.register_script(READ)
         self._commit = redis.register_script(COMMIT)
         self._claim = redis.register_script(CLAIM)
         self._done = redis.register_script(DONE)
@@ -205,10 +215,7 @@ class Journal:
     async def read(self, session: str, *names: str) -> dict[str, Doc | None]:
         """The named docs; None where there is none. Raises StoreUnavailable."""
         try:
-            pipe = self.redis.pipeline(transaction=False)
-            for name in names:
-                pipe.execute_command("HMGET", self.keys.of(session, name), "v", "body")
-            rows = await pipe.execute()
+            rows = await self.trips.run(self._read, [self.keys.of(session, name) for name in names], [])
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
         if all(row[0] is None for row in rows) and (kept := await self.archived(session)):
@@ -309,7 +316,7 @@ class Journal:
 
     async def _run(self, keys: list[str], args: list[Any], durable: bool) -> Any:
         try:
-            return await (self._confirmed(keys, args) if durable else self._commit(keys=keys, args=args))
+            return await (self._confirmed(keys, args) if durable else self.trips.run(self._commit, keys, args))
         except RedisError as error:
             text = str(error)
             if text.startswith("ELSEWHERE"):
@@ -354,10 +361,8 @@ class Journal:
     async def events(self, session: str, after: int = 0) -> list[dict[str, Any]]:
         """The session's events with sequence > `after`, in order."""
         try:
-            pipe = self.redis.pipeline(transaction=False)
-            pipe.execute_command("LRANGE", self.keys.of(session, "events"), after, -1)
-            pipe.execute_command("EXISTS", self.keys.of(session, "events"))
-            rows, here = await pipe.execute()
+            key = self.keys.of(session, "events")
+            rows, here = await self.trips.ask(("LRANGE", key, after, -1), ("EXISTS", key))
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
         if not here and (kept := await self.archived(session)):
@@ -396,7 +401,7 @@ class Journal:
         args = ["" if now is None else now, lease_ms, limit]
         try:
             calls = [([key, f"{key}:claims"], args) for key in keys]
-            answers = checked(await piped(self.redis, self._claim, calls))
+            answers = await self.trips.run_each(self._claim, calls)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
         return [Claim(queue, member.decode(), int(until)) for until, members in answers for member in members]
@@ -409,7 +414,7 @@ class Journal:
         try:
             again = "" if again_at is None else again_at
             args: list[str | int] = [claim.session, claim.until, again, self._calls(claim.queue), version]
-            await self._done(keys=[key, f"{key}:claims", self.keys.of(claim.session, name)], args=args)
+            await self.trips.run(self._done, [key, f"{key}:claims", self.keys.of(claim.session, name)], args)
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
 

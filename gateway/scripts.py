@@ -17,8 +17,8 @@ async def piped(redis: aioredis.Redis, script: AsyncScript, calls: Sequence[Call
     are values, as the server worded them. Raises RedisError when the connection fails."""
     while True:
         pipe = redis.pipeline(transaction=False)
-        for keys, args in calls:
-            pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+        for call in calls:
+            pipe.execute_command(*evalsha(script, call))
         for command in after:
             pipe.execute_command(*command)
         # A raised error is wrapped in the pipeline's words, and a conflict would look like an outage.
@@ -26,6 +26,12 @@ async def piped(redis: aioredis.Redis, script: AsyncScript, calls: Sequence[Call
         if not any(isinstance(answer, NoScriptError) for answer in answers):
             return answers
         await redis.script_load(script.script)
+
+
+def evalsha(script: AsyncScript, call: Call) -> tuple[Any, ...]:
+    """The command that calls a script."""
+    keys, args = call
+    return ("EVALSHA", script.sha, len(keys), *keys, *args)
 
 
 def checked(answers: list[Any]) -> list[Any]:

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from gateway.billing_bridge.outcome import Done, Outcome, Unknown
 from gateway.scripts import checked, piped
+from gateway.trips import Trips
 
 WAITAOF_MS: Final = 2_000
 
@@ -37,8 +38,8 @@ return amount
 class Debts:
     """Shell over Redis; amounts in minor units of the settlement currency."""
 
-    def __init__(self, redis: aioredis.Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: aioredis.Redis, trips: Trips | None = None) -> None:
+        self._redis, self._trips = redis, trips or Trips(redis)
         self._owe, self._take = redis.register_script(OWE), redis.register_script(TAKE)
 
     async def send(self, operation: str, params: Mapping[str, Any], key: str) -> Outcome:
@@ -67,10 +68,8 @@ class Debts:
     async def owed(self, accounts: Iterable[str], currency: str) -> dict[str, int]:
         """What each account owes now. Raises RedisError."""
         named = list(accounts)
-        pipe = self._redis.pipeline(transaction=False)
-        for account in named:
-            pipe.execute_command("HGET", _key(account, currency), "owed")
-        return {account: int(owed or 0) for account, owed in zip(named, await pipe.execute(), strict=True)}
+        answers = await self._trips.ask(*(("HGET", _key(account, currency), "owed") for account in named))
+        return {account: int(owed or 0) for account, owed in zip(named, answers, strict=True)}
 
 
 def _key(account: str, currency: str) -> str:

@@ -96,7 +96,7 @@ class Lanes:
         """Lease every free lane of those endpoints; the names of the lanes taken, and the hash as it then is."""
         args: list[str | int] = [now, until, owner, *endpoints]
         try:
-            names, flat = await self._take(keys=[self._key(session)], args=args)
+            names, flat = await self._journal.trips.run(self._take, [self._key(session)], args)
         except RedisError as error:
             raise _away() from error
         texts = [text.decode() for text in flat]
@@ -107,8 +107,9 @@ class Lanes:
         put = [text for pair in lane.put.items() for text in pair]
         look = "" if lane.next_at is None else lane.next_at
         args: list[str | int] = [owner, lane.name, session, look, len(lane.put), *put, *lane.drop]
+        keys = [self._key(session), self._journal.keys.beside(session, f"due:{QUEUE}")]
         try:
-            await self._give(keys=[self._key(session), self._journal.keys.beside(session, f"due:{QUEUE}")], args=args)
+            await self._journal.trips.run(self._give, keys, args)
         except RedisError as error:
             raise _away() from error
 

@@ -116,7 +116,8 @@ class Bridge:
     ) -> None:
         self._journal, self._settings, self._clock = journal, settings, clock
         self.platforms = {MAIN: settings.platform(journal.redis, stripe), **(others or {})}
-        self._debts, self._parts, self._index = Debts(journal.redis), Parts(journal), Index(journal.redis)
+        self._debts, self._parts = Debts(journal.redis, journal.trips), Parts(journal)
+        self._index = Index(journal.redis)
         self._tasks: set[asyncio.Task[None]] = set()
         self._away = self._stopping = False
 
