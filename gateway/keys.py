@@ -41,9 +41,9 @@ class Keys:
         return self.beside(session, f"{name}:lines")
 
 
-def list_of(account: str, livemode: bool) -> str:
-    """A sorted set of an account's sessions by their ids alone, which sort by time."""
-    return f"gateway:index:{account}:{'live' if livemode else 'test'}"
+def list_of(account: str, livemode: bool, *, bookings: bool = False) -> str:
+    """A sorted set of an account's sessions, or bookings, by their ids alone, which sort by time."""
+    return f"gateway:index:{account}:{'live' if livemode else 'test'}{':bookings' if bookings else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class Line:
 
 
 def lists_of(record: Mapping[str, Any]) -> list[str]:
-    """The lists that name a session, by its `session` document."""
-    base = list_of(record["account"], record["livemode"])
+    """The lists that name a session or a booking, by its `session` document."""
+    base = list_of(record["account"], record["livemode"], bookings=record["kind"] == "booking")
     keys = [base, f"{base}:client:{record['client']['id']}", f"{base}:expert:{record['expert']['id']}"]
     return keys + ([f"{base}:reference:{record['reference']}"] if record["reference"] else [])
 

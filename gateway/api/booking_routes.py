@@ -9,6 +9,7 @@ from gateway.api import bookings
 from gateway.api.context import Bookings
 from gateway.api.endpoint import Call, Endpoint
 from gateway.errors import NotFound
+from gateway.sessions.directory import Wanted
 
 BOOKING_ID: Final = re.compile(r"bkg_[0-9a-z]{1,40}")
 
@@ -24,6 +25,17 @@ async def create(call: Call) -> bookings.Booking:
 
 async def retrieve(call: Call) -> bookings.Booking:
     return bookings.booking(await _desk(call).get(call.account, call.livemode, _named(call)))
+
+
+async def find(call: Call) -> bookings.BookingList:
+    query: bookings.BookingFilter = call.query
+    wanted = Wanted(
+        call.account, call.livemode, expert=query.expert, client=query.client, reference=query.reference, bookings=True
+    )
+    found, more = await _desk(call).list(
+        wanted, status=query.status, limit=query.limit, starting_after=query.starting_after
+    )
+    return bookings.page(found, more)
 
 
 async def pay(call: Call) -> bookings.Booking:
@@ -86,6 +98,19 @@ BOOKING_ENDPOINTS: Final = (
             "expires_at_out_of_range",
             "reference_in_use",
         ),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/bookings",
+        "listBookings",
+        "Bookings",
+        "List bookings",
+        "Newest first, in pages: pass the last id as `starting_after` while `has_more` is true.",
+        find,
+        bookings.BookingList,
+        scope="read",
+        query=bookings.BookingFilter,
+        problems=("booking_not_found",),
     ),
     Endpoint(
         "GET",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -16,6 +16,8 @@ from gateway.api.schemas import (
     BasisPoints,
     Client,
     Expert,
+    Id,
+    Limit,
     PaymentMethod,
     Query,
     Rate,
@@ -75,6 +77,17 @@ class CancelBooking(Request):
 
 class BookingPayment(Request):
     payment_method: PaymentMethod
+
+
+class BookingFilter(Query):
+    status: Status | None = None
+    expert: Id | None = Field(default=None, description="The expert's id, as you gave it")
+    client: Id | None = Field(default=None, description="The client's id, as you gave it")
+    reference: Annotated[str, Field(max_length=200)] | None = None
+    limit: Limit = 10
+    starting_after: Annotated[str, Field(pattern=r"^bkg_[a-z0-9]{1,40}$")] | None = Field(
+        default=None, description="The last id of the page before"
+    )
 
 
 class CancelQuery(Query):
@@ -176,6 +189,12 @@ class Booking(Answer):
     meetings: list[MeetingView]
 
 
+class BookingList(Answer):
+    object: Literal["list"] = "list"
+    data: list[Booking]
+    has_more: bool
+
+
 class CanceledMeeting(Answer):
     session: str
     amount_refund: int
@@ -205,6 +224,10 @@ def booking(found: Booked) -> Booking:
         policy=_terms(Meeting.from_dict(found.meetings[0].session["meeting"])),
         meetings=[_meeting(docs, found.ways.get(docs.session["id"], {})) for docs in found.meetings],
     )  # fmt: skip
+
+
+def page(found: Sequence[Booked], has_more: bool) -> BookingList:
+    return BookingList(data=[booking(each) for each in found], has_more=has_more)
 
 
 def _terms(meeting: Meeting) -> TermsView:

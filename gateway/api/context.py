@@ -19,6 +19,7 @@ from gateway.clock import Clock, SystemClock
 from gateway.payees.earned import Earned
 from gateway.payees.routes import Payability
 from gateway.session import NewSession, Role
+from gateway.sessions.directory import Wanted
 from gateway.sessions.refunds import NewRefund
 
 
@@ -162,6 +163,12 @@ class Bookings(Protocol):
         ...
 
     async def get(self, account: str, livemode: bool, booking: str) -> Booked: ...
+
+    async def list(
+        self, wanted: Wanted, *, status: BookingStatus | None, limit: int, starting_after: str | None
+    ) -> tuple[Sequence[Booked], bool]:
+        """Newest first, and whether there are more. Raises NotFound for an unknown cursor."""
+        ...
 
     async def pay(self, account: str, livemode: bool, booking: str, payment_method: str) -> Booked:
         """Raises Conflict `payment_state`."""

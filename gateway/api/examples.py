@@ -296,6 +296,7 @@ def answers() -> dict[str, Any]:
     refunds = {reserved.booking.meetings[1]: reserved.booking.fee}
     return {
         "createBooking": told,
+        "listBookings": _page(told),
         "getBooking": told,
         "payBookingWithAnotherCard": told,
         "cancelBooking": bookings.cancellation(reserved, refunds, "client", preview=True).model_dump(mode="json"),

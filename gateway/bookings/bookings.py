@@ -17,6 +17,7 @@ from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.journal import NOW, Event
 from gateway.session import Role, SessionRecord
 from gateway.sessions import asked
+from gateway.sessions.directory import Wanted
 from gateway.sessions.doors import Entry
 from gateway.sessions.orders import people_of
 from gateway.sessions.sessions import ATTEMPTS, FUNDED, Sessions
@@ -69,6 +70,7 @@ class Bookings:
             )
             await self._sessions.directory.claim_reference(account, new.reference, booking_id)
             await asyncio.gather(*(self._sessions.place(step, people_of(new)) for step in steps))
+            await self._sessions.directory.enter(record)
             with suppress(Conflict):
                 await self._put(record, now)
         return await self._first_word(booking_id)
@@ -101,6 +103,22 @@ class Bookings:
         if (found.booking.account, found.booking.livemode) != (account, livemode):
             raise _unknown(booking)
         return found
+
+    async def list(
+        self, wanted: Wanted, *, status: core.Status | None, limit: int, starting_after: str | None
+    ) -> tuple[list[Booked], bool]:
+        """A page of bookings, newest first, and whether there are more. Raises NotFound for an unknown cursor."""
+        if starting_after is not None:
+            await self.get(wanted.account, wanted.livemode, starting_after)
+        found: list[Booked] = []
+        async for booking in self._sessions.directory.newest(wanted, starting_after):
+            with suppress(NotFound):
+                booked = await self.get(wanted.account, wanted.livemode, booking)
+                if wanted.fits(booked.booking.to_dict()) and status in (None, booked.status):
+                    found.append(booked)
+            if len(found) > limit:
+                return found[:limit], True
+        return found, False
 
     async def read(self, booking: str) -> Booked:
         """A booking for the gateway itself. Raises NotFound."""

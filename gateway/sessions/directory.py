@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from redis.exceptions import RedisError
 
+from gateway.bookings.booking import BookingRecord
 from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.ids import born_ms
@@ -23,7 +24,7 @@ PAGE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whose sessions are looked for; what is None does not matter."""
+    """Whose sessions, or bookings, are looked for; what is None does not matter."""
 
     account: str
     livemode: bool
@@ -31,11 +32,12 @@ class Wanted:
     expert: str | None = None
     client: str | None = None
     reference: str | None = None
+    bookings: bool = False
 
     @property
     def key(self) -> str:
         """The shortest list that has them all."""
-        base = list_of(self.account, self.livemode)
+        base = list_of(self.account, self.livemode, bookings=self.bookings)
         for name, value in (("reference", self.reference), ("client", self.client), ("expert", self.expert)):
             if value:
                 return f"{base}:{name}:{value}"
@@ -96,8 +98,8 @@ class Directory:
         holder_now: bytes | None = await self._redis.execute_command("EVAL", script, 1, key, holder, session)
         return holder_now
 
-    async def enter(self, record: SessionRecord) -> None:
-        """Entries for listing. They precede the session, so a crash between leaves an entry that reading skips."""
+    async def enter(self, record: SessionRecord | BookingRecord) -> None:
+        """Entries for listing. They precede the record, so a crash between leaves an entry that reading skips."""
         try:
             pipe = self._redis.pipeline(transaction=False)
             for key in lists_of(record.to_dict()):

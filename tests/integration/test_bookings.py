@@ -83,3 +83,22 @@ async def test_r14_the_page_is_not_let_in_before_the_meeting_opens(stand: Stand)
     entries = {"participants": {"client": {"url": booking["meetings"][0]["client_url"]}}}
     refused = await stand.caller(entries, "client").join()
     assert (refused["type"], refused["code"], refused["fatal"]) == ("error", "meeting_not_open", True)
+
+
+async def test_r14_bookings_are_listed_newest_first_in_pages_and_by_whom_they_are(stand: Stand) -> None:
+    first, other = await book(stand, count=1), await book(stand, "pm_card_chargeDeclined", count=1, reference="mine")
+    client = (await stand.terms())["client"] | {"id": "c2"}
+    last = await book(stand, count=1, client=client)
+    page = await stand.get("/v1/bookings?limit=2")
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == ([last["id"], other["id"]], True)
+    rest = await stand.get(f"/v1/bookings?limit=2&starting_after={other['id']}")
+    assert ([each["id"] for each in rest["data"]], rest["has_more"]) == ([first["id"]], False)
+    for query, wanted in (("client=c2", last), ("status=unpaid", other), ("reference=mine", other)):
+        (found,) = (await stand.get(f"/v1/bookings?{query}"))["data"]
+        assert found["id"] == wanted["id"]
+    (shown,) = (await stand.get("/v1/bookings?client=c2"))["data"]
+    assert shown["meetings"][0]["session"] == last["meetings"][0]["session"]
+    listed = await stand.get("/v1/sessions?limit=100")
+    assert {each["kind"] for each in listed["data"]} == {"booked"}, "sessions have a list of their own"
+    status, problem = await stand.call("GET", "/v1/bookings?starting_after=bkg_0")
+    assert (status, problem["code"]) == (404, "booking_not_found")
