@@ -186,25 +186,25 @@ class SessionRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The document. It shares its mappings with the record, which nobody changes."""
-        body = {name: getattr(self, name) for name in self.__slots__}
-        return body | {
-            "funding": None if self.funding is None else asdict(self.funding),
-            "consent": None if self.consent is None else asdict(self.consent),
-            "meeting": None if self.meeting is None else asdict(self.meeting),
-        }
+        body = _fields(self)
+        for name in ("funding", "consent"):
+            if body[name] is not None:
+                body[name] = _fields(body[name])
+        if self.meeting is not None:
+            body["meeting"] = self.meeting.to_dict()
+        return body
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> SessionRecord:
-        funding, consent, meeting = body.get("funding"), body.get("consent"), body.get("meeting")
-        return cls(
-            **{
-                **body,
-                "funding": None if funding is None else Funding(**funding),
-                "consent": None if consent is None else Consent(**consent),
-                "meeting": None if meeting is None else Meeting.from_dict(meeting),
-                "unseen": tuple((start, end) for start, end in body.get("unseen", ())),
-            }
-        )
+        given = {**body}
+        if (funding := given.get("funding")) is not None:
+            given["funding"] = Funding(**funding)
+        if (consent := given.get("consent")) is not None:
+            given["consent"] = Consent(**consent)
+        if (meeting := given.get("meeting")) is not None:
+            given["meeting"] = Meeting.from_dict(meeting)
+        given["unseen"] = tuple((start, end) for start, end in given.get("unseen", ()))
+        return cls(**given)
 
     @property
     def open(self) -> bool:
@@ -234,6 +234,11 @@ class SessionRecord:
     @property
     def limit_reason(self) -> EndReason:
         return "cap_reached" if self.limit_ms >= self.cap_ms else "limit_reached"
+
+
+def _fields(record: SessionRecord | Funding | Consent) -> dict[str, Any]:
+    """Flat, unlike `dataclasses.asdict`, which copies whatever is in it."""
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 Told = tuple[str, dict[str, Any]]

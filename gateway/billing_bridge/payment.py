@@ -71,9 +71,8 @@ def recovered(payment: Payment) -> Payment:
     return payment
 
 
-def concluded(session: Mapping[str, Any], payment: Payment, terms: Terms) -> tuple[Payment, tuple[Notice, ...]]:
+def concluded(order: Order, payment: Payment, terms: Terms) -> tuple[Payment, tuple[Notice, ...]]:
     """All that follows from the session's record without asking Stripe, and the events that tell of it."""
-    order = order_of(session)
     payment = _next_attempt(order, payment)
     payment = _without_unsent_holds(order, payment, terms)
     payment, due = _without_hold(order, payment, terms)
@@ -85,7 +84,7 @@ def concluded(session: Mapping[str, Any], payment: Payment, terms: Terms) -> tup
 
 
 def next_step(
-    session: Mapping[str, Any],
+    order: Order,
     payment: Payment,
     now: int,
     terms: Terms,
@@ -101,7 +100,7 @@ def next_step(
         return ready
     if any(step.step in SERIAL for step in waiting):
         return None
-    return _planned(order_of(session), payment, now, terms, expert_name, nudges)
+    return _planned(order, payment, now, terms, expert_name, nudges)
 
 
 def begun(payment: Payment, step: Step, now: int, nudges: int = 0) -> tuple[Payment, Step]:
@@ -119,10 +118,10 @@ def begun(payment: Payment, step: Step, now: int, nudges: int = 0) -> tuple[Paym
     return payment.with_step(step), step
 
 
-def look_at(session: Mapping[str, Any], payment: Payment, now: int, nudges: int = 0) -> int | None:
+def look_at(order: Order, payment: Payment, now: int, nudges: int = 0) -> int | None:
     """When something will be due without anyone asking (wall ms), or None."""
     times = [step.not_before for step in payment.steps if step.open or step.rests(now)]
-    read = _read(order_of(session), payment, nudges)
+    read = _read(order, payment, nudges)
     if read is not None:
         times.append(read[1])
     if (alarm := half_at(payment)) is not None and alarm > now:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import redis.asyncio as aioredis
@@ -19,7 +19,7 @@ from gateway.billing_bridge.claims import Calls
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.expiring import alarmed
 from gateway.billing_bridge.index import Index, waiting_for
-from gateway.billing_bridge.order import order_of
+from gateway.billing_bridge.order import Order, order_of
 from gateway.billing_bridge.outcome import Outcome, name_of
 from gateway.billing_bridge.pace import Rank
 from gateway.billing_bridge.parts import Parts
@@ -93,10 +93,10 @@ Look = tuple[int | None, int]
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A session's records as they were read together; `session` has the refunds' orders, Stripe's news and the payees'
-    debts beside it, as `order_of` reads them."""
+    """A session's records as they were read together; `order` is what they say about its money."""
 
-    session: dict[str, Any]
+    session: Mapping[str, Any]
+    order: Order
     payment: Payment
     version: int
     expert_name: str
@@ -198,13 +198,11 @@ class Bridge:
         notices: tuple[Notice, ...] = ()
         turn: str | None = None
         while True:
-            payment, more = concluded(seen.session, payment, platform.terms)
+            payment, more = concluded(seen.order, payment, platform.terms)
             now = self._clock.wall_ms()
             payment, late = alarmed(payment, now)
             notices += (*more, *late)
-            step = next_step(
-                seen.session, payment, now, platform.terms, expert_name=seen.expert_name, nudges=seen.nudges
-            )
+            step = next_step(seen.order, payment, now, platform.terms, expert_name=seen.expert_name, nudges=seen.nudges)
             halted = self._stopping and step is not None
             waits = step is not None and not halted and not await self._may_go(platform, payment, step, turn)
             if step is not None and not halted and not waits:
@@ -216,7 +214,7 @@ class Bridge:
             if halted:
                 return now, version
             if step is None:
-                return look_at(seen.session, payment, now, seen.nudges), version
+                return look_at(seen.order, payment, now, seen.nudges), version
             if waits:
                 turn = await self._turn(platform, payment, step)
                 if turn is None:
@@ -293,27 +291,30 @@ class Bridge:
         if record is None or payment is None:
             return None
         name = ((docs["people"].body.get("expert") or {}).get("name") or "") if docs["people"] else ""
-        beside = await self._beside(record, docs["stripe"], docs["refunds"])
-        return _Seen(beside, Payment.from_dict(payment.body), payment.version, name, _nudges(docs["stripe"]))
+        order = await self._order(record, docs["stripe"], docs["refunds"])
+        return _Seen(
+            record.body, order, Payment.from_dict(payment.body), payment.version, name, _nudges(docs["stripe"])
+        )
 
     async def _again(self, seen: _Seen, session: str) -> _Seen:
         """The session as it is after a call: it may have ended or been waived meanwhile. The payment is ours."""
         docs = await self._journal.read(session, "session", "stripe", "refunds")
         record = docs["session"]
         assert record is not None, "a session's record is never deleted while its money is open"
-        beside = await self._beside(record, docs["stripe"], docs["refunds"])
-        return _Seen(beside, seen.payment, seen.version, seen.expert_name, _nudges(docs["stripe"]))
+        order = await self._order(record, docs["stripe"], docs["refunds"])
+        return _Seen(record.body, order, seen.payment, seen.version, seen.expert_name, _nudges(docs["stripe"]))
 
-    async def _beside(self, record: Doc, stripe: Doc | None, refunds: Doc | None) -> dict[str, Any]:
-        """The session's record with what else decides about its money laid beside it."""
+    async def _order(self, record: Doc, stripe: Doc | None, refunds: Doc | None) -> Order:
+        """The session's record, with what else decides about its money laid beside it: the refunds' orders, Stripe's
+        news, and what the payees owe."""
         counts = stripe.body if stripe else {}
         news = {topic: counts.get(topic, 0) for topic in ("disputes", "refunds", "accounts")}
-        session = record.body | {"news": news, "refunds": refunds.body["orders"] if refunds else []}
-        if session["status"] == "finalized":
-            order = order_of(session)
-            payees = {account for account in (order.expert_account, order.ambassador_account) if account}
-            session["debts"] = await self._debts.owed(payees, self._platform(session).terms.settlement_currency)
-        return session
+        order = order_of(record.body | {"news": news, "refunds": refunds.body["orders"] if refunds else []})
+        if record.body["status"] != "finalized":
+            return order
+        payees = {account for account in (order.expert_account, order.ambassador_account) if account}
+        owed = await self._debts.owed(payees, self._platform(record.body).terms.settlement_currency)
+        return replace(order, debts=owed)
 
     def _platform(self, session: Mapping[str, Any]) -> Platform:
         """The platform account that a session is paid by. Raises GatewayError when it is not configured any more."""

@@ -44,6 +44,10 @@ class Meeting:
     def from_dict(cls, body: Mapping[str, Any]) -> Meeting:
         return cls(**{**body, "policy": Policy(**body["policy"])})
 
+    def to_dict(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"policy": {name: getattr(self.policy, name) for name in self.policy.__slots__}}
+
     @property
     def opens_at(self) -> int:
         return 0 if self.starts_at is None else self.starts_at - OPENS_BEFORE_MS

@@ -102,6 +102,9 @@ class Call:
         )
         self._flushed: dict[int, Interval] = {}
         self._reported_at = 0
+        # The last answer and what it was of: a turn asks for the same instant's figures several times.
+        self._billed: tuple[tuple[Any, ...], Bill] | None = None
+        self._reported: tuple[tuple[Any, ...], dict[int, Interval]] | None = None
 
     def seat(self, role: Role, *, taken: bool, now: int) -> None:
         """A side's socket came or went."""
@@ -135,11 +138,11 @@ class Call:
             return
         self._reported_at = report.at
         told = {span.number: span for span in report.spans}
-        for span in list(self._spans.values()):
+        for span in self._spans.values():
             if span.ended_by is None and span.number not in told:
                 # A running span is in every report: this one's worker died, and its successor knows nothing of it.
-                self._spans[span.number] = replace(span, ended_by="lost")
-        self._spans |= told
+                told[span.number] = replace(span, ended_by="lost")
+        self._spans = self._spans | told  # a new one, since what was reckoned from the former is kept with it
 
     def heard(self, report: Report, now: int) -> list[Outcome]:
         """Take a report of the relay; what follows from it, in order."""
@@ -171,26 +174,36 @@ class Call:
         """A stretch that began and ended between two reports still was the start."""
         return [Together(last.start + self.offset_ms)] if self.record.started_at is None else []
 
+    @property
+    def _returned(self) -> bool:
+        """Whether both legs are heard."""
+        return all(self._present.values())
+
     def stretches(self, now: int) -> list[Stretch]:
         """The gate's history by this owner in wall ms; one that runs lasts until `now`."""
         return [stretch(span, self.offset_ms, now) for _, span in sorted(self._spans.items())]
 
     def _metered(self, now: int) -> dict[int, Interval]:
         stretches = self.stretches(now)
-        intervals = metered(stretches, returned=all(self._present.values()))
+        intervals = metered(stretches, returned=self._returned)
         return {s.number: interval for s, interval in zip(stretches, intervals, strict=True)}
 
     def rows(self) -> Mapping[int, Interval]:
         """Rows of the ledger that differ from what was last flushed: what the relay has reported, no more (law 3)."""
-        rows = self._metered(now=0)
-        return {number: row for number, row in rows.items() if self._flushed.get(number) != row}
+        key = (self._spans, self._returned)
+        if self._reported is None or self._reported[0] != key:
+            self._reported = key, self._metered(now=0)
+        return {number: row for number, row in self._reported[1].items() if self._flushed.get(number) != row}
 
     def flushed(self, rows: Mapping[int, Interval]) -> None:
         self._flushed.update(rows)
 
     def bill(self, now: int) -> Bill:
         """What would be charged if the call ended now; the tick and the bill are this one function (law 9)."""
-        return bill(self.record, (*self.earlier, *self._metered(now).values()))
+        key = (now, self.record, self.earlier, self._spans, self._returned)
+        if self._billed is None or self._billed[0] != key:
+            self._billed = key, bill(self.record, (*self.earlier, *self._metered(now).values()))
+        return self._billed[1]
 
     def tick(self, now: int) -> list[Outcome]:
         """Warnings that are due, and whether time is up for one of the reasons that only time brings."""
@@ -206,7 +219,7 @@ class Call:
         if self.record.started_at is None or not self.record.open:
             return ()
         warns = list(schedule.ending(self.record, self.timers.warnings_s))
-        if self.running:
+        if self.record.free_ms and self.running:
             warns += schedule.free_ending(self.record, self.bill(now).union_ms, now, self.timers.free_warnings_s)
         return schedule.due(warns, self._warned, now)
 

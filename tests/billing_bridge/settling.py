@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.billing_bridge.calls import call_of
 from gateway.billing_bridge.expiring import alarmed
+from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, opened, recovered
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.record import Notice, Payment
@@ -131,17 +132,18 @@ class Settling:
         payment = recovered(self.payment)
         self.session["debts"] = self.account.debts
         while True:
-            payment, notices = concluded(self.session, payment, self.terms)
+            order = order_of(self.session)
+            payment, notices = concluded(order, payment, self.terms)
             payment, late = alarmed(payment, self.now)
             self.notices += (*notices, *late)
-            step = next_step(self.session, payment, self.now, self.terms, expert_name="Expert", nudges=self.nudges)
+            step = next_step(order, payment, self.now, self.terms, expert_name="Expert", nudges=self.nudges)
             if step is not None:
                 payment, step = begun(payment, step, self.now, self.nudges)
             self.disk = json.dumps(payment.to_dict())
             if any(notice.type == "session.settled" for notice in notices):
                 assert self.account.unfinished() == [], "settled with money still on its way"
             if step is None:
-                return look_at(self.session, payment, self.now, self.nudges)
+                return look_at(order, payment, self.now, self.nudges)
             fault = next(faults, None)
             if fault == "crash_before":
                 raise Crash

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.billing_bridge.expiring import alarmed, half_at
+from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.payment import look_at
 from gateway.billing_bridge.record import Payment, Status, Step
 from tests.billing_bridge.settling import NOW, Settling, finalize, live, session_doc
@@ -44,7 +45,7 @@ def test_another_card_has_an_alarm_of_its_own() -> None:
 
 
 def test_the_bridge_looks_again_when_it_is_time() -> None:
-    assert look_at(session_doc(), held(), NOW) == NOW + 7 * DAY // 2
+    assert look_at(order_of(session_doc()), held(), NOW) == NOW + 7 * DAY // 2
 
 
 def test_a_hold_that_nobody_ends_gives_one_alarm_before_it_is_lost() -> None:

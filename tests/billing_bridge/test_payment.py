@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.billing_bridge.calls import Call
+from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.payment import begun, next_step, opened
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.record import STEP_TRANSITIONS, TRANSITIONS, Payment, Step
@@ -88,13 +89,13 @@ def test_the_holds_parameters_are_exact_and_kept() -> None:
 
 
 def test_a_step_is_marked_sent_before_its_call_and_nobody_sends_it_twice() -> None:
-    session, payment = session_doc(), Payment.from_dict(opened(session_doc(), NOW))
-    step = next_step(session, payment, NOW, Terms())
+    order, payment = order_of(session_doc()), Payment.from_dict(opened(session_doc(), NOW))
+    step = next_step(order, payment, NOW, Terms())
     assert step is not None
     payment, step = begun(payment, step, NOW)
     assert payment.steps == (step,)
     assert (step.state, step.at, step.tries) == ("sent", NOW, 1)
-    assert next_step(session, payment, NOW, Terms()) is None
+    assert next_step(order, payment, NOW, Terms()) is None
 
 
 def test_a_declined_card_waits_for_another_one() -> None:

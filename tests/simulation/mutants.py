@@ -156,12 +156,12 @@ def release_after_capture(swap: Callable[..., None]) -> None:
 def transfer_before_capture(swap: Callable[..., None]) -> None:
     real = worker.next_step
 
-    def hasty(session: Any, p: Any, now: int, terms: Any, **more: Any) -> Any:
-        if p.status == "held" and session.get("bill") and p.find("transfer_expert", 1) is None:
+    def hasty(order: Any, p: Any, now: int, terms: Any, **more: Any) -> Any:
+        if p.status == "held" and order.bill and p.find("transfer_expert", 1) is None:
             params = {"amount": 1, "currency": "usd", "destination": "acct_exp", "source_transaction": p.charge,
-                      "transfer_group": session["id"], "metadata": {}}  # fmt: skip
+                      "transfer_group": order.session, "metadata": {}}  # fmt: skip
             return record.Step("transfer_expert", 1, "hasty", params)
-        return real(session, p, now, terms, **more)
+        return real(order, p, now, terms, **more)
 
     swap(worker, "next_step", hasty)
 
