@@ -93,6 +93,7 @@ class TransferView(Answer):
     amount_offset: int = Field(description="Kept back from it for what the payee owed from before")
     amount_reversed: int = Field(description="Taken back after refunds or a lost dispute")
     amount_owed: int = Field(description="To be taken back, but the payee's balance did not allow it")
+    amount_restored: int = Field(description="Transferred once more, as the bank returned a refund")
 
 
 class RefundView(Answer):
@@ -347,6 +348,7 @@ class Earning(Answer):
     amount_offset: int = Field(description="Kept back from it for what the expert owed from before")
     amount_reversed: int = Field(description="Taken back after refunds or a lost dispute")
     amount_owed: int = Field(description="To be taken back, but the expert's balance did not allow it")
+    amount_restored: int = Field(description="Transferred once more, as the bank returned a refund")
     status: Literal["pending", "paid", "withheld", "reversed", "owed"]
     reason: str | None = Field(description="Why it is withheld, if it is")
     stripe_id: str | None = Field(description="The transfer at Stripe")

@@ -210,7 +210,7 @@ def _earnings() -> dict[str, Any]:
     row = Earned(
         session=ID, reference="order-123", ended_at=NOW + 1_800_000, week="2026-W47", currency="usd",
         amount_share=6750, settlement_currency="usd", amount=6750, amount_offset=0, amount_reversed=0, amount_owed=0,
-        status="paid", reason=None, stripe_id="tr_123", stripe_account="acct_demo", platform="main",
+        amount_restored=0, status="paid", reason=None, stripe_id="tr_123", stripe_account="acct_demo", platform="main",
     )  # fmt: skip
     return views.earnings("e1", [row], False, totals([row])).model_dump(mode="json")
 

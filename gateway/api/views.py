@@ -170,6 +170,7 @@ def _earning(row: Earned) -> answers.Earning:
         amount_offset=row.amount_offset,
         amount_reversed=row.amount_reversed,
         amount_owed=row.amount_owed,
+        amount_restored=row.amount_restored,
         status=cast(Any, row.status),
         reason=row.reason,
         stripe_id=row.stripe_id,
@@ -233,6 +234,7 @@ def _transfer(transfer: Record) -> answers.TransferView:
         amount_offset=transfer.get("amount_offset", 0),
         amount_reversed=transfer.get("amount_reversed", 0),
         amount_owed=transfer.get("amount_owed", 0),
+        amount_restored=transfer.get("amount_restored", 0),
     )
 
 

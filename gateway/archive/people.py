@@ -133,7 +133,7 @@ def _client_money(record: Mapping[str, Any], payment: Mapping[str, Any]) -> dict
 
 
 def _expert_money(record: Mapping[str, Any], payment: Mapping[str, Any], bill: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("amount", "currency", "status", "amount_reversed", "amount_owed", "stripe_id")
+    names = ("amount", "currency", "status", "amount_reversed", "amount_owed", "amount_restored", "stripe_id")
     return {
         "amount_expert": bill.get("amount_expert"),
         "currency": record["currency"],

@@ -6,10 +6,10 @@ How an `unknown` step is asked:
   still wanders through the network cannot place a hold that nobody knows of. A list could miss that one. Later than
   that: a list of the PaymentIntents made then, by metadata, and never a POST.
 - *capture, release*: the PaymentIntent itself says whether it was captured or canceled.
-- *transfer*: the transfers of the session's `transfer_group`, by metadata; *refund*, *reversal*: those of the payment
-  and of the transfer, likewise.
-- *owe, offset, share_out*: nobody is asked. They go to our own account of debts, and to the records of a booking's
-  meetings, where the same key does nothing twice.
+- *transfer, restore*: the transfers of the session's `transfer_group`, by metadata; *refund*, *reversal*: those of
+  the payment and of the transfer, likewise.
+- *owe, offset, forgive, share_out*: nobody is asked. They go to our own account of debts, and to the records of a
+  booking's meetings, where the same key does nothing twice.
 If Stripe says that it was not done, the step is sent again, with the same key and parameters; one that has waited for
 longer than Stripe keeps keys is asked about once more before. Only a key that is
 *spent* (Stripe replayed a 5xx which it keeps under it) has a successor, after asking; that of a hold is the client's
@@ -40,10 +40,14 @@ OPERATION: Final[Mapping[StepName, str]] = {
     "transfer_ambassador": "transfers.create",
     "reversal_expert": "transfers.reversals.create",
     "reversal_ambassador": "transfers.reversals.create",
+    "restore_expert": "transfers.create",
+    "restore_ambassador": "transfers.create",
     "owe_expert": "debts.owe",
     "owe_ambassador": "debts.owe",
     "offset_expert": "debts.take",
     "offset_ambassador": "debts.take",
+    "forgive_expert": "debts.take",
+    "forgive_ambassador": "debts.take",
     "share_out": "meetings.pay",
     "check": "payment_intents.retrieve",
     "settlement": "payment_intents.retrieve",
@@ -181,17 +185,33 @@ def refund_step(order: Order, payment: Payment, refund: Refund) -> Step:
     return Step("refund", attempt, key_of(order.session, "refund", attempt), params)
 
 
-def reversal_step(order: Order, payment: Payment, transfer: Transfer, amount: int) -> Step:
-    """A part of a transfer taken back. `turn` tells it from the reversals before it, also in Stripe's list."""
+def reversal_step(order: Order, payment: Payment, transfer: Transfer, ident: str, amount: int) -> Step:
+    """A part of a transfer, which is `ident` at Stripe, taken back."""
     name: StepName = "reversal_expert" if transfer.to == "expert" else "reversal_ambassador"
     attempt = payment.attempts(name) + 1
-    turn = sum(step.step == name and not step.spent for step in payment.steps) + 1
+    params = {"transfer": ident, "amount": amount, "metadata": _turn_of(order, payment, name, attempt)}
+    return Step(name, attempt, key_of(order.session, name, attempt), params)
+
+
+def restore_step(order: Order, payment: Payment, transfer: Transfer, amount: int) -> Step:
+    """What was taken back given once more, as the bank returned the refund. Out of our balance, into which its money
+    came: of the charge Stripe lets no more be transferred than it was."""
+    name: StepName = "restore_expert" if transfer.to == "expert" else "restore_ambassador"
+    attempt = payment.attempts(name) + 1
     params = {
-        "transfer": transfer.stripe_id,
         "amount": amount,
-        "metadata": {**metadata_of(order.session, name, attempt), "turn": str(turn)},
+        "currency": transfer.currency,
+        "destination": transfer.account,
+        "transfer_group": order.group,
+        "metadata": _turn_of(order, payment, name, attempt),
     }
     return Step(name, attempt, key_of(order.session, name, attempt), params)
+
+
+def _turn_of(order: Order, payment: Payment, name: StepName, attempt: int) -> dict[str, str]:
+    """Metadata of what may happen more than once: `turn` tells it from those before it, also in Stripe's list."""
+    turn = sum(step.step == name and not step.spent for step in payment.steps) + 1
+    return {**metadata_of(order.session, name, attempt), "turn": str(turn)}
 
 
 def owe_step(order: Order, payment: Payment, transfer: Transfer, amount: int) -> Step:
@@ -208,6 +228,14 @@ def offset_step(order: Order, transfer: Transfer) -> Step:
     name: StepName = "offset_expert" if transfer.to == "expert" else "offset_ambassador"
     params = {"account": transfer.account, "currency": transfer.currency, "at_most": transfer.amount}
     return Step(name, 1, key_of(order.session, name, 1), params)
+
+
+def forgive_step(order: Order, payment: Payment, transfer: Transfer, amount: int) -> Step:
+    """A debt that nothing stands for any more, as far as it was not taken out of other transfers yet."""
+    name: StepName = "forgive_expert" if transfer.to == "expert" else "forgive_ambassador"
+    attempt = payment.attempts(name) + 1
+    params = {"account": transfer.account, "currency": transfer.currency, "at_most": amount}
+    return Step(name, attempt, key_of(order.session, name, attempt), params)
 
 
 def share_out_step(order: Order, payment: Payment) -> Step:

@@ -99,6 +99,7 @@ def _transfer(status: str, **changes: Any) -> dict[str, Any]:
         "amount_offset": 0,
         "amount_reversed": 0,
         "amount_owed": 0,
+        "amount_restored": 0,
     } | changes
 
 
@@ -206,7 +207,8 @@ CATALOGUE: Final = (
     ),
     EventType(
         "transfer.created",
-        "A share was transferred to its account, less what the payee owed from before (`amount_offset`).",
+        "A share was transferred to its account, less what the payee owed from before (`amount_offset`); or what "
+        "was taken back of it once more, as the bank returned a refund (`amount_restored`).",
         _transfer("paid"),
     ),
     EventType(

@@ -59,9 +59,9 @@ class Facts:
         made = [refund for refund in money.get("refunds", ()) if refund["status"] in _COUNTED]
         borne = sum(refund["amount"] for refund in made if refund["charge_to"] == "shares")
         transfer, why = _transfer(money), plain(made[-1]["reason"]) if made else ""
+        back = transfer.get("amount_reversed", 0) - transfer.get("amount_restored", 0)
         return cls(
-            due, taken, money.get("amount_refunded", 0), taken - borne,
-            transfer.get("amount_reversed", 0), transfer.get("amount_owed", 0), why,
+            due, taken, money.get("amount_refunded", 0), taken - borne, back, transfer.get("amount_owed", 0), why,
         )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ class Debts:
         """The keys of an archived session's steps: what is done is never sent again. Raises RedisError."""
         pipe = self._redis.pipeline(transaction=False)
         for step in steps:
-            if step["step"].startswith(("owe_", "offset_")):
+            if step["step"].startswith(("owe_", "offset_", "forgive_")):
                 pipe.execute_command("HDEL", _key(step["params"]["account"], step["params"]["currency"]), step["key"])
         if len(pipe):
             await pipe.execute()

@@ -38,7 +38,14 @@ from gateway.billing_bridge.record import (
     told,
     told_transfer,
 )
-from gateway.billing_bridge.refunds import next_refund, next_reversal, outstanding, retargeted, with_orders
+from gateway.billing_bridge.refunds import (
+    next_refund,
+    next_restore,
+    next_reversal,
+    outstanding,
+    retargeted,
+    with_orders,
+)
 
 # Networks let a hold go at `capture_before`; Stripe cancels the intent a moment later.
 EXPIRY_SLACK_MS = 5_000
@@ -164,6 +171,7 @@ def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name
             _next_read(order, payment, now, nudges)
             or next_refund(order, payment, now)
             or next_reversal(order, payment, now)
+            or next_restore(order, payment, now)
             or _next_transfer(order, payment, now)
         )
     if payment.status == "pending" and order.can_hold and payment.find("hold", order.attempt) is None:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Final, Literal
 
 from gateway.billing_bridge.record import PAID, Payment
+from gateway.billing_bridge.refunds import made_of
 from gateway.ids import OWNERS
 
 Kind = Literal["payment_intent", "transfer", "refund"]
@@ -139,20 +140,19 @@ def _intent(session: str, payment: Payment, thing: Document) -> list[Difference]
 def _transfers(session: str, payment: Payment, theirs: Theirs, known: set[str]) -> list[Difference]:
     found: list[Difference] = []
     for transfer in payment.transfers:
-        if transfer.stripe_id is None:
-            continue
-        known.add(transfer.stripe_id)
-        thing = theirs.transfer.get(transfer.stripe_id)
-        if thing is None:
-            found.append(Difference(session, transfer.stripe_id, "missing transfer", transfer.amount, None))
-            continue
-        pairs = {
-            "amount": (transfer.amount - transfer.amount_offset, thing["amount"]),
-            "reversed": (transfer.amount_reversed, thing["amount_reversed"]),
-            "currency": (transfer.currency, thing["currency"]),
-            "destination": (transfer.account, thing["destination"]),
-        }
-        found += _unlike(session, transfer.stripe_id, pairs)
+        for ident, (amount, left) in made_of(payment, transfer).items():
+            known.add(ident)
+            thing = theirs.transfer.get(ident)
+            if thing is None:
+                found.append(Difference(session, ident, "missing transfer", amount, None))
+                continue
+            pairs = {
+                "amount": (amount, thing["amount"]),
+                "reversed": (amount - left, thing["amount_reversed"]),
+                "currency": (transfer.currency, thing["currency"]),
+                "destination": (transfer.account, thing["destination"]),
+            }
+            found += _unlike(session, ident, pairs)
     return found
 
 

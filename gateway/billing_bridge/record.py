@@ -28,7 +28,8 @@ Status = Literal[
 ]  # fmt: skip
 StepName = Literal[
     "hold", "release", "capture", "refund", "transfer_expert", "transfer_ambassador", "reversal_expert",
-    "reversal_ambassador", "owe_expert", "owe_ambassador", "offset_expert", "offset_ambassador",
+    "reversal_ambassador", "restore_expert", "restore_ambassador", "owe_expert", "owe_ambassador", "offset_expert",
+    "offset_ambassador", "forgive_expert", "forgive_ambassador",
     "check", "settlement", "disputes", "refunds", "share_out",
 ]  # fmt: skip
 StepState = Literal["intent", "sent", "done", "failed", "unknown"]
@@ -118,7 +119,8 @@ class Step:
 class Transfer:
     """A payee's part: `amount` in the settlement `currency`, `amount_share` in the session's. Of it `amount_offset`
     was kept back for what the payee owed from before, `amount_reversed` was taken back after a refund or a lost
-    dispute, and `amount_owed` should have been, but for want of balance."""
+    dispute, and `amount_owed` should have been, but for want of balance; `amount_restored` was given later, when the
+    bank returned such a refund."""
 
     to: Payee
     account: str | None
@@ -131,11 +133,18 @@ class Transfer:
     amount_offset: int = 0
     amount_reversed: int = 0
     amount_owed: int = 0
+    amount_restored: int = 0
 
     @property
     def kept(self) -> int:
         """What the payee has of it, or is going to have."""
-        return self.amount - self.amount_reversed - self.amount_owed
+        return self.amount - self.amount_reversed - self.amount_owed + self.amount_restored
+
+    @property
+    def given(self) -> bool:
+        """Whether the payee has got it, whatever became of it later."""
+        changed = self.amount_reversed or self.amount_owed or self.amount_restored
+        return self.status in ("paid", "reversed", "owed") or bool(self.stripe_id or changed)
 
 
 @dataclass(frozen=True, slots=True)

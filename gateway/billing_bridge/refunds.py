@@ -1,16 +1,18 @@
 """What refunds, disputes and debts ask for: whose share is how much now, and the step that brings it there. Pure.
 
 Shares are those of the *remaining* total by the same split, in the session's and in the settlement currency; what a
-payee has above its share is taken back. As only the remaining total counts, any series of refunds closes (5-money).
+payee has above its share is taken back, and given once more when the bank returns a refund. As only the remaining
+total counts, any series of refunds closes (5-money).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.billing_bridge.calls import owe_step, refund_step, reversal_step
+from gateway.billing_bridge.calls import forgive_step, owe_step, refund_step, restore_step, reversal_step
 from gateway.billing_bridge.order import Order, RefundOrder
 from gateway.billing_bridge.pricing import settled_share
 from gateway.billing_bridge.record import (
@@ -63,15 +65,25 @@ def entitled(order: Order, payment: Payment, payee: str) -> tuple[int, int]:
 
 def excess(order: Order, payment: Payment, transfer: Transfer) -> int:
     """What a payee has been transferred above its share of what is left; never negative."""
-    if transfer.status not in ("paid", "reversed", "owed") or payment.settlement is None:
+    if not transfer.given or payment.settlement is None:
         return 0
     return max(0, transfer.kept - entitled(order, payment, transfer.to)[0])
 
 
+def lack(order: Order, payment: Payment, transfer: Transfer) -> int:
+    """What a payee has less than its share of what is left, as the bank returned a refund; never negative."""
+    if not transfer.given or payment.settlement is None:
+        return 0
+    return max(0, entitled(order, payment, transfer.to)[0] - transfer.kept)
+
+
 def outstanding(order: Order, payment: Payment) -> bool:
-    """Whether a refund waits to be made, or money to be taken back."""
+    """Whether a refund waits to be made, or money to be taken back or given once more."""
     ordered = any(refund.status == "ordered" for refund in payment.refunds)
-    return ordered or any(excess(order, payment, transfer) for transfer in payment.transfers)
+    return ordered or any(
+        excess(order, payment, transfer) or (lack(order, payment, transfer) and transfer.status != "withheld")
+        for transfer in payment.transfers
+    )
 
 
 def standing(payment: Payment) -> Payment:
@@ -136,6 +148,9 @@ def retargeted(order: Order, payment: Payment) -> Applied:
 def _target(order: Order, payment: Payment, transfer: Transfer) -> Transfer:
     latest, offset = payment.latest(f"transfer_{transfer.to}"), payment.latest(f"offset_{transfer.to}")
     under_way = any(step is not None and step.open for step in (latest, offset))
+    renewed = order.news.accounts > payment.reads.accounts and transfer.reason not in NOT_THE_ACCOUNT
+    if transfer.status == "withheld" and transfer.given:
+        return replace(transfer, status="paid", reason=None) if renewed else transfer
     if transfer.stripe_id or transfer.status in ("paid", "owed") or under_way:
         return transfer
     amount, share = entitled(order, payment, transfer.to)
@@ -147,7 +162,6 @@ def _target(order: Order, payment: Payment, transfer: Transfer) -> Transfer:
         return replace(transfer, status="paid", reason="offset")
     if payment.status == "disputed" and transfer.reason != "no_account":
         return replace(transfer, status="withheld", reason="disputed")
-    renewed = order.news.accounts > payment.reads.accounts and transfer.reason not in NOT_THE_ACCOUNT
     if transfer.reason in ("disputed", "refunded") or (transfer.status == "withheld" and renewed):
         return replace(transfer, status="pending", reason=None)
     return transfer
@@ -165,15 +179,49 @@ def next_reversal(order: Order, payment: Payment, now: int) -> Step | None:
     """What is to be taken back of a transfer; what Stripe refused for want of balance is written down as owed."""
     for transfer in payment.transfers:
         too_much = excess(order, payment, transfer)
-        steps = [payment.latest(f"{name}_{transfer.to}") for name in ("reversal", "owe", "transfer", "offset")]
-        if too_much == 0 or any(step is not None and (step.open or step.rests(now)) for step in steps):
+        if too_much == 0 or _busy(payment, transfer, now):
             continue
         refused = _refused(payment, transfer)
-        room = transfer.amount - transfer.amount_offset - transfer.amount_reversed
+        made = made_of(payment, transfer).items()
+        ident, room = next(((ident, left) for ident, (_, left) in made if left > 0), ("", 0))
         if refused is not None or room == 0:
             return owe_step(order, payment, transfer, min(refused or too_much, too_much))
-        return reversal_step(order, payment, transfer, min(too_much, room))
+        return reversal_step(order, payment, transfer, ident, min(too_much, room))
     return None
+
+
+def next_restore(order: Order, payment: Payment, now: int) -> Step | None:
+    """What was taken back for a refund that the bank returned: what of it is still owed is so no more, the rest is
+    given once more. Not while the charge is disputed."""
+    if payment.status == "disputed" or order.news.disputes > payment.reads.disputes:
+        return None
+    for transfer in payment.transfers:
+        too_little = lack(order, payment, transfer)
+        if not too_little or transfer.status == "withheld" or _busy(payment, transfer, now):
+            continue
+        if transfer.amount_owed and order.debts.get(transfer.account or "", 0) > 0:
+            return forgive_step(order, payment, transfer, min(too_little, transfer.amount_owed))
+        return restore_step(order, payment, transfer, too_little)
+    return None
+
+
+def _busy(payment: Payment, transfer: Transfer, now: int) -> bool:
+    """Whether a step about a payee is on its way, or was refused and waits for its next try."""
+    names = ("reversal", "restore", "owe", "forgive", "transfer", "offset")
+    steps = [payment.latest(f"{name}_{transfer.to}") for name in names]
+    return any(step is not None and (step.open or step.rests(now)) for step in steps)
+
+
+def made_of(payment: Payment, transfer: Transfer) -> dict[str, tuple[int, int]]:
+    """The transfers that a payee got of this payment, by their ids at Stripe: amount, and what is left of it."""
+    done = [step for step in payment.steps if step.state == "done"]
+    made = {transfer.stripe_id: transfer.amount - transfer.amount_offset} if transfer.stripe_id else {}
+    made |= {str((s.result or {})["id"]): int(s.params["amount"]) for s in done if s.step == f"restore_{transfer.to}"}
+    back = Counter[str]()
+    for step in done:
+        if step.step == f"reversal_{transfer.to}":
+            back[step.params["transfer"]] += int(step.params["amount"])
+    return {ident: (amount, amount - back[ident]) for ident, amount in made.items()}
 
 
 def _refused(payment: Payment, transfer: Transfer) -> int | None:
@@ -207,9 +255,16 @@ def reversed_by(amount: int, payment: Payment, payee: str) -> Applied:
     """`amount` of a transfer came back."""
     transfer = payment.transfer_to(payee)
     back = transfer.amount_reversed + amount
-    whole = back + transfer.amount_offset >= transfer.amount
+    whole = back + transfer.amount_offset >= transfer.amount + transfer.amount_restored
     transfer = replace(transfer, amount_reversed=back, status="reversed" if whole else transfer.status)
     return payment.with_transfer(transfer), (told_transfer("reversed", transfer),)
+
+
+def restored_by(amount: int, payment: Payment, payee: str) -> Applied:
+    """`amount` of what was taken back was transferred once more."""
+    transfer = payment.transfer_to(payee)
+    transfer = replace(transfer, amount_restored=transfer.amount_restored + amount, status="paid", reason=None)
+    return payment.with_transfer(transfer), (told_transfer("created", transfer),)
 
 
 def owed_by(amount: int, payment: Payment, payee: str) -> Applied:
@@ -217,6 +272,14 @@ def owed_by(amount: int, payment: Payment, payee: str) -> Applied:
     transfer = payment.transfer_to(payee)
     transfer = replace(transfer, amount_owed=transfer.amount_owed + amount, status="owed")
     return payment.with_transfer(transfer), (told_transfer("reversed", transfer),)
+
+
+def forgiven_by(amount: int, payment: Payment, payee: str) -> Applied:
+    """So much of what the payee owed it owes no more; its share is the greater."""
+    transfer = payment.transfer_to(payee)
+    left = transfer.amount_owed - amount
+    transfer = replace(transfer, amount_owed=left, status="owed" if left else "paid")
+    return payment.with_transfer(transfer), (told_transfer("created", transfer),)
 
 
 def offset_by(amount: int, payment: Payment, payee: str) -> Applied:

@@ -31,11 +31,13 @@ from gateway.billing_bridge.record import (
 from gateway.billing_bridge.refunds import (
     WANT_OF_BALANCE,
     disputes_seen,
+    forgiven_by,
     offset_by,
     owed_by,
     refund_made,
     refund_refused,
     refunds_seen,
+    restored_by,
     reversed_by,
 )
 
@@ -91,7 +93,12 @@ def applied(payment: Payment, step: Step, outcome: Outcome, now: int) -> Applied
             return _refund(payment, step, outcome, now)
         case "reversal_expert" | "reversal_ambassador":
             return _reversal(payment, step, outcome, now)
-        case "owe_expert" | "owe_ambassador" | "offset_expert" | "offset_ambassador":
+        case "restore_expert" | "restore_ambassador":
+            return _restore(payment, step, outcome, now)
+        case (
+            "owe_expert" | "owe_ambassador" | "offset_expert" | "offset_ambassador"
+            | "forgive_expert" | "forgive_ambassador"
+        ):  # fmt: skip
             return _debt(payment, step, outcome)
         case "settlement":
             return _settlement(payment, outcome, now), ()
@@ -306,17 +313,23 @@ def _transfer(payment: Payment, step: Step, outcome: Done | Declined | Refused, 
         return _told_of(payment, step, "created", status="paid", stripe_id=made["id"])
     if step.state == "unknown":
         return _ask(payment, step, outcome.code, now), ()
-    if outcome.code in TRANSFER_LATER:
-        return _refused(payment, step, outcome.code, now), ()
+    return _transfer_refused(payment, step, outcome.code, now)
+
+
+def _transfer_refused(payment: Payment, step: Step, code: str, now: int) -> Applied:
+    if code in TRANSFER_LATER:
+        return _refused(payment, step, code, now), ()
     if step.tries > 1:
         # Perhaps what Stripe kept of an earlier try; the account may receive by now, and its news be read: ask afresh.
-        return payment.with_step(step.to("failed", result={"code": outcome.code, "spent": True})), ()
-    payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
-    return _told_of(payment, step, "withheld", status="withheld", reason=outcome.code)
+        return payment.with_step(step.to("failed", result={"code": code, "spent": True})), ()
+    # The key of what may happen once more is used up, that of the one transfer is not.
+    used = {"spent": True} if step.step.startswith("restore") else {}
+    payment = payment.with_step(step.to("failed", result={"code": code, **used}))
+    return _told_of(payment, step, "withheld", status="withheld", reason=code)
 
 
 def _told_of(payment: Payment, step: Step, kind: str, **changes: Any) -> Applied:
-    payee = step.step.removeprefix("transfer_")
+    payee = step.step.partition("_")[2]
     transfers = tuple(replace(t, **changes) if t.to == payee else t for t in payment.transfers)
     ours: Transfer = next(t for t in transfers if t.to == payee)
     return replace(payment, transfers=transfers), (told_transfer(kind, ours),)
@@ -351,12 +364,25 @@ def _reversal(payment: Payment, step: Step, outcome: Done | Declined | Refused, 
     return _refused(payment, step, outcome.code, now), ()
 
 
+def _restore(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
+    if isinstance(outcome, Done):
+        made = _made(outcome.object, step)
+        if made is None:
+            return _again(payment, step, "not_transferred", now), ()
+        payment = payment.with_step(step.to("done", result={"id": made["id"]}))
+        return restored_by(made["amount"], payment, step.step.removeprefix("restore_"))
+    if step.state == "unknown":
+        return _ask(payment, step, outcome.code, now), ()
+    return _transfer_refused(payment, step, outcome.code, now)
+
+
 def _debt(payment: Payment, step: Step, outcome: Done | Declined | Refused) -> Applied:
     assert isinstance(outcome, Done), "our own account of debts refuses nothing"
     kind, payee = step.step.split("_")
     amount = int(outcome.object["amount"])
     payment = payment.with_step(step.to("done", result={"amount": amount}))
-    return (owed_by if kind == "owe" else offset_by)(amount, payment, payee)
+    changed = {"owe": owed_by, "offset": offset_by, "forgive": forgiven_by}[kind]
+    return changed(amount, payment, payee)
 
 
 def _shared_out(payment: Payment, step: Step, outcome: Done | Declined | Refused) -> Applied:

@@ -17,7 +17,7 @@ SUMS: Final = ("amount", "paid", "pending", "withheld", "offset", "reversed", "o
 class Earned:
     """A share of one session: `amount_share` in the session's currency, the others in the settlement currency, all in
     minor units. Of `amount`, `amount_offset` was kept back for older debts, `amount_reversed` taken back,
-    `amount_owed` should have been. `week`: in whose payout it is counted."""
+    `amount_owed` should have been, and `amount_restored` was given once more. `week`: in whose payout it is counted."""
 
     session: str
     reference: str | None
@@ -35,18 +35,20 @@ class Earned:
     stripe_id: str | None
     stripe_account: str | None
     platform: str
+    amount_restored: int = 0
 
     @property
     def parts(self) -> dict[str, int]:
         """The amount and where it is: paid, pending, withheld, offset and reversed add up to it. `owed` is a part of
         what was paid or offset."""
-        left = self.amount - self.amount_offset - self.amount_reversed
+        back = self.amount_reversed - self.amount_restored
+        left = self.amount - self.amount_offset - back
         state = self.status if self.stripe_id is None and self.status in ("pending", "withheld") else "paid"
         return {
             "amount": self.amount,
             **{name: left if name == state else 0 for name in ("paid", "pending", "withheld")},
             "offset": self.amount_offset,
-            "reversed": self.amount_reversed,
+            "reversed": back,
             "owed": self.amount_owed,
         }
 
@@ -74,7 +76,10 @@ def line_of(session: Mapping[str, Any], payment: Mapping[str, Any]) -> Line | No
     share = next((transfer for transfer in payment["transfers"] if transfer["to"] == "expert"), None)
     if share is None:
         return None
-    names = ("amount_share", "amount", "amount_offset", "amount_reversed", "amount_owed", "status", "reason")
+    names = (
+        "amount_share", "amount", "amount_offset", "amount_reversed", "amount_owed", "amount_restored", "status",
+        "reason",
+    )  # fmt: skip
     earned = Earned(
         session=session["id"],
         reference=session["reference"],

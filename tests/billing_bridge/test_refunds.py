@@ -39,7 +39,7 @@ def shares_close(settling: Settling) -> None:
         due = balance * getattr(shares, transfer.to) // whole
         assert transfer.kept == due, "a payee has its share of what is left, or owes the rest"
         assert transfer.account is not None
-        if transfer.stripe_id:
+        if transfer.stripe_id or transfer.amount_restored:
             assert account.net(transfer.account) == due - transfer.amount_offset + transfer.amount_owed
         assert account.debts.get(transfer.account, 0) == transfer.amount_owed
 
@@ -257,6 +257,58 @@ def test_a_refund_that_the_bank_sends_back_counts_no_more_and_may_be_ordered_ane
     payment = settling.run()
     assert (payment.status, payment.amount_refunded, payment.refunds[0].status) == ("captured", 0, "failed")
     assert refundable(payment.to_dict(), {"orders": settling.session["refunds"]}) == 4500
+    shares_close(settling)
+
+
+def test_law6_what_was_reversed_for_a_refund_that_came_back_is_given_once_more_and_can_be_reversed_again() -> None:
+    settling = paid()
+    order_refund(settling.session, 4500)
+    settling.run()
+    settling.account.return_refund()
+    news(settling.session, "refunds")
+    payment = settling.run()
+    assert [(t.status, t.amount_reversed, t.amount_restored) for t in payment.transfers] == [
+        ("paid", 4050, 4050), ("paid", 90, 90),
+    ]  # fmt: skip
+    assert payment.settled
+    assert settling.told[-3:] == ["transfer.created", "transfer.created", "session.settled"]
+    order_refund(settling.session, 1500)
+    payment = settling.run()
+    assert [(t.amount_reversed, t.kept) for t in payment.transfers] == [(5400, 2700), (120, 60)]
+    assert settling.account.transfers[0]["amount_reversed"] == 4050, "what was empty is left alone"
+    shares_close(settling)
+
+
+@pytest.mark.parametrize("collected", [0, 1000])
+def test_law6_what_was_owed_for_a_refund_that_came_back_is_owed_no_more_or_given_back(collected: int) -> None:
+    settling = paid()
+    settling.account.empty = frozenset({EXPERT})
+    order_refund(settling.session, 1500)
+    settling.run()
+    settling.account.return_refund()
+    settling.account.debts[EXPERT] -= collected  # out of another session's transfer
+    news(settling.session, "refunds")
+    payment = settling.run()
+    transfer = payment.transfers[0]
+    assert (transfer.amount_owed, transfer.amount_restored, transfer.kept) == (collected, collected, 4050)
+    assert settling.account.debts == {EXPERT: 0}
+    assert payment.settled
+
+
+def test_r17_what_is_given_once_more_waits_for_the_account() -> None:
+    settling = paid()
+    order_refund(settling.session, 1500)
+    settling.run()
+    settling.account.return_refund()
+    settling.account.restricted = frozenset({EXPERT})
+    news(settling.session, "refunds")
+    payment = settling.run()
+    assert (payment.transfers[0].status, payment.settled) == ("withheld", True)
+    settling.account.restricted = frozenset()
+    news(settling.session, "accounts")
+    payment = settling.run()
+    assert (payment.transfers[0].status, payment.transfers[0].amount_restored) == ("paid", 1350)
+    shares_close(settling)
 
 
 def test_r17_a_transfer_withheld_for_its_account_goes_when_the_account_may_receive() -> None:
@@ -389,6 +441,7 @@ acts = st.lists(
         st.tuples(st.just("refund"), st.integers(1, 4500), st.sampled_from(["shares", "shares", "platform"])),
         st.tuples(st.just("empty"), st.booleans(), st.just("")),
         st.tuples(st.just("account"), st.booleans(), st.just("")),
+        st.tuples(st.just("return"), st.just(0), st.just("")),
         st.tuples(st.just("dispute"), st.sampled_from(["needs_response", "won"]), st.just("")),
     ),
     max_size=6,
@@ -404,6 +457,9 @@ def play(settling: Settling, story: list[tuple[str, object, str]], fault_lists: 
             order_refund(settling.session, int(str(value)), charge_to)
         elif what == "empty":
             account.empty = frozenset({EXPERT}) if value else frozenset()
+        elif what == "return":
+            account.return_refund()
+            news(settling.session, "refunds")
         elif what == "account":
             account.restricted = frozenset({EXPERT}) if value else frozenset()
             news(settling.session, "accounts")
@@ -434,7 +490,7 @@ def test_law6_any_series_of_refunds_closes_under_any_faults(
     assert payment.amount_refunded == account.refunded() <= payment.amount_captured
     assert not any(refund.status == "ordered" for refund in payment.refunds)
     shares_close(settling)
-    for name in ("refund", "reversal_expert", "reversal_ambassador", "transfer_expert"):
+    for name in ("refund", "reversal_expert", "reversal_ambassador", "restore_expert", "transfer_expert"):
         keys = [step.key for step in payment.steps if step.step == name]
         assert len(keys) == len(set(keys))
 

@@ -197,13 +197,8 @@ def _shared(p: Processes, record: SessionRecord) -> list[str]:
     if not captured:
         return ["law 5: captured nothing"]
     gross = captured * stripe.rate_milli // 1000
-    wanted = _wanted(p, captured, gross, _left(p, captured))
-    at_most = dict(wanted)
-    if any(refund["status"] == "failed" for refund in stripe.refunds):
-        # What the bank gave back to us was reversed by then, and is not transferred anew; whoever was not paid yet is.
-        wanted = _wanted(p, captured, gross, captured - sum(r["amount"] for r in stripe.refunds) - stripe.lost())
-    if stripe.open_case:
-        wanted = dict.fromkeys(wanted, 0)  # withheld, unless it was paid before
+    at_most = _wanted(p, captured, gross, _left(p, captured))
+    wanted = dict.fromkeys(at_most, 0) if stripe.open_case else dict(at_most)  # withheld, unless it was paid before
     if stripe.restricted:
         wanted["acct_exp"] = 0  # but what it owes from before is taken
     found, net = [], Counter[str]()
@@ -216,9 +211,11 @@ def _shared(p: Processes, record: SessionRecord) -> list[str]:
             found.append(f"law 6: {account} is due {wanted[account]} to {at_most[account]}, got {has}")
     if sum(net.values()) > gross:
         found.append("law 6: more transferred than charged")
-    if len(stripe.transfers) != len({t["destination"] for t in stripe.transfers}):
+    shares = [t["destination"] for t in stripe.transfers if "source_transaction" in t]
+    if len(shares) != len(set(shares)):
         found.append("law 5: transferred twice")
-    kept = sum(t["amount"] - t["amount_offset"] - t["amount_reversed"] for t in payment["transfers"] if t["stripe_id"])
+    theirs = [t for t in payment["transfers"] if t["stripe_id"] or t["amount_restored"]]
+    kept = sum(t["amount"] - t["amount_offset"] - t["amount_reversed"] + t["amount_restored"] for t in theirs)
     if kept != sum(net.values()):
         found.append("law 6: the record's transfers are not Stripe's")
     return found

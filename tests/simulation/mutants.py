@@ -270,6 +270,17 @@ def ambassador_forgotten(swap: Callable[..., None]) -> None:
     swap(payment, "_transfers", lambda *given: tuple(t for t in kept(*given) if t.to != "ambassador"))
 
 
+@mutant
+def a_refund_that_came_back_gives_nobody_anything(swap: Callable[..., None]) -> None:
+    swap(refunds, "lack", lambda *_: 0)
+
+
+@mutant
+def a_debt_that_nothing_stands_for_stays(swap: Callable[..., None]) -> None:
+    real = refunds.next_restore
+    swap(payment, "next_restore", lambda o, p, now: real(replace(o, debts={}), p, now))
+
+
 # --- time and its price
 
 

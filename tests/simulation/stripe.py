@@ -312,6 +312,8 @@ class StripeAccount:
             intent["latest_charge"] = {**charge, "balance_transaction": balance}
 
     def _transfers_create(self, p: Mapping[str, Any]) -> Outcome:
+        if "source_transaction" not in p:
+            return self._out_of_the_balance(p)
         source = next(
             (i for i in self.intents.values() if (i["latest_charge"] or {}).get("id") == p["source_transaction"]), None
         )
@@ -328,6 +330,16 @@ class StripeAccount:
         if balance is None or p["currency"] != balance["currency"] or used + p["amount"] > balance["amount"]:
             self.breaches.append("law 6: a transfer beyond its charge, or in another currency")
             return Refused("transfer_invalid")
+        transfer = {"id": f"tr_{len(self.transfers) + 1}", "object": "transfer", "amount_reversed": 0, **p}
+        self.transfers.append(transfer)
+        return Done(dict(transfer))
+
+    def _out_of_the_balance(self, p: Mapping[str, Any]) -> Outcome:
+        """What was reversed for a refund that the bank returned."""
+        if p["destination"] in self.restricted:
+            return Refused("insufficient_capabilities_for_transfer")
+        if not any(refund["status"] == "failed" for refund in self.refunds):
+            self.breaches.append("law 6: given once more, and no refund was returned")
         transfer = {"id": f"tr_{len(self.transfers) + 1}", "object": "transfer", "amount_reversed": 0, **p}
         self.transfers.append(transfer)
         return Done(dict(transfer))
