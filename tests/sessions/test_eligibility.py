@@ -12,6 +12,7 @@ import redis.asyncio as aioredis
 
 from gateway import session as core
 from gateway.billing_bridge import payment
+from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.payment import concluded
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.record import Payment
@@ -103,7 +104,7 @@ async def test_r16_ordered_so_the_session_is_free_instead_and_the_money_step_is_
     after = await desk.before_consent(made)
     assert (after.record.kind, after.record.status, after.record.funded) == ("free", "ready", True)
     assert await types(desk.sessions, made.record.id) == ["session.created", "session.made_free", "session.ready"]
-    closed, _ = concluded(after.session, Payment.from_dict(after.payment), Terms("usd"))
+    closed, _ = concluded(order_of(after.session), Payment.from_dict(after.payment), Terms("usd"))
     assert (closed.status, closed.steps) == ("none", ())
     await desk.before_consent(made)
     assert len(await types(desk.sessions, made.record.id)) == 3
@@ -142,7 +143,7 @@ async def test_r16_another_card_of_an_order_that_says_so_opens_a_free_session(de
     desk.payees.error = REFUSED
     after = await desk.sessions.pay(ACCOUNT, made.record.id, "pm_card_visa")
     assert (after.record.kind, after.record.funding, after.payment["status"]) == ("free", None, "pending")
-    closed, _ = concluded(after.session, Payment.from_dict(after.payment), Terms("usd"))
+    closed, _ = concluded(order_of(after.session), Payment.from_dict(after.payment), Terms("usd"))
     assert closed.status == "none"
 
 
