@@ -21,7 +21,6 @@ from pydantic_settings.sources import TomlConfigSettingsSource
 
 from gateway.billing_bridge.pricing import MINIMUM_MINOR
 from gateway.errors import GatewayError
-from gateway.money import CURRENCIES
 from gateway.payees.routes import COUNTRIES, MAIN
 
 PREFIX = "GATEWAY_"
@@ -171,7 +170,7 @@ class PlatformAccount(Group):
     publishable_key: PublishableKey = ""
     country: CountryCode
     settlement_currency: SettlementCurrency | None = None
-    currencies: Annotated[tuple[Currency, ...], Field(min_length=1)] = tuple(sorted(CURRENCIES))
+    currencies: Annotated[tuple[Currency, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _currency_known(self) -> Self:

@@ -78,10 +78,13 @@ def payers(settings: Settings) -> tuple[payees.Platform, ...]:
     """What the table of payees must know of them; the first one first."""
     stripe = settings.stripe
     first = payees.Platform(
-        MAIN, stripe.country, stripe.settlement_currency, recipients=frozenset(stripe.recipient_countries)
-    )
+        MAIN, stripe.country, stripe.settlement_currency, payees.charges_in(stripe.country),
+        frozenset(stripe.recipient_countries),
+    )  # fmt: skip
     more = [
-        payees.Platform(name, each.country, each.settles_in, frozenset(each.currencies))
+        payees.Platform(
+            name, each.country, each.settles_in, frozenset(each.currencies or payees.charges_in(each.country))
+        )
         for name, each in stripe.platforms.items()
     ]
     return (first, *more)

@@ -40,11 +40,12 @@ SELF_SERVE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Country:
-    """A row of the table: the currency in which a platform account there is paid out, and what an operator should
-    know before opening one."""
+    """A row of the table: the currency in which a platform account there is paid out, those of R1's that it may charge
+    cards in, and what an operator should know before opening one."""
 
     currency: str
     note: str = ""
+    charges: frozenset[str] = CURRENCIES
 
 
 # R17's 23 countries, in its order.
@@ -70,10 +71,13 @@ COUNTRIES: Final[Mapping[str, Country]] = MappingProxyType(
         "LU": Country("eur"),
         "NL": Country("eur"),
         "ES": Country("eur"),
-        # As Australia. Whether an account there may charge cards in other currencies is for Stripe to say: set
-        # `currencies` of the platform accordingly.
-        "BR": Country("brl", "ask Stripe which currencies such an account may charge"),
-        # As Australia. Its smallest charge, 10 pesos, is a number twenty times that of the others.
+        # As Australia. Stripe's page on currencies and its support said in 2017 that Brazilian accounts charge in reais
+        # only (github.com/mage2pro/stripe/issues/31, github.com/elementary/houston/issues/483). No later word of theirs
+        # was found (2026-11-22), so none of R1's currencies is charged there until the operator, having asked Stripe,
+        # names them in `currencies` of the platform.
+        "BR": Country("brl", "ask Stripe which currencies such an account may charge", frozenset()),
+        # As Australia. Its smallest charge, 10 pesos, is a number twenty times that of the others. Of its accounts the
+        # same was said in 2017 as of Brazil's, for the time of a preview, which is over.
         "MX": Country("mxn"),
         "PT": Country("eur"),
         "SG": Country("sgd"),
@@ -152,6 +156,11 @@ class Payability:
     reason: Reason
     route: Route
     account: Account | None = None
+
+
+def charges_in(country: str) -> frozenset[str]:
+    """In which of R1's currencies a platform account there may charge cards, as far as is known."""
+    return COUNTRIES[country].charges if country in COUNTRIES else CURRENCIES
 
 
 def route(country: str, platforms: Sequence[Platform]) -> Route:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.dev.sandbox.accounts import SELF_SERVE as SANDBOX_REACH
 from gateway.money import CURRENCIES
-from gateway.payees.routes import COUNTRIES, MAIN, SELF_SERVE, Account, Platform, account_of, answer, route
+from gateway.payees.routes import COUNTRIES, MAIN, SELF_SERVE, Account, Platform, account_of, answer, charges_in, route
 
 DOC = (Path(__file__).parents[2] / "docs/stripe.md").read_text("utf-8")
 US = Platform(MAIN, "US", "usd")
@@ -136,3 +136,14 @@ def test_stripes_account_is_read_for_what_matters() -> None:
         "acct_1", True, 7, "DE", "pending", True, "requirements.past_due", ("external_account",)
     )
     assert account_of({"id": "acct_2"}, 7) == Account("acct_2", True, 7), "what Stripe leaves out is not there"
+
+
+def test_r17_a_brazilian_platform_charges_in_what_its_operator_names_and_in_nothing_else() -> None:
+    brazil = Platform("br", "BR", "brl", charges_in("BR"))
+    for currency in CURRENCIES:
+        assert (
+            answer(route("BR", [US, brazil]), currency, replace(ABLE, country="BR")).reason == "currency_not_supported"
+        )
+    named = replace(brazil, currencies=frozenset({"usd"}))
+    assert answer(route("BR", [US, named]), "usd", replace(ABLE, country="BR")).payable
+    assert all(charges_in(country) == CURRENCIES for country in (*COUNTRIES.keys() - {"BR"}, "PL"))
