@@ -46,7 +46,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 lock: $(READY)
-	$(BIN)/pip-compile $(LOCKING) --extra dev -o config/requirements.lock pyproject.toml
+	$(BIN)/pip-compile $(LOCKING) --extra dev --extra bucket -o config/requirements.lock pyproject.toml
 	$(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
 	  print("\n".join(["-r $(CURDIR)/config/requirements.lock", *(d for g in p["dependency-groups"].values() for d in g)]))' \
 	| $(BIN)/pip-compile $(LOCKING) --allow-unsafe -o $(LOCK) -

@@ -26,6 +26,7 @@ from gateway.api.terms import Limits
 from gateway.archive.archive import Archive, Retention
 from gateway.archive.hot import meet
 from gateway.archive.people import People
+from gateway.archive.places import store_at
 from gateway.billing_bridge import payment
 from gateway.billing_bridge.accounts import Accounts
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
@@ -351,13 +352,14 @@ def key_ring(settings: Settings) -> KeyRing:
 
 def archive(settings: Settings) -> Archive | None:
     """That of the settings; `hot.meet` tells whether it is the right one."""
-    return None if settings.archive.directory is None else Archive(settings.archive.directory)
+    place = settings.archive.place
+    return None if place is None else Archive(store_at(place))
 
 
 def archiver_settings(settings: Settings) -> ArchiverSettings:
     kept, retention = settings.archive, settings.retention
     return ArchiverSettings(
-        kept.after_days * 86_400_000, kept.per_second, settings.issuer.id,
+        kept.after_days * 86_400_000, kept.per_second, kept.every_minutes * 60_000, settings.issuer.id,
         Retention(retention.money_days, retention.people_days, retention.ticks_days),
     )  # fmt: skip
 

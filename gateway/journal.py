@@ -19,9 +19,10 @@ from typing import Any
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from gateway.archive.archive import Archive, ArchiveUnavailable
+from gateway.archive.archive import Archive
 from gateway.archive.hot import Hot, bring_back
 from gateway.archive.snapshot import Snapshot
+from gateway.archive.store import ArchiveUnavailable
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.ids import born_ms, first_id, new_id
 from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys, Line

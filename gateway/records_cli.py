@@ -187,6 +187,7 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
 
     from gateway.app import archive
     from gateway.archive.archive import Archive
+    from gateway.archive.places import store_at
     from gateway.dev.valkey import EmbeddedValkey
     from gateway.journal import Journal
     from gateway.keys import Keys
@@ -204,7 +205,7 @@ async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
         await valkey.start()
     try:
         async with Redis.from_url(valkey.url) as redis:
-            yield Journal(redis, Keys(), archive=await met(Archive(args.data / "archive"), redis))
+            yield Journal(redis, Keys(), archive=await met(Archive(store_at(args.data / "archive")), redis))
     finally:
         if not running:
             await valkey.stop()

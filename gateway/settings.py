@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import TomlConfigSettingsSource
 
+from gateway.archive.places import BucketPlace
 from gateway.billing_bridge.pricing import MINIMUM_MINOR
 from gateway.errors import GatewayError
 from gateway.payees.routes import COUNTRIES, MAIN
@@ -26,6 +27,8 @@ from gateway.payees.routes import COUNTRIES, MAIN
 PREFIX = "GATEWAY_"
 NESTED = "__"
 PLAIN_NAMES = {"REDIS_URL": ("redis", "url"), "STRIPE_API_KEY": ("stripe", "api_key")}
+# Bucket names as AWS has them; a prefix of plain folders.
+S3_PLACE = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([A-Za-z0-9._=-]+(?:/[A-Za-z0-9._=-]+)*))?/?")
 URL_PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")
 # HMAC-SHA256 keys shorter than the hash weaken it (RFC 7518, section 3.2).
 SIGNING_KEY_BYTES = 32
@@ -278,9 +281,27 @@ class Secrets(Group):
 
 
 class Archive(Group):
-    directory: Path | None = None
+    location: Annotated[str, Field(min_length=1)] | None = None
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+$")
+    region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
     after_days: Annotated[int, Field(ge=1, le=366)] = 30
+    every_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     per_second: Positive = 50
+
+    @field_validator("location")
+    @classmethod
+    def _known_kind(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and not S3_PLACE.fullmatch(value):
+            raise ValueError("must be a directory, or s3://BUCKET or s3://BUCKET/PREFIX, without credentials")
+        return value
+
+    @property
+    def place(self) -> Path | BucketPlace | None:
+        """Where it is; None where there is none."""
+        if self.location is None:
+            return None
+        found = S3_PLACE.fullmatch(self.location)
+        return BucketPlace(found[1], found[2] or "", self.endpoint, self.region) if found else Path(self.location)
 
 
 class Retention(Group):

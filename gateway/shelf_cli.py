@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from gateway.billing_bridge.archiver import Archiver
     from gateway.journal import Journal
 
-# Sessions in one write; each write is an fsync of three files.
-TOGETHER = 100
-
 
 def archive_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -37,6 +34,8 @@ def restore_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def archive(args: argparse.Namespace) -> tuple[list[str], bool]:
     """A line for each session or fault, and whether all is well."""
+    from gateway.billing_bridge.archiver import TOGETHER
+
     async with _archiver(args) as (journal, archive, archiver):
         if args.check:
             faults = await archive.faults()
@@ -102,5 +101,5 @@ async def _archiver(args: argparse.Namespace) -> AsyncIterator[tuple[Journal, Ar
     settings = archiver_settings(Settings.load(args.config)) if args.config else ArchiverSettings()
     async with opened(args) as journal:
         if journal.archive is None:
-            raise GatewayError("archive.directory is not set in the configuration")
+            raise GatewayError("archive.location is not set in the configuration")
         yield journal, journal.archive, Archiver(journal, journal.archive, settings, SystemClock())

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from gateway.journal import Journal
 from gateway.keys import Keys
+from tests import s3
 
 # A busy machine draws examples slowly; that says nothing of what is tested.
 settings.register_profile("parley", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -73,3 +74,12 @@ async def redis(valkey_url: str) -> AsyncIterator[aioredis.Redis]:
 @pytest.fixture
 def journal(redis: aioredis.Redis) -> Journal:
     return Journal(redis, Keys(partitions=4))
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[s3.S3Service]:
+    """One S3 service for the run; each place in it is used once."""
+    with s3.credentials():
+        service = s3.S3Service()
+        yield service
+        service.stop()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from gateway.archive.archive import Archive
+from gateway.archive.directory import Directory as ArchiveDirectory
 from gateway.billing_bridge.record import Payment, Settlement, Step, Transfer
 from gateway.billing_bridge.register import key_of
 from gateway.clock import SystemClock
@@ -21,6 +24,13 @@ from tests.orders import NOW, order, record
 COMMENT = "Private words about the expert"
 PERSONAL = ("client@example.com", "expert@example.com", COMMENT, "Descriptor Name", '"Client"', '"Expert"')
 HOOK = "whe_1"
+
+
+async def archive_in(folder: Path) -> Archive:
+    """An archive in a directory, as most tests want one; made when it is not there."""
+    archive = Archive(ArchiveDirectory(folder))
+    await archive.made()
+    return archive
 
 
 async def settled(journal: Journal, ident: str | None = None, **changes: Any) -> str:

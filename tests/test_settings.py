@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, SecretStr
 
+from gateway.archive.places import BucketPlace
 from gateway.settings import BadConfiguration, Settings
 
 SAMPLE = Path(__file__).parent.parent / "config" / "gateway.toml"
@@ -123,12 +124,28 @@ def test_every_missing_key_is_named_at_once(load) -> None:
         ("[webhooks]\nendpoints = [{url = 'https://a', secret = 'short'}]\n", "webhooks.endpoints.0.secret"),
         ("[[api_keys]]\nsha256 = 'pg_test_in_the_clear'\naccount = 'acc_1'\n", "api_keys.0.sha256"),
         ("[archive]\nafter_days = 0\n", "archive.after_days"),
+        ("[archive]\nlocation = 'https://bucket.example'\n", "archive.location"),
+        ("[archive]\nlocation = 's3://key:secret@calls'\n", "archive.location"),
+        ("[archive]\nendpoint = 'https://key:secret@s3.example.com'\n", "archive.endpoint"),
         ("[retention]\nmoney_days = 3000\n", "retention"),  # people_days is longer
         ("[log]\nlevel = 'loud'\n", "log.level"),
     ],
 )
 def test_values_out_of_range_are_refused_by_key(load, more: str, key: str) -> None:
     assert f"gateway.toml: {key}: " in problems(load, more)
+
+
+@pytest.mark.parametrize(
+    ("location", "place"),
+    [
+        ("/var/lib/parley", Path("/var/lib/parley")),
+        ("s3://calls", BucketPlace("calls", "", "https://s3.example.com", "eu-1")),
+        ("s3://calls/a/b/", BucketPlace("calls", "a/b", "https://s3.example.com", "eu-1")),
+    ],
+)
+def test_an_archive_is_in_a_directory_or_in_a_bucket(load, location: str, place: Path | BucketPlace) -> None:
+    settings = load(f"[archive]\nlocation = '{location}'\nendpoint = 'https://s3.example.com'\nregion = 'eu-1'\n")
+    assert settings.archive.place == place
 
 
 PLATFORM = """
@@ -218,7 +235,8 @@ def test_the_sample_names_every_key_and_tells_the_true_defaults() -> None:
         "urls",
         "secret",
         "publishable_key",
-        "directory",
+        "location",
+        "endpoint",
     }
     for group, keys in known.items():
         if isinstance(keys, dict):

@@ -33,7 +33,7 @@ async def test_by_hand_into_the_archive_and_back(tmp_path: Path, capsys: Any) ->
         assert await ended("archive", "--check") == (0, "1 sessions, 0 faults\n")
         assert await ended("archive") == (0, "0 of 1 sessions archived\n"), "the other one is not old enough"
         assert await ended("archive", other) == (0, f"{other} archived\n1 of 1 sessions archived\n")
-        segment = next((tmp_path / "archive" / "money").iterdir())
+        segment = next((tmp_path / "archive" / "money").rglob("*.jsonl"))
         text = segment.read_text()
         segment.write_text(text.replace('"amount_total":450', '"amount_total":451'))
         assert (await ended("archive", "--check"))[0] == 1

@@ -1,45 +1,36 @@
-"""The archive: settled sessions in files, a day's sessions (by their creation) in one chained segment.
-
-    DIRECTORY/money/2026-11-22.jsonl    records, events, bill: ids only, chained, never changed
-             /people/2026-11-22.jsonl   the personal data of each side; erasing rewrites the file without it
-             /ticks/2026-11-22.jsonl    the rows of the ledgers, proved by each session's own chain
+"""The archive: settled sessions in parts that are written once, a day's sessions (by their creation) in one chain.
 
 A session's id tells its day, so nothing else is needed to find it. Kept again (after it went back to Redis and changed)
-it is written once more, and its last line counts. A session in Redis always outranks its line here.
+it is written once more, and its last line counts. A session in Redis always outranks its line here. The layout is told
+in `gateway.archive.day`; where the parts are is the store's affair.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from threading import Lock
 from typing import Any, Final, TypeVar
 
-from gateway.archive.segment import ArchiveDamaged, LineFile, Segment, compact, sync_folder
-from gateway.archive.snapshot import Personal, Snapshot, divided, joined, mark
-from gateway.errors import Unavailable
-from gateway.ids import born_ms, new_id, new_secret
+from gateway.archive.day import ATTEMPTS, Day, Indexes, faults, rewrite, session_in
+from gateway.archive.segment import compact, holding
+from gateway.archive.snapshot import Snapshot
+from gateway.archive.store import ArchiveUnavailable, Store
+from gateway.errors import GatewayError
+from gateway.ids import born_ms, new_id
 from gateway.session import ROLES, Role
 
 T = TypeVar("T")
 DAY: Final = "%Y-%m-%d"
-PARTS: Final = ("money", "people", "ticks")
-# In the directory's root; without it the directory is not mounted, which must not look like an empty archive.
+KINDS: Final = ("money", "people", "ticks")
+# Holds the archive's name. A place without it is not mounted or another's, which must not look like an empty archive.
 MARKER: Final = "parley-archive"
-# Files whose keys are remembered: about 150 bytes a session.
-FILES: Final = 96
-
-
-class ArchiveUnavailable(Unavailable):
-    """The archive's directory is not there."""
-
-    code = "archive_unavailable"
+# No version of anything.
+NEVER: Final = '"00000000000000000000000000000000"'
+THREADS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,58 +50,36 @@ class Retention:
     people: int = 3653
     ticks: int = 90
 
-    def of(self, part: str) -> int:
-        return {"money": self.money, "people": self.people, "ticks": self.ticks}[part]
+    def of(self, kind: str) -> int:
+        return {"money": self.money, "people": self.people, "ticks": self.ticks}[kind]
 
 
 class Archive:
-    """Shell over a directory, which may be shared by many processes. Raises ArchiveUnavailable, ArchiveDamaged."""
+    """Shell over a store, which may be shared by many processes. Raises ArchiveUnavailable, ArchiveDamaged, OSError."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, store: Store) -> None:
         """`expected`: which archive it must be, once Redis has told (`hot.meet`); another one is as good as none."""
-        self.folder = folder
+        self.store = store
         self.expected: str | None = None
-        self._files: dict[Path, LineFile] = {}
-        self._turn = Lock()
+        self._met: str | None = None
+        self._indexes = Indexes(store)
+        self._writing = Lock()
+        # Threads of its own: those that wait for a store which is away keep nobody else waiting.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
 
-    @classmethod
-    def opened(cls, folder: Path) -> Archive:
-        """Of that directory, made when it is not there. Raises OSError."""
-        archive = cls(folder)
-        if archive.ident is None:
-            archive.make()
-        return archive
-
-    @property
-    def ident(self) -> str | None:
-        """Which archive this is; None when the directory holds none."""
-        try:
-            return (self.folder / MARKER).read_text()
-        except FileNotFoundError:
-            return None
-
-    def make(self) -> str:
-        """An empty archive, with a name of its own. Raises OSError."""
-        for part in PARTS:
-            (self.folder / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = self.folder / f"{MARKER}.{new_secret(size=6)}"
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(name := new_id("arc"))
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(fresh, self.folder / MARKER)  # of two that make it at once, one does
-        fresh.unlink()
-        sync_folder(self.folder)
-        return self.ident or name
+    async def made(self) -> str:
+        """The name of the archive that is there, or of a new one. Raises GatewayError `archive_unfit` for a store on
+        which two writers could overwrite each other."""
+        return await self._in_thread(self._made)
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
-        """On disk, and read back as they are, when it returns. Again with the same ones writes nothing."""
+        """Kept for good, and read back as they are, when it returns. Again with the same ones writes nothing."""
         await self._do(lambda: self._keep(snapshots))
 
     async def find(self, session: str) -> Snapshot | None:
         """A session as it was kept last; None for one that never was."""
-        return await self._do(lambda: self._find(session)) if day_of(session) else None
+        day = day_of(session)
+        return await self._do(lambda: self._day(day).find(session)) if day else None
 
     async def sessions(self, since_ms: int = 0) -> list[str]:
         """The ids of all that were created on that day or later, oldest first."""
@@ -118,159 +87,127 @@ class Archive:
 
     async def of_person(self, person: Person) -> list[str]:
         """The sessions that still hold personal data of somebody, oldest first."""
-        return await self._do(lambda: sorted({line["key"].partition("/")[0] for line in self._lines_of(person)}))
+        return await self._do(lambda: sorted({session_in(line) for line in self._lines_of(person)}))
 
     async def naming(self, person: Person, since: str = "") -> list[str]:
         """All sessions of somebody from that day on, also those whose personal data are gone, oldest first."""
         return await self._do(lambda: sorted(self._naming(person, since)))
 
     async def erase(self, person: Person) -> int:
-        """Take somebody's personal data out of all files; from how many sessions."""
+        """Take somebody's personal data out of all parts; from how many sessions."""
         return await self._do(lambda: self._erase(person))
 
     async def expire(self, now_ms: int, retention: Retention) -> list[str]:
-        """Remove the files whose time is over; their names."""
+        """Remove the parts whose time is over; their names."""
         return await self._do(lambda: self._expire(now_ms, retention))
 
     async def faults(self) -> list[str]:
-        """Everything that is not as it was written: the chains of the segments, and what their lines vouch for."""
-        return await self._do(lambda: list(self._faults()))
-
-    async def _do(self, work: Callable[[], T]) -> T:
-        return await asyncio.to_thread(self._one_by_one, work)
-
-    def _one_by_one(self, work: Callable[[], T]) -> T:
-        found = self.ident
-        if found is None or self.expected not in (None, found):
-            raise ArchiveUnavailable(f"The archive {self.expected or ''} is not at {self.folder}; is it mounted?")
-        with self._turn:
-            if len(self._files) > FILES:
-                self._files.clear()
-            return work()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """No other process writes meanwhile."""
-        lock = os.open(self.folder / MARKER, os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-
-    def _keep(self, snapshots: Sequence[Snapshot]) -> None:
-        with self._writing():
-            days: dict[str, list[Snapshot]] = {}
-            for snapshot in snapshots:
-                if not self._has(snapshot):
-                    days.setdefault(day_of(snapshot.session), []).append(snapshot)
-            for day, some in days.items():
-                self._write(day, some)
-        for snapshot in snapshots:
-            if self._find(snapshot.session) != snapshot:
-                raise ArchiveDamaged(f"{snapshot.session} does not read back as it was written.")
-
-    def _has(self, snapshot: Snapshot) -> bool:
-        """Whether its last line is this. One that does not fit together is not: a crash came between its parts."""
-        with suppress(ArchiveDamaged):
-            return self._find(snapshot.session) == snapshot
-        return False
-
-    def _write(self, day: str, snapshots: Sequence[Snapshot]) -> None:
-        """What a line vouches for is there before it. Personal data of an older line of the same session goes: it may
-        have been erased meanwhile."""
-        parts = {snapshot.session: divided(snapshot) for snapshot in snapshots}
-        people, marks = [], {}
-        for session, own in parts.items():
-            lines = [_person_line(session, role, own.money, own.personal[role]) for role in ROLES if own.personal[role]]
-            marks[session] = {line["role"]: mark(line["salt"], line["data"]) for line in lines}
-            people += lines
-        file = self._file("people", day)
-        if {f"{session}/{role}" for session in parts for role in ROLES} & set(file.keys()):
-            file.rewrite(lambda line: line["key"].partition("/")[0] not in parts)
-        file.append(people)
-        kept = [(session, own.ticks) for session, own in parts.items() if own.ticks]
-        self._file("ticks", day).append({"key": session, "rows": rows} for session, rows in kept)
-        self._segment(day).chain(
-            (session, {**own.money, "people": marks[session], "ticks": len(own.ticks)})
-            for session, own in parts.items()
+        """Everything that is not as it was written: the chains of the days, and what their lines vouch for."""
+        return await self._do(
+            lambda: [one for day in self.store.folders("money") for one in faults(self.store, self._indexes, day)]
         )
 
-    def _find(self, session: str) -> Snapshot | None:
-        day = day_of(session)
-        money = self._segment(day).content(session) if day else None
-        if money is None:
-            return None
-        personal = {role: data for role in ROLES if (data := self._personal(day, session, role, money)) is not None}
-        return joined(session, money, personal, self._ticks(day, session, money))
+    async def _do(self, work: Callable[[], T]) -> T:
+        def met() -> T:
+            self._meet()
+            return work()
 
-    def _personal(self, day: str, session: str, role: Role, money: Mapping[str, Any]) -> Personal | None:
-        line = self._file("people", day).find(f"{session}/{role}")
-        if line is None or role not in money["people"]:
-            return None
-        if mark(line["salt"], line["data"]) != money["people"][role]:
-            raise ArchiveDamaged(f"people/{day}.jsonl: the {role} of {session} was changed.")
-        return dict(line["data"])
+        return await self._in_thread(met)
 
-    def _ticks(self, day: str, session: str, money: Mapping[str, Any]) -> dict[str, str] | None:
-        if not money["ticks"]:
-            return {}
-        line = self._file("ticks", day).find(session)
-        return None if line is None else dict(line["rows"])
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _meet(self) -> None:
+        """It is there, and the right one. What cannot vanish is looked at once."""
+        if self._met is None or self.store.vanishes or self.expected not in (None, self._met):
+            self._met = self._name()
+        if self._met is None or self.expected not in (None, self._met):
+            raise ArchiveUnavailable(
+                f"The archive {self.expected or ''} is not at {self.store}; is it mounted, is [archive] location right?"
+            )
+
+    def _name(self) -> str | None:
+        found = self.store.read(MARKER)
+        return None if found is None else found.data.decode()
+
+    def _made(self) -> str:
+        self.store.prepare()
+        if self._name() is None:
+            self.store.create(MARKER, new_id("arc").encode())  # of two that make it at once, one does
+        if (name := self._name()) is None:
+            raise ArchiveUnavailable(f"What is written to {self.store} is not there afterwards.")
+        # Both are refused, or would leave everything as it is.
+        if self.store.create(MARKER, name.encode()) or self.store.replace(MARKER, name.encode(), NEVER):
+            raise GatewayError(
+                f"{self.store} ignores conditions on writes (If-None-Match, If-Match), so that bridges could overwrite "
+                "each other's parts: take a service that knows them, or a directory.",
+                code="archive_unfit",
+            )
+        return name
+
+    def _day(self, day: str) -> Day:
+        return Day(self.store, self._indexes, day)
+
+    def _keep(self, snapshots: Sequence[Snapshot]) -> None:
+        days: dict[str, list[Snapshot]] = {}
+        for snapshot in snapshots:
+            days.setdefault(day_of(snapshot.session), []).append(snapshot)
+        with self._writing:
+            for day, some in days.items():
+                self._write(day, some)
+
+    def _write(self, day: str, snapshots: Sequence[Snapshot]) -> None:
+        for _ in range(ATTEMPTS):
+            now = self._day(day)
+            new = [snapshot for snapshot in snapshots if not now.has(snapshot)]
+            if not new or now.write(new):
+                break
+        else:
+            raise ArchiveUnavailable(f"money/{day} changes faster than it can be written on; try again.")
+        after = self._day(day)
+        after.hold(*after.parts[-1:])
+        after.check(snapshots)
+        after.scrub([snapshot.session for snapshot in snapshots])
 
     def _sessions(self, since_ms: int) -> list[str]:
         first = datetime.fromtimestamp(since_ms // 1000, UTC).strftime(DAY)
-        days = [path.stem for path in sorted((self.folder / "money").glob("*.jsonl")) if path.stem >= first]
-        return sorted(key for day in days for key in self._segment(day).keys())  # noqa: SIM118
+        days = [day for day in self.store.folders("money") if day >= first]
+        return sorted(session for day in days for session in self._day(day).sessions)
+
+    def _texts(self, kind: str, since: str = "") -> Iterator[tuple[str, bytes]]:
+        """Name and text of each part."""
+        for day in self.store.folders(kind):
+            names = self.store.names(f"{kind}/{day}") if day >= since else []
+            texts = zip(names, self.store.several(names), strict=True)
+            yield from ((name, text.data) for name, text in texts if text is not None)
 
     def _lines_of(self, person: Person) -> Iterator[dict[str, Any]]:
-        for path in sorted((self.folder / "people").glob("*.jsonl")):
-            found = self._file("people", path.stem).holding(compact(person.id))
-            yield from (line for line in found if _is_of(line, person))
+        for _, text in self._texts("people"):
+            yield from (line for line in holding(text, compact(person.id)) if _is_of(line, person))
 
     def _naming(self, person: Person, since: str) -> set[str]:
-        found = set()
-        for path in (self.folder / "money").glob("*.jsonl"):
-            lines = self._segment(path.stem).holding(compact(person.id)) if path.stem >= since else ()
-            found |= {line["key"] for line in lines if roles_in(line["content"]["docs"]["session"][1], person)}
-        return found
+        return {
+            line["key"]
+            for _, text in self._texts("money", since)
+            for line in holding(text, compact(person.id))
+            if roles_in(line["content"]["docs"]["session"][1], person)
+        }
 
     def _erase(self, person: Person) -> int:
-        with self._writing():
-            days = {day_of(line["key"].partition("/")[0]) for line in self._lines_of(person)}
-            return sum(self._file("people", day).rewrite(lambda line: not _is_of(line, person)) for day in days)
+        self.store.tidy()
+        names = [name for name, text in self._texts("people") if any(holding(text, compact(person.id)))]
+        return sum(rewrite(self.store, name, lambda line: not _is_of(line, person)) for name in names)
 
     def _expire(self, now_ms: int, retention: Retention) -> list[str]:
+        self.store.tidy()
         today, gone = datetime.fromtimestamp(now_ms // 1000, UTC), []
-        with self._writing():
-            for part in PARTS:
-                oldest = (today - timedelta(days=retention.of(part))).strftime(DAY)
-                for path in (self.folder / part).glob("*.jsonl"):
-                    if path.stem < oldest:
-                        path.unlink()
-                        self._files.pop(path, None)
-                        gone.append(f"{part}/{path.name}")
+        for kind in KINDS:
+            oldest = (today - timedelta(days=retention.of(kind))).strftime(DAY)
+            for day in self.store.folders(kind):
+                for name in self.store.names(f"{kind}/{day}") if day < oldest else ():
+                    self.store.remove(name)
+                    gone.append(name)
         return sorted(gone)
-
-    def _faults(self) -> Iterator[str]:
-        for path in sorted((self.folder / "money").glob("*.jsonl")):
-            segment = self._segment(path.stem)
-            yield from segment.faults()
-            for session in segment.keys():  # noqa: SIM118
-                try:
-                    self._find(session)
-                except ArchiveDamaged as fault:
-                    yield fault.detail
-
-    def _segment(self, day: str) -> Segment:
-        path = self.folder / "money" / f"{day}.jsonl"
-        found = self._files.setdefault(path, Segment(path))
-        assert isinstance(found, Segment)
-        return found
-
-    def _file(self, part: str, day: str) -> LineFile:
-        path = self.folder / part / f"{day}.jsonl"
-        return self._files.setdefault(path, LineFile(path))
 
 
 def day_of(session: str) -> str:
@@ -286,14 +223,6 @@ def roles_in(record: Mapping[str, Any], person: Person) -> list[Role]:
     if (record["account"], record["livemode"]) != (person.account, person.livemode):
         return []
     return [role for role in ROLES if record[role]["id"] == person.id]
-
-
-def _person_line(session: str, role: Role, money: Mapping[str, Any], data: Personal) -> dict[str, Any]:
-    record = money["docs"]["session"][1]
-    return {
-        "key": f"{session}/{role}", "role": role, "account": record["account"], "livemode": record["livemode"],
-        "person": record[role]["id"], "salt": new_secret(size=16), "data": data,
-    }  # fmt: skip
 
 
 def _is_of(line: Mapping[str, Any], person: Person) -> bool:

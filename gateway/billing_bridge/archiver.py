@@ -42,19 +42,26 @@ EXPIRED = Counter(
 
 DAY_MS: Final = 86_400_000
 LEASE_MS: Final = 60_000
+# Sessions that are written together.
+TOGETHER: Final = 500
+# Of these, how many leave Redis at once: each waits for its disk.
+AT_ONCE: Final = 32
 ROUND_S: Final = 1.0
-EXPIRE_EVERY_MS: Final = 3_600_000
-TURN: Final = "gateway:archive:expired"
+# Whose pass it is: one bridge at a time, and nobody between two passes.
+TURN: Final = "gateway:archive:turn"
+TURN_MS: Final = 60_000
 PAID: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
 ATTEMPTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiverSettings:
-    """`quiet_ms`: how long a settled session stays in Redis; `per_second`: about how many leave it in a second."""
+    """`quiet_ms`: how long a settled session stays in Redis; `per_second`: about how many leave it in a second while a
+    pass goes on; `every_ms`: how long after a pass the next one begins."""
 
     quiet_ms: int = 30 * 86_400_000
     per_second: int = 50
+    every_ms: int = 3_600_000
     issuer: str = "default"
     retention: Retention = field(default_factory=Retention)
 
@@ -69,23 +76,33 @@ class Archiver:
         self._debts = Debts(journal.redis)
 
     async def run(self) -> None:
-        """Work until cancelled; what cannot be done now (Redis or the directory away, the disk full) is tried again."""
+        """Work until cancelled; what cannot be done now (Redis or the archive away, the disk full) is tried again."""
         while True:
             try:
-                await self.round()
-                if await self._journal.redis.set(TURN, 1, nx=True, px=EXPIRE_EVERY_MS):
-                    await self.expire()
+                if await self._journal.redis.set(TURN, 1, nx=True, px=TURN_MS):
+                    await self.all_due()
             except (GatewayError, RedisError, OSError) as error:
                 SESSIONS.labels("failed").inc()
-                log.warning("archive.put_off", error=getattr(error, "code", type(error).__name__))
+                code = getattr(error, "code", type(error).__name__)
+                log.warning("archive.put_off", error=code, why=getattr(error, "detail", None))
             await asyncio.sleep(ROUND_S)
 
-    async def round(self) -> None:
-        """Some of the sessions whose time has come."""
-        limit = max(1, self._settings.per_second // self._journal.keys.partitions)
+    async def all_due(self) -> None:
+        """A pass: all sessions whose time has come, and what was kept for its time. After a failure the turn comes
+        again within a minute."""
+        while moved := await self.round():
+            await self._journal.redis.set(TURN, 1, px=TURN_MS)
+            await asyncio.sleep(moved / self._settings.per_second)
+        await self.expire()
+        await self._journal.redis.set(TURN, 1, px=self._settings.every_ms)
+
+    async def round(self) -> int:
+        """Some of the sessions whose time has come; how many."""
+        limit = max(1, TOGETHER // self._journal.keys.partitions)
         claims = {claim.session: claim for claim in await self._journal.due(QUEUE, lease_ms=LEASE_MS, limit=limit)}
         for session, again_at in (await self.archive(list(claims))).items():
             await self._journal.done(claims[session], again_at)
+        return len(claims)
 
     async def archive(self, sessions: Sequence[str], quiet_ms: int | None = None) -> dict[str, int | None]:
         """Archive those that are at rest; gives when to look again at each (wall ms), None for never."""
@@ -105,8 +122,10 @@ class Archiver:
                 again[session] = at
             else:
                 ready.append(found.snapshot)
-        for snapshot in await self._kept(ready):
-            again[snapshot.session] = await self._leave(snapshot)
+        kept = await self._kept(ready)
+        for some in (kept[at : at + AT_ONCE] for at in range(0, len(kept), AT_ONCE)):
+            left = await asyncio.gather(*(self._leave(snapshot) for snapshot in some))
+            again |= {snapshot.session: at for snapshot, at in zip(some, left, strict=True)}
         return again
 
     async def _to_be_held(self, booking: Snapshot) -> bool:

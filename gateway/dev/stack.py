@@ -218,7 +218,7 @@ def _overrides(
         },
         "meter": {"journal": str(data_dir / "usage.jsonl")},
         "pay": _pay(options),
-        "archive": {"directory": str(data_dir / "archive")},
+        "archive": {"location": str(data_dir / "archive")},
         # Real keys in the environment are not touched: this stack must never move real money.
         "stripe": {
             "api_key": keys.stripe_api_key,

@@ -32,7 +32,7 @@ def bridge_settings(settings: Settings, platform: str = MAIN) -> BridgeSettings:
         return_url=f"{settings.pay.url}/pay?session={{session}}"
         if settings.pay.url
         else f"{settings.server.public_url}/call?session={{session}}",
-        archives=settings.archive.directory is not None,
+        archives=settings.archive.location is not None,
     )
     return main if platform == MAIN else replace(main, settlement_currency=stripe.platforms[platform].settles_in)
 

@@ -15,7 +15,6 @@ from gateway.api.auth import KeyRing
 from gateway.api.context import ApiContext
 from gateway.api.idempotency import Idempotency
 from gateway.api.routes import public_app
-from gateway.archive.archive import Archive
 from gateway.archive.people import People
 from gateway.billing_bridge import payment
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
@@ -30,7 +29,7 @@ from gateway.sessions.sessions import Rules, Sessions
 from gateway.tokens import Tokens
 from tests.api.market import FULL, KEYS, order
 from tests.api.test_routes import documented
-from tests.settled import settled
+from tests.settled import archive_in, settled
 
 Api = TestClient[Any, Any]
 
@@ -45,8 +44,8 @@ def held(session: dict[str, Any], now: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def journal(redis: aioredis.Redis, tmp_path: Path) -> Journal:
-    return Journal(redis, Keys(partitions=4), archive=Archive.opened(tmp_path / "archive"))
+async def journal(redis: aioredis.Redis, tmp_path: Path) -> Journal:
+    return Journal(redis, Keys(partitions=4), archive=await archive_in(tmp_path / "archive"))
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import redis.asyncio as aioredis
 
-from gateway.archive.archive import Archive, Person
+from gateway.archive.archive import Person
+from gateway.archive.directory import Directory
 from gateway.archive.people import People
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.clock import SystemClock
@@ -16,14 +18,14 @@ from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.meter.replay import replay
-from tests.settled import COMMENT, PERSONAL, settled
+from tests.settled import COMMENT, PERSONAL, archive_in, settled
 
 CLIENT, EXPERT = Person("acc_test", False, "c1"), Person("acc_test", False, "e1")
 
 
 @pytest.fixture
-def journal(redis: aioredis.Redis, tmp_path: Path) -> Journal:
-    return Journal(redis, Keys(partitions=4), archive=Archive.opened(tmp_path / "archive"))
+async def journal(redis: aioredis.Redis, tmp_path: Path) -> Journal:
+    return Journal(redis, Keys(partitions=4), archive=await archive_in(tmp_path / "archive"))
 
 
 @pytest.fixture
@@ -35,7 +37,8 @@ def archiver(journal: Journal) -> Archiver:
 async def everything(journal: Journal) -> str:
     """All that Redis and the archive hold, as text."""
     assert journal.archive is not None
-    told = [path.read_text() for path in journal.archive.folder.rglob("*.jsonl")]
+    root = cast(Directory, journal.archive.store).root
+    told = [path.read_text() for path in root.rglob("*") if path.is_file()]
     async for key in journal.redis.scan_iter("*", count=1000):
         if not key.endswith(b":finalized"):  # frozen bills, with ids only
             told.append(str(await journal.redis.dump(key)))

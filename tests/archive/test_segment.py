@@ -1,89 +1,83 @@
-"""Files of lines: the last of a key counts, what a crash cut short does not, and any change of a chain is seen."""
+"""A day's chain over its parts: the last line of a key counts, and any change of any part is seen."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.archive.segment import ArchiveDamaged, LineFile, Segment, compact
+from gateway.archive import segment
+from gateway.archive.segment import ArchiveDamaged, chained, compact, faults, first, indexed, line_of, text_of
+
+DAY = "2026-11-22"
 
 
-def three(path: Path) -> Segment:
-    path.unlink(missing_ok=True)
-    segment = Segment(path)
-    segment.chain([("ses_a", {"n": 1}), ("ses_b", {"n": 2})])
-    segment.chain([("ses_a", {"n": 3})])
-    return segment
+def two() -> list[tuple[str, bytes]]:
+    """Three lines in two parts; the first key is written twice."""
+    one = chained(first(DAY), [("ses_a", {"n": 1}), ("ses_b", {"n": 2})])
+    end = indexed(one).end
+    assert end is not None
+    return [("1.jsonl", one), ("2.jsonl", chained(end, [("ses_a", {"n": 3})]))]
 
 
-def test_the_last_line_of_a_key_counts(tmp_path: Path) -> None:
-    segment = three(tmp_path / "day.jsonl")
-    assert (segment.content("ses_a"), segment.content("ses_b"), segment.content("ses_c")) == ({"n": 3}, {"n": 2}, None)
-    assert segment.keys() == ["ses_a", "ses_b"]
-    assert segment.faults() == []
+def test_the_chain_goes_on_from_part_to_part() -> None:
+    assert list(faults(DAY, two())) == []
+    assert list(faults("2026-11-23", two())) != [], "a day's parts are no other day's"
+    lines = [json.loads(line) for _, text in two() for line in text.splitlines()]
+    assert [line["n"] for line in lines] == [1, 2, 3]
 
 
-def test_one_who_has_read_before_sees_what_was_appended_and_rewritten_since(tmp_path: Path) -> None:
-    path = tmp_path / "day.jsonl"
-    reader, writer = LineFile(path), LineFile(path)
-    assert reader.find("a") is None
-    writer.append([{"key": "a", "n": 1}])
-    assert reader.find("a") == {"key": "a", "n": 1}
-    writer.append([{"key": "b", "n": 2}, {"key": "a", "n": 3}])
-    assert reader.find("a") == {"key": "a", "n": 3}
-    assert writer.rewrite(lambda line: line["key"] != "a") == 2
-    assert (reader.find("a"), reader.find("b")) == (None, {"key": "b", "n": 2})
+def test_each_key_is_found_by_its_index() -> None:
+    (name, text), _ = two()
+    for key, n in (("ses_a", 1), ("ses_b", 2)):
+        at, length = indexed(text).places[key]
+        assert segment.content_of(text[at : at + length], key, name) == {"n": n}
 
 
-@given(st.integers(1, 200))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
-def test_a_line_that_a_crash_cut_short_was_never_there(tmp_path: Path, cut: int) -> None:
-    path = tmp_path / "day.jsonl"
-    segment = three(path)
-    whole, size = path.read_bytes(), len(path.read_bytes().splitlines(keepends=True)[-1])
-    path.write_bytes(whole[: -min(cut, size)])
-    assert segment.content("ses_a") == {"n": 1}
-    assert Segment(path).faults() == []
-    Segment(path).chain([("ses_a", {"n": 3})])
-    assert path.read_bytes() == whole
+def test_the_last_line_of_a_key_counts() -> None:
+    text = text_of([{"key": "a", "n": 1}, {"key": "b", "n": 2, "said": '{"key":"c"'}, {"key": "a", "n": 3}])
+    assert line_of(text, "a") == {"key": "a", "n": 3}
+    assert line_of(text, "c") is None, "words are no keys"
+    assert line_of(b"", "a") is None
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-def test_any_changed_byte_is_seen(tmp_path: Path, data: Any) -> None:
-    path = tmp_path / "day.jsonl"
-    three(path)
-    text = bytearray(path.read_bytes())
-    place = data.draw(st.integers(0, len(text) - 2))  # the last line's end is what a crash cuts: not a change
+@settings(max_examples=50)
+def test_any_changed_byte_is_seen(data: Any) -> None:
+    parts = two()
+    number = data.draw(st.integers(0, 1))
+    text = bytearray(parts[number][1])
+    place = data.draw(st.integers(0, len(text) - 1))
     text[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != text[place]))
-    path.write_bytes(text)
-    assert Segment(path).faults() != []
+    parts[number] = (parts[number][0], bytes(text))
+    assert list(faults(DAY, parts)) != []
 
 
 @pytest.mark.parametrize("gone", [0, 1])
-def test_a_line_that_was_taken_out_is_seen(tmp_path: Path, gone: int) -> None:
-    path = tmp_path / "day.jsonl"
-    three(path)
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(line for number, line in enumerate(lines) if number != gone))
-    assert len(Segment(path).faults()) == 1
+def test_a_line_that_was_taken_out_is_seen(gone: int) -> None:
+    (name, text), second = two()
+    left = b"".join(line for number, line in enumerate(text.splitlines(keepends=True)) if number != gone)
+    assert len(list(faults(DAY, [(name, left), second]))) == 1
 
 
-def test_a_changed_line_is_not_read_as_if_it_were_right(tmp_path: Path) -> None:
-    path = tmp_path / "day.jsonl"
-    segment = three(path)
-    path.write_text(path.read_text().replace('"n":3}', '"n":4}'))
+def test_a_part_that_was_taken_out_is_seen() -> None:
+    assert len(list(faults(DAY, two()[1:]))) == 1
+
+
+@given(st.integers(1, 60))
+@settings(max_examples=30)
+def test_a_part_that_was_cut_short_is_seen(cut: int) -> None:
+    (name, text), second = two()
+    assert list(faults(DAY, [(name, text[:-cut]), second])) != []
+
+
+def test_a_changed_line_is_not_read_as_if_it_were_right() -> None:
+    _, (name, text) = two()
     with pytest.raises(ArchiveDamaged):
-        segment.content("ses_a")
-
-
-def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
-    three(tmp_path / "day.jsonl")
-    assert (tmp_path / "day.jsonl").stat().st_mode & 0o077 == 0
+        segment.content_of(text.replace(b'"n":3}', b'"n":4}'), "ses_a", name)
 
 
 def test_text_is_ascii_so_that_a_line_never_breaks() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
-from gateway.archive.archive import Archive
 from gateway.archive.hot import Hot
 from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge.archiver import DAY_MS, Archiver, ArchiverSettings
@@ -31,14 +30,14 @@ from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.meter.replay import replay
 from gateway.payees.earnings import Earnings
-from tests.settled import settled, traces
+from tests.settled import archive_in, settled, traces
 
 SETTINGS = ArchiverSettings(quiet_ms=0)
 
 
 @pytest.fixture
-def journal(redis: aioredis.Redis, tmp_path: Path) -> Journal:
-    return Journal(redis, Keys(partitions=4), archive=Archive.opened(tmp_path / "archive"))
+async def journal(redis: aioredis.Redis, tmp_path: Path) -> Journal:
+    return Journal(redis, Keys(partitions=4), archive=await archive_in(tmp_path / "archive"))
 
 
 @pytest.fixture

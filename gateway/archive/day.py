@@ -1,0 +1,249 @@
+"""One day of the archive, as its store holds it at one moment: found in, checked, written on.
+
+    money/2026-11-22/000001.jsonl       chained lines; each names the part of the other two where the rest of it is
+    people/2026-11-22/prt_….jsonl       personal data
+    ticks/2026-11-22/prt_….jsonl        rows of the ledgers
+
+The numbers of `money` have no gap, and a number is given once: of two who write on at the same moment one is first, and
+the other begins again with what is there then. What a line vouches for is there before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from gateway.archive import segment
+from gateway.archive.segment import ArchiveDamaged, End, Index
+from gateway.archive.snapshot import Parts, Personal, Snapshot, divided, joined, mark
+from gateway.archive.store import ArchiveUnavailable, Store
+from gateway.ids import new_id, new_secret
+from gateway.session import ROLES, Role
+
+# More lost races than this on one part mean a writer in a loop, not contention.
+ATTEMPTS: Final = 20
+# Parts whose keys are remembered: about 150 bytes for each session in them.
+INDEXES: Final = 512
+
+
+class Indexes:
+    """Where which session is in the chained parts. These never change, so a name is enough to know one by."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Index] = {}
+
+    def of(self, names: Sequence[str]) -> dict[str, Index]:
+        """In the order of the names, without those that are gone by now."""
+        known = {name: self._known[name] for name in names if name in self._known}
+        new = [name for name in names if name not in known]
+        for name, text in zip(new, self._store.several(new), strict=True):
+            if text is not None:
+                known[name] = segment.indexed(text.data)
+        if len(self._known) > INDEXES:
+            self._known = {}
+        self._known |= known
+        return {name: known[name] for name in names if name in known}
+
+
+class Day:
+    """Raises ArchiveUnavailable, ArchiveDamaged, OSError."""
+
+    def __init__(self, store: Store, indexes: Indexes, day: str) -> None:
+        self._store, self.day = store, day
+        self._indexes = indexes.of(store.names(f"money/{day}"))
+        self._held: dict[str, bytes | None] = {}
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of the chained parts, in order."""
+        return list(self._indexes)
+
+    @property
+    def sessions(self) -> set[str]:
+        return {key for index in self._indexes.values() for key in index.places}
+
+    def hold(self, *names: str) -> None:
+        """Read these parts whole, once: more of them is wanted than a line or two."""
+        for name, text in zip(names, self._store.several(names), strict=True):
+            self._held[name] = None if text is None else text.data
+
+    def find(self, session: str) -> Snapshot | None:
+        """A session as it was kept last; None for one that never was."""
+        money = self.content(session)
+        if money is None:
+            return None
+        personal = {role: data for role in ROLES if (data := self._personal(session, role, money)) is not None}
+        return joined(session, money, personal, self._ticks(session, money))
+
+    def content(self, session: str) -> dict[str, Any] | None:
+        """What the chain says of it last."""
+        for name, index in reversed(self._indexes.items()):
+            if (place := index.places.get(session)) is not None:
+                line = self._piece(name, *place)
+                return None if line is None else segment.content_of(line, session, name)
+        return None
+
+    def has(self, snapshot: Snapshot) -> bool:
+        """Whether its last line is this. One that cannot be read is not, and is written anew."""
+        try:
+            return self.find(snapshot.session) == snapshot
+        except ArchiveDamaged:
+            return False
+
+    def write(self, snapshots: Sequence[Snapshot]) -> bool:
+        """One part more with these; False if another writer was first, and then nothing of it counts."""
+        last, end = self._end()
+        parts = {snapshot.session: divided(snapshot) for snapshot in snapshots}
+        people, marks = _people(parts)
+        rest = new_id("prt")
+        self._put(rest_name("people", self.day, rest), people)
+        rows = [{"key": session, "rows": own.ticks} for session, own in parts.items() if own.ticks]
+        self._put(rest_name("ticks", self.day, rest), rows)
+        text = segment.chained(
+            end,
+            (
+                (session, {**own.money, "part": rest, "people": marks[session], "ticks": len(own.ticks)})
+                for session, own in parts.items()
+            ),
+        )
+        if self._store.create(name := f"money/{self.day}/{last + 1:06}.jsonl", text):
+            return True
+        written = self._store.read(name)  # by us, if only the answer was lost
+        if written is None or written.data != text:
+            for kind in ("people", "ticks"):
+                self._store.remove(rest_name(kind, self.day, rest))
+            return False
+        return True
+
+    def check(self, snapshots: Iterable[Snapshot]) -> None:
+        """Raises ArchiveDamaged if one of them does not read back as it is."""
+        contents = {snapshot.session: self.content(snapshot.session) or {} for snapshot in snapshots}
+        rests = {money["part"] for money in contents.values() if money}
+        self.hold(*(rest_name(kind, self.day, rest) for kind in ("people", "ticks") for rest in sorted(rests)))
+        for snapshot in snapshots:
+            if self.find(snapshot.session) != snapshot:
+                raise ArchiveDamaged(f"{snapshot.session} does not read back as it was written.")
+
+    def scrub(self, sessions: Iterable[str]) -> None:
+        """Take the personal data of these out of all parts but those that the chain names: of an older line, or of one
+        that a crash kept from being written. It may have been erased meanwhile."""
+        rest = {session: (self.content(session) or {}).get("part") for session in sessions}
+        for name in self._store.names(f"people/{self.day}"):
+            part = stem(name)
+
+            def counts(line: Mapping[str, Any], part: str = part) -> bool:
+                return rest.get(session_in(line), part) == part
+
+            rewrite(self._store, name, counts)
+
+    def _end(self) -> tuple[int, End]:
+        """The number of the last part, and where the chain has come to with it."""
+        if not self._indexes:
+            return 0, segment.first(self.day)
+        name, index = next(reversed(self._indexes.items()))
+        if index.end is None:
+            raise ArchiveDamaged(f"{name} does not end as it was written.")
+        return number_of(name), index.end
+
+    def _personal(self, session: str, role: Role, money: Mapping[str, Any]) -> Personal | None:
+        if role not in money["people"]:
+            return None
+        name = rest_name("people", self.day, money["part"])
+        line = self._rest(name, f"{session}/{role}")
+        if line is None:
+            return None
+        if mark(line["salt"], line["data"]) != money["people"][role]:
+            raise ArchiveDamaged(f"{name}: the {role} of {session} was changed.")
+        return dict(line["data"])
+
+    def _ticks(self, session: str, money: Mapping[str, Any]) -> dict[str, str] | None:
+        if not money["ticks"]:
+            return {}
+        line = self._rest(rest_name("ticks", self.day, money["part"]), session)
+        return None if line is None else dict(line["rows"])
+
+    def _rest(self, name: str, key: str) -> dict[str, Any] | None:
+        if name not in self._held:
+            self.hold(name)
+        text = self._held[name]
+        return None if text is None else segment.line_of(text, key)
+
+    def _piece(self, name: str, start: int, length: int) -> bytes | None:
+        if (held := self._held.get(name)) is not None:
+            return held[start : start + length]
+        return self._store.piece(name, start, length)
+
+    def _put(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Under a name that nobody else has: refused, it was our own write, whose answer was lost."""
+        if lines:
+            self._store.create(name, segment.text_of(lines))
+
+
+def rest_name(kind: str, day: str, rest: str) -> str:
+    return f"{kind}/{day}/{rest}.jsonl"
+
+
+def stem(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(".jsonl")
+
+
+def number_of(name: str) -> int:
+    """Of a chained part; 0 for what is none."""
+    return int(stem(name)) if stem(name).isdecimal() else 0
+
+
+def session_in(line: Mapping[str, Any]) -> str:
+    """Whose a line of `people` is."""
+    return str(line["key"]).partition("/")[0]
+
+
+def rewrite(store: Store, name: str, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
+    """Without the lines that are not wanted, in one step; how many those were."""
+    for _ in range(ATTEMPTS):
+        if (found := store.read(name)) is None:
+            return 0
+        lines = list(segment.lines_in(found.data))
+        left = [line for line in lines if wanted(line)]
+        if len(left) == len(lines) or store.replace(name, segment.text_of(left), found.version):
+            return len(lines) - len(left)
+    raise ArchiveUnavailable(f"{name} changes faster than it can be rewritten; try again.")
+
+
+def _people(parts: Mapping[str, Parts]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+    """The lines of personal data, and by session and role what vouches for each."""
+    lines = [
+        _person_line(session, role, own.money, own.personal[role])
+        for session, own in parts.items()
+        for role in ROLES
+        if own.personal[role]
+    ]
+    marks: dict[str, dict[str, str]] = {session: {} for session in parts}
+    for line in lines:
+        marks[session_in(line)][line["role"]] = mark(line["salt"], line["data"])
+    return lines, marks
+
+
+def _person_line(session: str, role: Role, money: Mapping[str, Any], data: Personal) -> dict[str, Any]:
+    record = money["docs"]["session"][1]
+    return {
+        "key": f"{session}/{role}", "role": role, "account": record["account"], "livemode": record["livemode"],
+        "person": record[role]["id"], "salt": new_secret(size=16), "data": data,
+    }  # fmt: skip
+
+
+def faults(store: Store, indexes: Indexes, day: str) -> Iterator[str]:
+    """Everything of that day that is not as it was written."""
+    names = store.names(f"money/{day}")
+    texts = [(name, text.data) for name, text in zip(names, store.several(names), strict=True) if text is not None]
+    broken = list(segment.faults(day, texts))
+    if [number_of(name) for name in names] != list(range(1, len(names) + 1)):
+        broken.append(f"money/{day}: a part is missing or was added")
+    yield from broken
+    found = Day(store, indexes, day)
+    found.hold(*found.parts)
+    for session in sorted(found.sessions):
+        try:
+            found.find(session)
+        except ArchiveDamaged as fault:
+            yield fault.detail
