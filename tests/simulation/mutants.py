@@ -22,6 +22,7 @@ from gateway.billing_bridge.outcome import Done, Unknown
 from gateway.meter import record as bills
 from gateway.meter import schedule
 from gateway.meter.flusher import Flusher
+from gateway.meter.ledger import Usage
 from gateway.meter.sweeper import Sweeper
 from gateway.money import Shares
 from gateway.signaling import call as course
@@ -501,6 +502,11 @@ def freeze_without_the_last_usage(swap: Callable[..., None]) -> None:
     async def impatient(*_: Any) -> None: ...
 
     swap(Flusher, "settle", impatient)
+
+
+@mutant
+def bill_what_nobody_was_shown(swap: Callable[..., None]) -> None:
+    swap(Usage, "unseen", lambda *_: ())
 
 
 @mutant

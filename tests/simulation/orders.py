@@ -43,7 +43,7 @@ class NoDirectory:
 
 class PromptBookings(Bookings):
     async def _first_word(self, booking: str) -> Booked:
-        found = await self._read(booking)
+        found = await self.read(booking)
         for docs in found.meetings:
             await self._sessions.apply_payment(docs.record.id)
         return found

@@ -13,6 +13,7 @@ from tests.simulation import script as scripts
 from tests.simulation.gateway import Processes
 from tests.simulation.laws import broken
 from tests.simulation.node import Node
+from tests.simulation.people import Page
 from tests.simulation.quiet import Null, simulated
 from tests.simulation.tally import Tally
 from tests.simulation.world import START, Livelock, World
@@ -188,13 +189,22 @@ class Simulation:
         if page.node is host and not page.over and not page.gone:
             page.sent_to = other
             page.lost_node(100)
-            if self.world.rng.random() < 0.7:  # the call ends there while the former owner still writes its usage
-                self.world.at(self.world.now + self.world.rng.randrange(250, 900), page.hang_up)
-                self.world.at(self.world.now + self.world.rng.randrange(250, 900), host._poke)
-            if self.world.rng.random() < 0.1:  # the store leaves before the new owner has seen the former's last usage
-                self.world.at(self.world.now + self.world.rng.randrange(200, 9_000), self._strike, "store_outage")
-                self.world.at(self.world.now + self.world.rng.randrange(2_000, 12_000), page.hang_up)
+            self._end_early(page, host)
         return True
+
+    def _end_early(self, page: Page, former: Node) -> None:
+        """The call ends with its new owner while the former still writes its usage; or when that has written it, and
+        the store has left before the new one saw it."""
+        world, rng = self.world, self.world.rng
+        kind = rng.random()
+        if kind < 0.6:
+            world.at(world.now + rng.randrange(250, 900), page.hang_up)
+            world.at(world.now + rng.randrange(250, 900), former._poke)
+        elif kind < 0.8:
+            away = world.now + rng.randrange(2_000, 9_500)
+            world.at(away - rng.randrange(1, 1_000), former._poke)
+            world.at(away, self._strike, "store_outage")
+            world.at(away + rng.randrange(100, 2_000), page.hang_up)
 
     def _node_pause(self) -> bool:
         host = self._host()

@@ -267,6 +267,7 @@ class JournalModel:
 
     def __init__(self, streams: Streams, *, through_json: bool = False) -> None:
         self.streams, self.keys, self.redis = streams, Keys(1), Values(streams)
+        self.trips = None  # nobody shares a trip here
         self._json = through_json
 
     async def read(self, session: str, *names: str) -> dict[str, Doc | None]:
@@ -374,7 +375,7 @@ class Values:
 class DebtsModel:
     """`gateway.billing_bridge.debts.Debts`: what payees owe, each change once."""
 
-    def __init__(self, redis: Values) -> None:
+    def __init__(self, redis: Values, trips: None) -> None:
         self._rules, self._streams = redis._rules, redis._streams
 
     async def send(self, operation: str, params: Mapping[str, Any], key: str) -> Outcome:
