@@ -73,7 +73,10 @@ class PaymentView(Answer):
     card: Card | None
     hold_until: Time | None = moment()
     action_url: str | None = Field(description="Where the client confirms the card (3-D Secure)")
-    decline_code: str | None
+    decline_code: str | None = Field(
+        description="Why there is no hold: Stripe's word, or `card_required`, `card_brand_not_supported`, `hold_lost`, "
+        "`authentication_abandoned`"
+    )
     client_secret: str | None = Field(description="For Stripe's elements in the client's hands only")
     pay_url: str | None = Field(
         description="The client's page to pay on, while it is needed (`action_required`, `failed`, `due`): a secret of "

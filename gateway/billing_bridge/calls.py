@@ -49,6 +49,7 @@ OPERATION: Final[Mapping[StepName, str]] = {
     "forgive_expert": "debts.take",
     "forgive_ambassador": "debts.take",
     "share_out": "meetings.pay",
+    "card": "payment_methods.retrieve",
     "check": "payment_intents.retrieve",
     "settlement": "payment_intents.retrieve",
     "disputes": "disputes.list",
@@ -253,6 +254,8 @@ def share_out_step(order: Order, payment: Payment) -> Step:
 
 def read_step(order: Order, payment: Payment, name: StepName) -> Step:
     """A look at Stripe. `attempt` says which news it answers."""
+    if name == "card":
+        return Step(name, payment.attempt, "", {"payment_method": order.payment_method})
     assert payment.payment_intent is not None
     if name in ("disputes", "refunds"):
         news: int = getattr(order.news, name)

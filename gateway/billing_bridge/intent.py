@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.billing_bridge.cards import shown
 from gateway.billing_bridge.record import Settlement
 
 Intent = Mapping[str, Any]
@@ -20,8 +21,7 @@ def charge_of(intent: Intent) -> Mapping[str, Any]:
 
 def card_of(intent: Intent) -> dict[str, Any] | None:
     """Brand, last four and issuing country, as the receipt and the call page name the card."""
-    card = _card_details(intent)
-    return {name: card.get(name) for name in ("brand", "last4", "country")} if card else None
+    return shown(_card_details(intent))
 
 
 def hold_until_of(intent: Intent) -> int | None:

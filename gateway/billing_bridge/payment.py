@@ -174,12 +174,17 @@ def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name
             or next_restore(order, payment, now)
             or _next_transfer(order, payment, now)
         )
-    if payment.status == "pending" and order.can_hold and payment.find("hold", order.attempt) is None:
+    if _to_hold(order, payment) and payment.card is not None:
         return hold_step(order, terms, expert_name)
     due = payment.status in ("held", "capturing") and not payment.rests("capture", now)
     if due and (amount := owed(order, terms)):
         return capture_step(order, payment, min(amount, payment.amount_held))
     return _next_read(order, payment, now, nudges)
+
+
+def _to_hold(order: Order, payment: Payment) -> bool:
+    """Whether a card waits to be asked. It is looked at before (R4, `cards`)."""
+    return payment.status == "pending" and order.can_hold and payment.find("hold", order.attempt) is None
 
 
 def _given_up(payment: Payment, now: int) -> str | None:
@@ -207,13 +212,15 @@ def _next_transfer(order: Order, payment: Payment, now: int) -> Step | None:
 
 def _next_read(order: Order, payment: Payment, now: int, nudges: int) -> Step | None:
     read = _read(order, payment, nudges)
-    if read is None or read[1] > now or payment.payment_intent is None:
+    if read is None or read[1] > now:
         return None
     return read_step(order, payment, read[0])
 
 
 def _read(order: Order, payment: Payment, nudges: int) -> tuple[StepName, int] | None:
     """What is worth asking Stripe, and from when: at once after a nudge, else as it becomes likely to have changed."""
+    if _to_hold(order, payment) and payment.card is None and not payment.open_steps:
+        return "card", payment.reads.not_before if payment.reads.tries else 0
     if payment.payment_intent is None or payment.open_steps or (order.booking and payment.status in PAID):
         return None
     nudged, at = nudges > payment.reads.seen, payment.reads.not_before

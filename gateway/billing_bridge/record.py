@@ -30,7 +30,7 @@ StepName = Literal[
     "hold", "release", "capture", "refund", "transfer_expert", "transfer_ambassador", "reversal_expert",
     "reversal_ambassador", "restore_expert", "restore_ambassador", "owe_expert", "owe_ambassador", "offset_expert",
     "offset_ambassador", "forgive_expert", "forgive_ambassador",
-    "check", "settlement", "disputes", "refunds", "share_out",
+    "card", "check", "settlement", "disputes", "refunds", "share_out",
 ]  # fmt: skip
 StepState = Literal["intent", "sent", "done", "failed", "unknown"]
 TransferStatus = Literal["pending", "paid", "withheld", "reversed", "owed"]
@@ -69,7 +69,7 @@ STEP_TRANSITIONS: Final[Mapping[StepState, frozenset[StepState]]] = MappingProxy
         "failed": frozenset(),
     }
 )
-READS: Final[frozenset[StepName]] = frozenset({"check", "settlement", "disputes", "refunds"})
+READS: Final[frozenset[StepName]] = frozenset({"card", "check", "settlement", "disputes", "refunds"})
 # Steps about the hold and the charge go one after the other; those about one payee keep apart by themselves.
 SERIAL: Final[frozenset[StepName]] = frozenset({"hold", "release", "capture", "refund"})
 OPEN_STEP: Final[frozenset[StepState]] = frozenset({"intent", "sent", "unknown"})

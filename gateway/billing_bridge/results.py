@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, cast
 
+from gateway.billing_bridge.cards import NOT_SUPPORTED, shown, supported
 from gateway.billing_bridge.intent import (
     Intent,
     action_url_of,
@@ -87,6 +88,8 @@ def applied(payment: Payment, step: Step, outcome: Outcome, now: int) -> Applied
             return _capture(payment, step, outcome, now)
         case "transfer_expert" | "transfer_ambassador":
             return _transfer(payment, step, outcome, now)
+        case "card":
+            return _card(payment, outcome)
         case "check":
             return _check(payment, step, outcome, now)
         case "refund":
@@ -150,6 +153,15 @@ def _ask(payment: Payment, step: Step, code: str, now: int) -> Payment:
     return payment.with_step(step.to("unknown", not_before=now + wait, result=result))
 
 
+def _card(payment: Payment, outcome: Done | Declined | Refused) -> Applied:
+    """The card as Stripe knows it, before it is asked for anything."""
+    if not isinstance(outcome, Done):
+        return _no_hold(payment, outcome.code)
+    card = shown(outcome.object.get("card"))
+    payment = replace(payment, card=card, reads=replace(payment.reads, tries=0, not_before=0))
+    return (payment, ()) if supported(card) else _no_hold(payment, NOT_SUPPORTED)
+
+
 def _hold(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:
     if isinstance(outcome, Done):
         intent = _made(outcome.object, step)
@@ -178,9 +190,11 @@ def _made(answer: Mapping[str, Any], step: Step) -> Intent | None:
 
 def _hold_failed(payment: Payment, step: Step, result: dict[str, Any]) -> Applied:
     payment = payment.with_step(step.to("failed", result=result))
-    if step.attempt != payment.attempt:
-        return payment, ()
-    payment = payment.to("failed", decline_code=result["code"], action_url=None, client_secret=None)
+    return _no_hold(payment, result["code"]) if step.attempt == payment.attempt else (payment, ())
+
+
+def _no_hold(payment: Payment, code: str) -> Applied:
+    payment = payment.to("failed", decline_code=code, action_url=None, client_secret=None)
     return payment, (told("failed", payment),)
 
 

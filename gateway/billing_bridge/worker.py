@@ -338,7 +338,7 @@ class Bridge:
 def rank_of(payment: Payment, step: Step) -> Rank:
     """How urgent a request is: holds of waiting callers, then captures by the time at which their hold is lost, then
     what gives money on or back, then what only asks."""
-    if step.step == "hold" or (step.step == "check" and payment.status in ("pending", "action_required")):
+    if step.step in ("card", "hold") or (step.step == "check" and payment.status in ("pending", "action_required")):
         return 0, 0
     if step.step == "capture":
         return 1, payment.hold_until or 0

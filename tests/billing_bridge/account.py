@@ -23,6 +23,7 @@ class Account:
     settlement: str = "usd"
     rate_milli: int = 1000
     minimum: int = 50
+    cards: dict[str, dict[str, Any]] = field(default_factory=dict)
     restricted: frozenset[str] = frozenset()
     balance_late: bool = False
     intents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -95,6 +96,10 @@ class Account:
     def unfinished(self) -> list[dict[str, Any]]:
         """Intents that may still come to hold or take money."""
         return [intent for intent in self.intents.values() if intent["status"] not in ("canceled", "succeeded")]
+
+    def payment_methods_retrieve(self, p: Mapping[str, Any]) -> Outcome:
+        card = {"brand": "visa", "last4": "4242", "country": "US"} | self.cards.get(p["payment_method"], {})
+        return Done({"id": p["payment_method"], "object": "payment_method", "card": card})
 
     def payment_intents_create(self, p: Mapping[str, Any]) -> Outcome:
         intent = {

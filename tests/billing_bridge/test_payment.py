@@ -21,11 +21,19 @@ from tests.billing_bridge.account import FAULTS, Account
 from tests.billing_bridge.settling import NOW, Session, Settling, finalize, live, news, other_card, session_doc
 
 DAY = 86_400_000
+CARD = {"brand": "visa", "last4": "4242", "country": "US"}
 
 
 def held(**changes: Any) -> Settling:
     settling = Settling(session_doc(**changes))
     assert settling.run().status == "held"
+    return settling
+
+
+def looked_at(**changes: Any) -> Settling:
+    """Its card is known, so that the hold comes next."""
+    settling = Settling(session_doc(**changes))
+    settling.disk = json.dumps(replace(settling.payment, card=CARD).to_dict())
     return settling
 
 
@@ -88,8 +96,45 @@ def test_the_holds_parameters_are_exact_and_kept() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("brand", "country", "taken"),
+    [("visa", "DE", True), ("mastercard", None, True), ("amex", "GB", True), ("jcb", "US", True),
+     ("discover", "US", True), ("diners", "US", True), ("jcb", "JP", False), ("diners", "CH", False),
+     ("discover", None, False), ("unionpay", "US", False), ("unionpay", "CN", False), (None, "US", False)],
+)  # fmt: skip
+def test_r4_a_cards_brand_and_country_are_looked_at_before_anything_is_held(
+    brand: str | None, country: str | None, taken: bool
+) -> None:
+    settling = Settling(session_doc())
+    settling.account.cards["pm_card_visa"] = {"brand": brand, "country": country}
+    payment = settling.run()
+    assert settling.calls[0] == "payment_methods.retrieve"
+    assert (payment.status, len(settling.account.intents)) == (("held", 1) if taken else ("failed", 0))
+    assert payment.decline_code == (None if taken else "card_brand_not_supported")
+    assert settling.told == ["payment.held" if taken else "payment.failed"]
+    other_card(settling.session, "pm_other")
+    payment = settling.run()
+    assert (payment.status, payment.attempt, payment.decline_code) == ("held", 2, None)
+
+
+def test_r4_a_card_that_cannot_be_looked_at_yet_is_looked_at_again() -> None:
+    settling = Settling(session_doc())
+    payment = settling.run(["busy", "lost_before", "crash_before", "crash_after"])
+    assert settling.calls.count("payment_methods.retrieve") == 4, "and no hold in between"
+    assert (payment.status, len(settling.account.intents)) == ("held", 1)
+
+
+def test_r4_a_card_that_stripe_does_not_know_is_never_asked() -> None:
+    settling = Settling(session_doc())
+    settling.account.refusing = {"payment_methods.retrieve": "resource_missing"}
+    payment = settling.run()
+    assert (payment.status, payment.decline_code, settling.calls) == (
+        "failed", "resource_missing", ["payment_methods.retrieve"],
+    )  # fmt: skip
+
+
 def test_a_step_is_marked_sent_before_its_call_and_nobody_sends_it_twice() -> None:
-    order, payment = order_of(session_doc()), Payment.from_dict(opened(session_doc(), NOW))
+    order, payment = order_of(session_doc()), looked_at().payment
     step = next_step(order, payment, NOW, Terms())
     assert step is not None
     payment, step = begun(payment, step, NOW)
@@ -237,7 +282,7 @@ def test_a_bill_below_the_smallest_charge_is_let_off(total: int) -> None:
     finalize(settling.session, total)
     payment = settling.run()
     assert (payment.status, payment.amount_total, payment.amount_waived) == ("released", 0, total)
-    assert settling.calls == ["payment_intents.create", "payment_intents.cancel"]
+    assert settling.calls[1:] == ["payment_intents.create", "payment_intents.cancel"]
 
 
 def test_amount_too_small_is_treated_alike() -> None:
@@ -386,7 +431,7 @@ def test_an_unknown_hold_is_asked_with_the_same_key_and_placed_once(fault: str) 
 
 
 def test_an_unknown_hold_older_than_its_key_is_looked_up_and_never_posted_again() -> None:
-    settling = Settling(session_doc())
+    settling = looked_at()
     settling.die("crash_after")
     settling.now += 24 * 3_600_000
     assert settling.run().status == "held"
@@ -394,7 +439,7 @@ def test_an_unknown_hold_older_than_its_key_is_looked_up_and_never_posted_again(
 
 
 def test_an_old_unknown_hold_that_stripe_never_had_fails_for_the_client_to_try_again() -> None:
-    settling = Settling(session_doc())
+    settling = looked_at()
     settling.die("crash_before")
     settling.now += 24 * 3_600_000
     assert (settling.run().status, settling.payment.decline_code) == ("failed", "processing_error")
@@ -405,7 +450,7 @@ def test_an_unknown_capture_is_asked_before_it_is_sent_again() -> None:
     live(settling.session)
     finalize(settling.session, 4500)
     settling.run(["lost_before"])
-    assert settling.calls[1:4] == ["payment_intents.capture", "payment_intents.retrieve", "payment_intents.capture"]
+    assert settling.calls[2:5] == ["payment_intents.capture", "payment_intents.retrieve", "payment_intents.capture"]
     assert settling.account.captures == 1
 
 
@@ -414,19 +459,19 @@ def test_an_unknown_transfer_is_looked_up_in_the_sessions_group() -> None:
     live(settling.session)
     finalize(settling.session, 4500)
     settling.run([None, "lost_after"])
-    assert settling.calls[2:] == ["transfers.create", "transfers.create", "transfers.list"]
+    assert settling.calls[3:] == ["transfers.create", "transfers.create", "transfers.list"]
     assert [t["amount"] for t in settling.account.transfers] == [4050, 90]
 
 
 def test_a_busy_stripe_does_not_make_an_unknown_step_known() -> None:
-    settling = Settling(session_doc())
+    settling = looked_at()
     settling.run(["lost_after", "busy", "busy"])
     assert len(settling.account.intents) == 1
     assert set(settling.calls) == {"payment_intents.create"}
 
 
 def test_an_unknown_hold_is_not_forgotten_because_stripe_was_busy_when_asked() -> None:
-    settling = Settling(session_doc())
+    settling = looked_at()
     settling.rush(["lost_after", "busy"], looks=2)
     finalize(settling.session, 0, started=False)
     assert settling.run().status == "released"
@@ -434,7 +479,7 @@ def test_an_unknown_hold_is_not_forgotten_because_stripe_was_busy_when_asked() -
 
 
 def test_a_hold_that_was_never_made_gives_way_to_the_next_card() -> None:
-    settling = Settling(session_doc())
+    settling = looked_at()
     settling.look("busy")
     other_card(settling.session, "pm_other")
     payment = settling.run()
@@ -443,7 +488,7 @@ def test_a_hold_that_was_never_made_gives_way_to_the_next_card() -> None:
 
 
 def test_a_busy_stripe_is_given_the_time_it_asks_for() -> None:
-    settling = Settling(session_doc())
+    settling = looked_at()
     again_at = settling.look("busy")
     step = settling.payment.find("hold", 1)
     assert step is not None
@@ -483,7 +528,7 @@ def test_a_spent_key_has_a_successor_only_after_stripe_was_asked() -> None:
     payment = settling.run(["error_saved"])
     captures = [step for step in payment.steps if step.step == "capture"]
     assert [(s.key, s.state) for s in captures] == [("ses_1:capture:1", "failed"), ("ses_1:capture:2", "done")]
-    asked = settling.calls.index("payment_intents.retrieve", 3)
+    asked = settling.calls.index("payment_intents.retrieve", 4)
     assert settling.calls[asked + 1] == "payment_intents.capture"
     assert settling.account.captures == 1
 

@@ -333,7 +333,7 @@ class Dying:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("call", [2, 3, 4, 5])  # the first only looks at the card
 async def test_law5_a_bridge_that_dies_at_any_call_is_followed_by_one_that_ends_it(
     till: Till, ask: AskStripe, call: int, after: bool
 ) -> None:

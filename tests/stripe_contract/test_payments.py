@@ -113,6 +113,19 @@ async def test_another_card_after_a_decline(platform: Platform) -> None:
     assert held.status == "requires_capture"
 
 
+@pytest.mark.parametrize(
+    ("method", "brand", "country"),
+    [("pm_card_visa", "visa", "US"), ("pm_card_amex", "amex", "US"), ("pm_card_discover", "discover", "US"),
+     ("pm_card_de", "visa", "DE"), ("pm_card_unionpay", "unionpay", "CN")],
+)  # fmt: skip
+async def test_a_card_says_its_brand_and_where_it_was_issued(
+    platform: Platform, method: str, brand: str, country: str
+) -> None:
+    card = (await platform.v1.payment_methods.retrieve_async(method)).card
+    assert card is not None
+    assert (card.brand, card.country, len(card.last4)) == (brand, country, 4)
+
+
 @pytest.mark.parametrize("method", ["pm_card_authenticationRequired", "pm_card_threeDSecure2Required"])
 async def test_3ds_sends_the_client_to_a_page(platform: Platform, method: str) -> None:
     """docs.stripe.com/payments/3d-secure/authentication-flow"""
