@@ -386,5 +386,6 @@ def webhook_settings(settings: Settings) -> WebhookSettings:
 def endpoints(settings: Settings, redis: aioredis.Redis, clock: Clock) -> Endpoints:
     """Those of the configuration; more may be stored in Redis."""
     return Endpoints(
-        redis, clock, [configured(e.url, e.secret.get_secret_value()) for e in settings.webhooks.endpoints]
-    )
+        redis, clock, [configured(e.url, e.secret.get_secret_value()) for e in settings.webhooks.endpoints],
+        allow_private=settings.webhooks.allow_private,
+    )  # fmt: skip

@@ -287,6 +287,7 @@ class Event(Answer):
     session: str
     sequence: int = Field(description="Counts up from 1 without a gap")
     data: dict[str, Any]
+    livemode: bool
 
 
 class EventList(Answer):

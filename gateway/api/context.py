@@ -228,6 +228,8 @@ class WebhookDesk(Protocol):
 
     async def rotate(self, account: str, endpoint: str) -> WebhookEndpoint: ...
 
+    async def enable(self, account: str, endpoint: str) -> WebhookEndpoint: ...
+
     async def events(
         self, account: str, livemode: bool, *, since: int, after: str, limit: int
     ) -> tuple[Sequence[Mapping[str, Any]], bool]:
@@ -235,7 +237,7 @@ class WebhookDesk(Protocol):
         ...
 
     async def resend(self, account: str, livemode: bool, event: str, endpoint: str | None) -> int:
-        """Returns to how many endpoints. Raises NotFound `event_not_found`."""
+        """Returns to how many endpoints. Raises NotFound `event_not_found`; Conflict `endpoint_disabled`, as below."""
         ...
 
     async def resend_since(self, account: str, since: int, endpoint: str) -> int: ...

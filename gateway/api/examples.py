@@ -155,6 +155,7 @@ def _event() -> dict[str, Any]:
         "session": ID,
         "sequence": 1,
         "data": core.summary(core.SessionRecord.from_dict(opened().session)),
+        "livemode": False,
     }
 
 
@@ -271,6 +272,7 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
     "resendEventsSince": {"since": "2026-11-21T20:00:00Z"},
     "createWebhookEndpoint": {"url": "https://marketplace.example/parley", "types": []},
     "rotateWebhookSecret": {},
+    "enableWebhookEndpoint": {},
     "enter": {"secret": "eyJhbGciOiJIUzI1NiJ9.entry.signature"},
 }
 
@@ -327,6 +329,7 @@ def answers() -> dict[str, Any]:
         "listWebhookEndpoints": _page(_endpoint()),
         "createWebhookEndpoint": _endpoint("whsec_…"),
         "rotateWebhookSecret": _endpoint("whsec_…"),
+        "enableWebhookEndpoint": _endpoint(),
         "deleteWebhookEndpoint": {"id": "whe_01k9m0h3f9a8b7c6d5e4f3g2h1", "deleted": True},
         "enter": _entrance(),
         "receiveStripeEvent": {"received": True},

@@ -188,6 +188,7 @@ STATE = (
     Problem("expert_offline", 409, "The expert is offline", "Offer a message, an appointment or another expert."),
     Problem("meeting_state", 409, "The meeting has begun, or is over", "Read the booking; refund the session instead."),
     Problem("meeting_not_open", 409, "The meeting is not open yet", "It opens ten minutes before its time."),
+    Problem("endpoint_disabled", 409, "The endpoint is disabled", "It answered 410. Enable it, then send again."),
     Problem("endpoint_configured", 409, "The endpoint is set in the configuration", "Change it there."),
     Problem("session_ended", 409, "The session has ended", "Create a new session."),
     Problem("session_state", 409, "The session's state does not allow this", "Read the session; its `status` tells."),

@@ -100,14 +100,14 @@ async def events(call: Call) -> answers.EventList:
         page, more = await _desk(call).events(
             call.account, call.livemode, since=since, after=query.starting_after or "", limit=query.limit
         )
-        return views.events(page, has_more=more)
+        return views.events(page, more, call.livemode)
     await _owned(call, query.session)
     return await _events(call, query.session, query.after, query.limit)
 
 
 async def _events(call: Call, session: str, after: int, limit: int) -> answers.EventList:
     found = await call.context.sessions.events(call.account, session, after)
-    return views.events(found[:limit], has_more=len(found) > limit)
+    return views.events(found[:limit], len(found) > limit, call.livemode)
 
 
 async def resend(call: Call) -> answers.Resent:
@@ -136,6 +136,10 @@ async def remove_webhook_endpoint(call: Call) -> answers.Deleted:
 
 async def rotate_webhook_secret(call: Call) -> answers.WebhookEndpoint:
     return views.endpoint(await _desk(call).rotate(call.account, call.request.match_info["endpoint"]), secret=True)
+
+
+async def enable_webhook_endpoint(call: Call) -> answers.WebhookEndpoint:
+    return views.endpoint(await _desk(call).enable(call.account, call.request.match_info["endpoint"]))
 
 
 def _desk(call: Call) -> WebhookDesk:
@@ -406,7 +410,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answers.Resent,
         scope="sessions",
         body=schemas.Resend,
-        problems=("event_not_found", "endpoint_not_found"),
+        problems=("event_not_found", "endpoint_not_found", "endpoint_disabled"),
     ),
     Endpoint(
         "GET",
@@ -460,6 +464,20 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     ),
     Endpoint(
         "POST",
+        "/v1/webhook_endpoints/{endpoint}/enable",
+        "enableWebhookEndpoint",
+        "Webhooks",
+        "Enable a webhook endpoint again",
+        "After it was disabled by its own answer 410. It gets the events from now on; those between come by resending "
+        "all since a time.",
+        enable_webhook_endpoint,
+        answers.WebhookEndpoint,
+        scope="sessions",
+        body=schemas.Enable,
+        problems=("endpoint_not_found",),
+    ),
+    Endpoint(
+        "POST",
         "/v1/webhook_endpoints/{endpoint}/resend",
         "resendEventsSince",
         "Webhooks",
@@ -469,7 +487,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answers.Resent,
         scope="sessions",
         body=schemas.ResendSince,
-        problems=("endpoint_not_found",),
+        problems=("endpoint_not_found", "endpoint_disabled"),
     ),
     Endpoint(
         "POST",

@@ -199,6 +199,10 @@ class Rotate(Request):
     """Nothing to say: the endpoint is the path's."""
 
 
+class Enable(Request):
+    """Nothing to say: the endpoint is the path's."""
+
+
 class Resend(Request):
     endpoint: EndpointId | None = Field(default=None, description="This endpoint alone; left out: all that want it")
 

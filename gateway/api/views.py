@@ -301,8 +301,9 @@ def _bill(bill: Record) -> answers.BillView:
     return answers.BillView(**_figures(bill), waived_reason=bill.get("waived_reason"), currency=bill["currency"])
 
 
-def events(page: Sequence[Record], has_more: bool) -> answers.EventList:
-    return answers.EventList(data=[answers.Event(**event) for event in page], has_more=has_more)
+def events(page: Sequence[Record], has_more: bool, livemode: bool) -> answers.EventList:
+    data = [answers.Event(**{**event, "livemode": livemode}) for event in page]
+    return answers.EventList(data=data, has_more=has_more)
 
 
 def endpoint(found: WebhookEndpoint, *, secret: bool = False) -> answers.WebhookEndpoint:

@@ -33,6 +33,7 @@ class EventType:
             "session": self.stream,
             "sequence": 7,
             "data": dict(self.data),
+            "livemode": False,
         }
 
 

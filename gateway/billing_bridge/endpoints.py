@@ -16,7 +16,10 @@ from urllib.parse import urlsplit
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
+from yarl import URL
 
+from gateway.billing_bridge.catalogue import EVENT_TYPES
+from gateway.billing_bridge.outbound import Blocked, judge
 from gateway.clock import Clock
 from gateway.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from gateway.ids import new_id
@@ -88,8 +91,11 @@ class Endpoints:
     """All endpoints. Stored ones live in one hash; what happens to a configured one is stored under its id, so that one
     which answered 410 stays disabled after a restart."""
 
-    def __init__(self, redis: aioredis.Redis, clock: Clock, fixed: Iterable[Endpoint] = ()) -> None:
-        self._redis, self._clock = redis, clock
+    def __init__(
+        self, redis: aioredis.Redis, clock: Clock, fixed: Iterable[Endpoint] = (), *, allow_private: bool = True
+    ) -> None:
+        """`allow_private`: new ones may be plain http and stand in private networks, as `Outbound` has it."""
+        self._redis, self._clock, self._allow_private = redis, clock, allow_private
         self._fixed = {endpoint.id: endpoint for endpoint in fixed}
         self._known: dict[str, Endpoint] = {}
         self._read_at = -FRESH_MS
@@ -115,11 +121,9 @@ class Endpoints:
 
     async def add(self, url: str, types: Iterable[str] = (), account: str | None = None) -> Endpoint:
         """A new endpoint with a fresh secret. It gets events from now on. Raises InvalidRequest."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-            raise InvalidRequest(
-                "The URL must be http(s) with a host and no user name.", code="invalid_field", param="url"
-            )
+        _check_url(url, self._allow_private)
+        if unknown := sorted(set(types) - EVENT_TYPES):
+            raise InvalidRequest(f"There is no event of type {unknown[0]}.", code="invalid_field", param="types")
         now = self._clock.wall_ms()
         secret = Secret(new_webhook_secret())
         return await self._save(
@@ -166,6 +170,28 @@ class Endpoints:
         fixed = {id: _as_configured(one, stored.get(id)) for id, one in self._fixed.items()}
         self._known = dict(sorted((stored | fixed).items()))
         self._read_at = self._clock.boot_ms()
+
+
+def _check_url(url: str, allow_private: bool) -> None:
+    """What could never be sent to is refused at once; a name that leads to a private network only when it is used."""
+    if not _usable(url):
+        raise InvalidRequest("The URL must be http(s) with a host and no user name.", code="invalid_field", param="url")
+    try:
+        judge(URL(url), allow_private)
+    except (Blocked, ValueError) as error:
+        raise InvalidRequest(
+            "The URL must be https, and of no private network.", code="invalid_field", param="url"
+        ) from error
+
+
+def _usable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # brackets that do not close, ports beyond 65535
+        return False
+    named = bool(parts.hostname) and not parts.username and not parts.password
+    return parts.scheme in ("http", "https") and named and port != 0
 
 
 def _as_configured(fixed: Endpoint, stored: Endpoint | None) -> Endpoint:

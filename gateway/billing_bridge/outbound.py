@@ -42,7 +42,7 @@ class Outbound:
     async def post(self, url: str, body: str, headers: Mapping[str, str]) -> Answer:
         """One attempt; never raises for what the receiver or the network does."""
         try:
-            self._judge_literal(URL(url))
+            judge(URL(url), self._allow_private)
             async with self._client().post(
                 url, data=body.encode(), headers=headers, allow_redirects=False, timeout=self._timeout
             ) as response:
@@ -61,19 +61,6 @@ class Outbound:
             return Answer(fault="blocked" if isinstance(error.os_error, Blocked) else "connection")
         except (aiohttp.ClientError, ValueError, OSError):
             return Answer(fault="connection")
-
-    def _judge_literal(self, url: URL) -> None:
-        """Addresses in the URL itself never reach the resolver. Plain http is for private networks only."""
-        if self._allow_private:
-            return
-        if url.scheme != "https":
-            raise Blocked("https only")
-        try:
-            address = ipaddress.ip_address(url.host or "")
-        except ValueError:
-            return
-        if not public(address):
-            raise Blocked("private address")
 
     async def _drain(self, response: aiohttp.ClientResponse) -> None:
         """Read to the end, so that the connection serves the next event; who sends much or slowly loses it."""
@@ -105,6 +92,20 @@ class Outbound:
             await self._session.close()
 
 
+def judge(url: URL, allow_private: bool) -> None:
+    """Addresses in the URL itself never reach the resolver. Plain http is for private networks only. Raises Blocked."""
+    if allow_private:
+        return
+    if url.scheme != "https":
+        raise Blocked("https only")
+    try:
+        address = ipaddress.ip_address(url.host or "")
+    except ValueError:
+        return
+    if not public(address):
+        raise Blocked("private address")
+
+
 class PublicResolver(AbstractResolver):
     """Resolves to public addresses only; raises Blocked when a name has none."""
 
@@ -132,4 +133,6 @@ def public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return public(inner)
+        if address.is_site_local:
+            return False
     return address.is_global and not address.is_multicast and not address.is_reserved

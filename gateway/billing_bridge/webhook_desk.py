@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.billing_bridge.endpoints import Endpoint, Endpoints
 from gateway.billing_bridge.webhooks import Webhooks, owning
-from gateway.errors import NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.journal import Journal
 
 # Events read at a time; those of other accounts are skipped, so a page may take several reads.
@@ -39,6 +39,11 @@ class WebhookDesk:
         await self._own(account, endpoint)
         return await self._endpoints.rotate(endpoint)
 
+    async def enable(self, account: str, endpoint: str) -> Endpoint:
+        """On again after its 410, for events from now on."""
+        await self._own(account, endpoint)
+        return await self._endpoints.enable(endpoint)
+
     async def events(
         self, account: str, livemode: bool, *, since: int, after: str, limit: int
     ) -> tuple[list[dict[str, Any]], bool]:
@@ -54,17 +59,17 @@ class WebhookDesk:
         return found, False
 
     async def resend(self, account: str, livemode: bool, event: str, endpoint: str | None) -> int:
-        """One event to all endpoints that want it, or to one. Raises NotFound `event_not_found`."""
+        """One event to all endpoints that want it, or to one. Raises NotFound `event_not_found`, Conflict."""
         place = await self._journal.event_place(event)
         if place is None or not await self._is_of(place[0], account, livemode):
             raise NotFound("There is no such event.", code="event_not_found")
         if endpoint is not None:
-            await self._own(account, endpoint)
+            await self._own_enabled(account, endpoint)
         return await self._webhooks.resend(event, place[0], endpoint)
 
     async def resend_since(self, account: str, since: int, endpoint: str) -> int:
-        """All of the account's events made at `since` or later, to one endpoint. Returns how many."""
-        await self._own(account, endpoint)
+        """All of the account's events made at `since` or later, to one endpoint. Returns how many. Raises Conflict."""
+        await self._own_enabled(account, endpoint)
         return await self._webhooks.resend_since(since, endpoint, account)
 
     async def _own(self, account: str, endpoint: str) -> Endpoint:
@@ -72,6 +77,10 @@ class WebhookDesk:
         if found.account not in (None, account):
             raise NotFound("There is no such webhook endpoint.", code="endpoint_not_found")
         return found
+
+    async def _own_enabled(self, account: str, endpoint: str) -> None:
+        if not (await self._own(account, endpoint)).enabled:
+            raise Conflict("The endpoint is disabled: enable it first.", code="endpoint_disabled")
 
     async def _is_of(self, session: str, account: str, livemode: bool) -> bool:
         body = await owning(self._journal, session)

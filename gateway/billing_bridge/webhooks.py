@@ -83,9 +83,9 @@ class Webhooks:
     async def handle(self, claim: Claim) -> None:
         """One pass over a claimed session: every lane that is free and due is worked, each on its own."""
         session, owner, now = claim.session, new_secret(size=9), self._clock.wall_ms()
-        account = await self._account(session)
+        whose = await owning(self._journal, session) or {}
         known = await self._endpoints.cached()
-        active = [e for e in known.values() if e.enabled and e.account in (None, account)]
+        active = [e for e in known.values() if e.enabled and e.account in (None, whose.get("account"))]
         ready = self._reserve(active)
         names: list[str] = []
         try:
@@ -94,7 +94,8 @@ class Webhooks:
             self._busy.subtract(one for one in ready if one not in names)
         again = self._when_busy(active, names)
         lanes = [lane_of(name, known) for name in names]
-        works = [self._work(session, owner, lane, state) for lane in lanes]
+        live = bool(whose.get("livemode"))
+        works = [self._work(session, owner, lane, state, live) for lane in lanes]
         for failed in await asyncio.gather(*works, return_exceptions=True):
             if failed is not None:
                 raise failed
@@ -106,11 +107,6 @@ class Webhooks:
     async def _stored(self, work: Awaitable[T]) -> T:
         async with self._store:
             return await work
-
-    async def _account(self, session: str) -> str | None:
-        if all(e.account is None for e in (await self._endpoints.cached()).values()):
-            return None
-        return await self.owner(session)
 
     def _reserve(self, active: Sequence[Endpoint]) -> list[str]:
         """The endpoints that may be given more to do now; a place at each is taken at once, before anything waits."""
@@ -131,7 +127,7 @@ class Webhooks:
         pauses = [self._paused_until(e.id) for e in left]
         return max(now, min(pauses)) + _soon()
 
-    async def _work(self, session: str, owner: str, lane: Lane, state: Mapping[str, str]) -> None:
+    async def _work(self, session: str, owner: str, lane: Lane, state: Mapping[str, str], live: bool) -> None:
         endpoint = lane.endpoint.id
         self._busy[endpoint] += lane.sequence is not None  # first attempts have reserved their place
         slot = self._slots.setdefault(endpoint, asyncio.Semaphore(self._settings.per_endpoint))
@@ -139,7 +135,7 @@ class Webhooks:
             async with asyncio.timeout(SLOT_S):
                 await slot.acquire()
             try:
-                await self._work_lane(session, lane, state)
+                await self._work_lane(session, lane, state, live)
             finally:
                 slot.release()
         except TimeoutError:
@@ -148,15 +144,15 @@ class Webhooks:
             self._busy[endpoint] -= 1
             await self._stored(self._lanes.give(session, owner, lane))
 
-    async def _work_lane(self, session: str, lane: Lane, state: Mapping[str, str]) -> None:
+    async def _work_lane(self, session: str, lane: Lane, state: Mapping[str, str], live: bool) -> None:
         if lane.sequence is None:
-            await self._first_attempts(session, lane, int(state.get(f"c:{lane.endpoint.id}", "0")))
+            await self._first_attempts(session, lane, int(state.get(f"c:{lane.endpoint.id}", "0")), live)
         elif (paused := self._paused_until(lane.endpoint.id)) > self._clock.wall_ms():
             lane.look_again(paused + _soon())
         else:
-            await self._retry(session, lane, opened(state[f"o:{lane.name}"]))
+            await self._retry(session, lane, opened(state[f"o:{lane.name}"]), live)
 
-    async def _first_attempts(self, session: str, lane: Lane, cursor: int) -> None:
+    async def _first_attempts(self, session: str, lane: Lane, cursor: int, live: bool) -> None:
         """Every event after the cursor once, in order; those that come meanwhile have asked for another look."""
         until = self._clock.wall_ms() + LANE_BUDGET_MS
         for event in await self._stored(self._journal.events(session, cursor)):
@@ -164,19 +160,19 @@ class Webhooks:
             if self._clock.wall_ms() > until or paused > self._clock.wall_ms():
                 lane.look_again(max(self._clock.wall_ms(), paused) + _soon())
                 return
-            if lane.endpoint.wants(event) and await self._attempt(lane, event, Delivery()) == "disabled":
+            if lane.endpoint.wants(event) and await self._attempt(lane, event, Delivery(), live) == "disabled":
                 return
             lane.put[f"c:{lane.endpoint.id}"] = str(event["sequence"])
 
-    async def _retry(self, session: str, lane: Lane, delivery: Delivery) -> None:
+    async def _retry(self, session: str, lane: Lane, delivery: Delivery, live: bool) -> None:
         assert lane.sequence is not None
         event = (await self._stored(self._journal.events(session, lane.sequence - 1)))[0]
-        await self._attempt(lane, event, delivery)
+        await self._attempt(lane, event, delivery, live)
 
-    async def _attempt(self, lane: Lane, event: dict[str, Any], delivery: Delivery) -> str:
+    async def _attempt(self, lane: Lane, event: dict[str, Any], delivery: Delivery, live: bool) -> str:
         """One POST and what follows from its answer; returns the outcome's name."""
         endpoint, now = lane.endpoint, self._clock.wall_ms()
-        body = body_of(event)
+        body = body_of(event, live)
         headers = {
             "Content-Type": "application/json",
             "webhook-id": event["id"],
@@ -337,8 +333,9 @@ async def owning(journal: Journal, stream: str) -> Mapping[str, Any] | None:
     return None if doc is None else doc.body
 
 
-def body_of(event: Mapping[str, Any]) -> str:
+def body_of(event: Mapping[str, Any], livemode: bool) -> str:
     """The event as it is sent: the same bytes on every attempt. One too large goes without its data."""
+    event = {**event, "livemode": livemode}
     text = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
     if len(text.encode()) <= BODY_BYTES:
         return text

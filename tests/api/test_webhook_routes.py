@@ -26,8 +26,8 @@ ENDPOINTS_PATH = "/v1/webhook_endpoints"
 
 
 class Client:
-    def __init__(self, http: TestClient[Any, Any], journal: Journal) -> None:
-        self.http, self.journal = http, journal
+    def __init__(self, http: TestClient[Any, Any], journal: Journal, endpoints: Endpoints) -> None:
+        self.http, self.journal, self.endpoints = http, journal, endpoints
 
     async def call(
         self, method: str, path: str, body: Any = None, *, auth: str = FULL, template: str | None = None
@@ -50,10 +50,11 @@ class Client:
 @pytest.fixture
 async def client(context: ApiContext, journal: Journal) -> AsyncIterator[Client]:
     clock = SystemClock()
-    endpoints = Endpoints(journal.redis, clock, [configured("https://fixed.example/hook", new_webhook_secret())])
+    fixed = [configured("https://fixed.example/hook", new_webhook_secret())]
+    endpoints = Endpoints(journal.redis, clock, fixed, allow_private=False)
     desk = WebhookDesk(journal, endpoints, Webhooks(journal, endpoints, WebhookSettings(), clock))
     async with TestClient(TestServer(public_app(replace(context, webhooks=desk)))) as http:
-        yield Client(http, journal)
+        yield Client(http, journal, endpoints)
 
 
 async def test_an_endpoints_secret_is_told_when_it_is_made_and_when_it_is_rotated_only(client: Client) -> None:
@@ -89,7 +90,12 @@ async def test_a_configured_endpoint_is_changed_in_the_configuration(client: Cli
     assert (status, problem["code"]) == (409, "endpoint_configured")
 
 
-@pytest.mark.parametrize("url", ["ftp://a.example/", "https://", "https://u:p@a.example/", "nowhere"])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a.example/", "https://", "https://u:p@a.example/", "nowhere", "https://[::1", "https://a.example:65536/",
+     "https://a.example:0/", "http://a.example/", "https://127.0.0.1/", "https://[::ffff:10.0.0.1]/",
+     "https://169.254.169.254/", "https://[fec0::1]/"],
+)  # fmt: skip
 async def test_a_url_that_nothing_can_be_sent_to_is_refused(client: Client, url: str) -> None:
     status, problem = await client.call("POST", ENDPOINTS_PATH, {"url": url})
     assert (status, problem["param"]) == (400, "url")
@@ -145,3 +151,35 @@ async def test_everything_since_a_time_is_sent_again_to_one_endpoint(client: Cli
 def test_the_first_id_of_a_time_sorts_between_older_and_newer_ones() -> None:
     id = new_id("evt")
     assert first_id("evt", born_ms(id)) <= id < first_id("evt", born_ms(id) + 1)
+
+
+async def test_an_endpoint_that_answered_410_is_sent_nothing_until_it_is_enabled_again(client: Client) -> None:
+    _, made = await client.call("POST", ENDPOINTS_PATH, {"url": URL})
+    [event] = await client.happen("ses_1", "session.created")
+    await client.endpoints.disable(made["id"], "gone")
+    one, template = f"{ENDPOINTS_PATH}/{made['id']}", ENDPOINTS_PATH + "/{endpoint}"
+    since = {"since": "2020-01-01T00:00:00Z"}
+    for path, body, shape in (
+        (f"/v1/events/{event}/resend", {"endpoint": made["id"]}, "/v1/events/{event}/resend"),
+        (f"{one}/resend", since, f"{template}/resend"),
+    ):
+        status, problem = await client.call("POST", path, body, template=shape)
+        assert (status, problem["code"]) == (409, "endpoint_disabled")
+    status, problem = await client.call("POST", f"{one}/enable", {}, auth=STRANGER, template=f"{template}/enable")
+    assert (status, problem["code"]) == (404, "endpoint_not_found")
+    status, enabled = await client.call("POST", f"{one}/enable", {}, template=f"{template}/enable")
+    assert (status, enabled["enabled"], enabled["disabled_reason"], enabled["secret"]) == (200, True, None, None)
+    _, sent = await client.call("POST", f"{one}/resend", since, template=f"{template}/resend")
+    assert sent == {"deliveries": 1}
+
+
+async def test_a_type_that_is_never_sent_is_refused(client: Client) -> None:
+    status, problem = await client.call("POST", ENDPOINTS_PATH, {"url": URL, "types": ["session.finalised"]})
+    assert (status, problem["param"]) == (400, "types")
+
+
+async def test_events_tell_their_mode(client: Client) -> None:
+    await client.happen("ses_1", "session.created")
+    for path in ("/v1/events", "/v1/events?since=2020-01-01T00:00:00Z"):
+        _, page = await client.call("GET", path)
+        assert [event["livemode"] for event in page["data"]] == [False]

@@ -77,7 +77,7 @@ def test_the_examples_have_the_fields_that_the_code_sends() -> None:
 
 @pytest.mark.parametrize("one", CATALOGUE, ids=lambda one: str(one.name))
 def test_every_example_is_a_whole_event(one: EventType) -> None:
-    assert set(one.example()) == {"id", "type", "api_version", "created", "session", "sequence", "data"}
+    assert set(one.example()) == {"id", "type", "api_version", "created", "session", "sequence", "data", "livemode"}
 
 
 def test_the_document_states_the_schedule_that_the_code_has() -> None:

@@ -82,6 +82,9 @@ function about() {
   return say("about_at", { about: words, date });
 }
 
+// Of what the card was refused for, these the page has words of its own for.
+const TOLD = ["insufficient_funds", "card_brand_not_supported"];
+
 function drawOutcome(figure) {
   const { state, card: used, decline_code: code } = shown;
   const name = used ? cardName(used) : "";
@@ -95,7 +98,7 @@ function drawOutcome(figure) {
   put("status", told[state]);
   $("status").classList.toggle("busy", state === "working");
   const refused = code && (state === "due" || state === "hold");
-  put("problem", refused ? say(code === "insufficient_funds" ? code : "declined", { amount: figure }) : "");
+  put("problem", refused ? say(TOLD.includes(code) ? code : "declined", { amount: figure }) : "");
   if (["paid", "nothing", "held"].includes(state)) put("eyebrow", "");
   $("action").hidden = state !== "confirm" || !shown.action_url;
   $("action").textContent = say("confirm");
