@@ -24,12 +24,17 @@ from gateway.journal import Fence
 from gateway.keys import Keys
 from gateway.meter.chain import SealedRow
 from gateway.meter.intervals import Interval, without
+from gateway.scripts import Call, piped
 
 # Longer: an orphaned session waits longer for its next owner. Shorter: a stall of Redis costs the lease.
 LEASE_MS: Final = 5_000
 
-# Sessions in one round trip: more, and a flush waits long for its first answer; fewer, and it waits often.
-TOGETHER: Final = 2_000
+# Sessions in one round trip: more, and the node's other work waits long while they are encoded; fewer, and a flush has
+# more of them.
+TOGETHER: Final = 1_000
+# Round trips under way, each on a connection: the next is encoded while Redis works on those before. With fewer, one of
+# the two waits; more are no faster.
+UNDER_WAY: Final = 4
 
 _NOW = """
 local t = redis.call('TIME')
@@ -60,71 +65,79 @@ return {epoch, tonumber(redis.call('HGET', KEYS[1], 'at:' .. epoch)), now}
 """
 )
 
-# KEYS: lease, usage of each session. ARGV: lease ms, then for each session: epoch, owner, acquired at, sequence ('' =
-# none), '1' to renew the lease, number of rows, and of each row number, start, end.
-# Answers code, ms by which its latest row was ahead of Redis's clock, and version of the ledger, for each session.
+# KEYS: lease, usage of each session. ARGV: lease ms, and one text with a line for each session: epoch, owner, acquired
+# at, sequence ('-' = none), '1' to renew the lease, and of each row number, start, end. One text, because an argument
+# costs client and server more than all that is done with it here; so does an answer.
+# Answers one text: code, ms by which its latest row was ahead of Redis's clock, and version of the ledger, of each.
 # Rows of an older epoch are accepted until the session is final, clipped to that epoch's time. An epoch that is the
 # next after the one stored was lost with Redis's last second: nobody else can have had it, so it is put back.
 FLUSH = """
-local call = redis.call
+local call, match, find = redis.call, string.match, string.find
 local t = call('TIME')
 local clock = t[1] * 1000 + math.floor(t[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 local clock_text, until_text = text(clock), text(clock + ARGV[1])
-local answers, a = {}, 2
-local function write(lease_key, usage_key, epoch, owner, since, sequence, renew, first, last)
+local lines, at = ARGV[2], 1
+local function rows_of(epoch, owner, from, to)
+  local rows, ahead, prefix = {}, 0, epoch .. ':' .. owner .. ':'
+  local number, first, last, after = match(lines, '^ (%d+) (%S+) (%S+)()', at)
+  while number do
+    local s, e = tonumber(first), tonumber(last)
+    if s < from then s, first = from, text(from) end
+    if e > to then ahead, e, last = math.max(ahead, e - to), to, text(to) end
+    rows[#rows + 1] = prefix .. number
+    rows[#rows + 1] = first .. ':' .. (e < s and first or last)
+    at = after
+    number, first, last, after = match(lines, '^ (%d+) (%S+) (%S+)()', at)
+  end
+  return rows, ahead
+end
+local function write(lease_key, usage_key)
+  local epoch, owner, since, sequence, renew
+  epoch, owner, since, sequence, renew, at = match(lines, '^(%d+) (%S+) (%d+) (%S+) (%d)()', at)
   local at_name, seq_name = 'at:' .. epoch, 'seq:' .. epoch
   local lease = call('HMGET', lease_key, 'epoch', 'owner', 'final', 'high', 'usage', at_name, seq_name)
-  if lease[3] then return 'FINAL', 0, 0 end
+  if lease[3] then return 'final', 0, 0 end
   local now, now_text, until_at = clock, clock_text, until_text
   local high = tonumber(lease[4] or '0')
   if high > now then now, now_text, until_at = high, lease[4], text(high + ARGV[1]) end
-  local code, from, current, holder = 'OK', lease[6] and tonumber(lease[6]), lease[1], lease[2]
+  local code, from, current, holder = 'ok', lease[6] and tonumber(lease[6]), lease[1], lease[2]
   if not from then
-    if tonumber(epoch) ~= tonumber(current or '0') + 1 then return 'FENCED', 0, 0 end
-    code, from, current, holder = 'RESTORED', math.min(tonumber(since), now), epoch, owner
+    if tonumber(epoch) ~= tonumber(current or '0') + 1 then return 'fenced', 0, 0 end
+    code, from, current, holder = 'restored', math.min(tonumber(since), now), epoch, owner
     call('HSET', lease_key, 'epoch', epoch, 'owner', owner, 'until', '0', at_name, text(from))
   end
   local mine, to = current == epoch and holder == owner, now
   if current == epoch then
-    if not mine and holder ~= '' then return 'FENCED', 0, 0 end
+    if not mine and holder ~= '' then return 'fenced', 0, 0 end
   else
     to = math.min(now, tonumber(call('HGET', lease_key, 'at:' .. (tonumber(epoch) + 1)) or now))
   end
-  local usage, ahead = tonumber(lease[5] or '0'), 0
-  if sequence ~= '' and lease[7] and tonumber(lease[7]) > tonumber(sequence) then return 'STALE', 0, usage end
+  local usage = tonumber(lease[5] or '0')
+  if lease[7] and sequence ~= '-' and tonumber(lease[7]) > tonumber(sequence) then return 'stale', 0, usage end
+  local rows, ahead = rows_of(epoch, owner, from, to)
   local change = {}
-  if last >= first then
-    local rows, prefix = {}, epoch .. ':' .. owner .. ':'
-    for i = first, last, 3 do
-      local s, e = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-      if s < from then s = from end
-      if e > to then ahead = math.max(ahead, e - to); e = to end
-      rows[#rows + 1] = prefix .. ARGV[i]
-      rows[#rows + 1] = text(s) .. ':' .. text(math.max(s, e))
-    end
+  if #rows > 0 then
     call('HSET', usage_key, unpack(rows))
     usage = usage + 1
     change = {'usage', usage}
-    if sequence ~= '' then change[3], change[4] = seq_name, sequence end
+    if sequence ~= '-' then change[3], change[4] = seq_name, sequence end
   end
   if mine and renew == '1' then
     local n = #change
     change[n + 1], change[n + 2], change[n + 3], change[n + 4] = 'until', until_at, 'high', now_text
   end
   if #change > 0 then call('HSET', lease_key, unpack(change)) end
-  if not mine then return 'FORMER', 0, usage end
+  if not mine then return 'former', 0, usage end
   return code, ahead, usage
 end
-local out = 1
+local answers = {}
 for k = 1, #KEYS, 2 do
-  local first = a + 6
-  local last = first + 3 * ARGV[a + 5] - 1
-  answers[out], answers[out + 1], answers[out + 2] =
-    write(KEYS[k], KEYS[k + 1], ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3], ARGV[a + 4], first, last)
-  a, out = last + 1, out + 3
+  local n = #answers
+  answers[n + 1], answers[n + 2], answers[n + 3] = write(KEYS[k], KEYS[k + 1])
+  at = find(lines, '\\n', at, true) + 1
 end
-return answers
+return table.concat(answers, ' ')
 """
 
 # KEYS: lease. ARGV: epoch, owner
@@ -256,48 +269,58 @@ class Ledger:
     async def write(self, writes: Sequence[Write]) -> list[Written]:
         """Many sessions' rows: one script call for each partition, some of them sent together. Never raises for Redis:
         what it did not do is answered `away`, and may be written again as it is."""
+        written = [Written("away")] * len(writes)
+        trips = iter(self._trips(writes))
+
+        async def travel() -> None:
+            for trip in trips:
+                if not await self._write_some(writes, trip, written):
+                    return  # or a Redis that hangs would be waited for once for each trip
+
+        await asyncio.gather(*(travel() for _ in range(UNDER_WAY)))
+        return written
+
+    def _trips(self, writes: Sequence[Write]) -> list[list[list[int]]]:
+        """Places in `writes`, by round trip and partition."""
         parts: dict[int, list[int]] = {}
         for index, write in enumerate(writes):
             parts.setdefault(self._keys.partition(write.lease.session), []).append(index)
-        written = [Written("away")] * len(writes)
         trips: list[list[list[int]]] = [[]]
         for members in parts.values():
             if sum(map(len, trips[-1])) >= TOGETHER:
                 trips.append([])
             trips[-1].append(members)
-        # Side by side: the next is being encoded while Redis works on the one before.
-        await asyncio.gather(*(self._write_some(writes, trip, written) for trip in trips))
-        return written
+        return trips
 
     async def _write_some(
         self, writes: Sequence[Write], parts: Sequence[Sequence[int]], written: list[Written]
-    ) -> None:
-        pipe = self._redis.pipeline(transaction=False)
-        for members in parts:
-            await self._flush(*self._command([writes[index] for index in members]), client=pipe)
+    ) -> bool:
+        """Whether Redis answered."""
+        calls = [self._call([writes[index] for index in members]) for members in parts]
         try:
-            answers = await pipe.execute(raise_on_error=False)
+            answers = await piped(self._redis, self._flush, calls)
         except (RedisError, OSError):
-            return
+            return False
         for members, answer in zip(parts, answers, strict=True):
             if isinstance(answer, Exception):
                 continue
+            words = answer.decode().split()
             for place, index in enumerate(members):
-                code, ahead, usage = answer[3 * place : 3 * place + 3]
-                written[index] = Written(code.decode().lower(), int(ahead), int(usage))
+                code, ahead, usage = words[3 * place : 3 * place + 3]
+                written[index] = Written(code, int(ahead), int(usage))
+        return True
 
-    def _command(self, writes: Sequence[Write]) -> tuple[list[str], list[str | int]]:
+    def _call(self, writes: Sequence[Write]) -> Call:
         keys: list[str] = []
-        args: list[str | int] = [self.lease_ms]
+        lines: list[str] = []
         for write in writes:
             lease = write.lease
             tag = self._keys.of(lease.session, "")
             keys += (f"{tag}lease", f"{tag}usage")
-            sequence = "" if write.sequence is None else write.sequence
-            args += (lease.epoch, lease.owner, lease.acquired_at, sequence, "1" if write.renew else "", len(write.rows))
-            for number, (start, end) in write.rows.items():
-                args += (number, start, end)
-        return keys, args
+            sequence = "-" if write.sequence is None else write.sequence
+            rows = "".join([f" {number} {start} {end}" for number, (start, end) in write.rows.items()])
+            lines.append(f"{lease.epoch} {lease.owner} {lease.acquired_at} {sequence} {write.renew:d}{rows}\n")
+        return keys, (self.lease_ms, "".join(lines))
 
     async def release(self, lease: Lease) -> None:
         """Give the session up so that another may claim it at once."""

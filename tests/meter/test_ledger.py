@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from gateway.errors import Conflict
 from gateway.journal import Journal
-from gateway.meter.ledger import Ledger
+from gateway.keys import Keys
+from gateway.meter.ledger import UNDER_WAY, Lease, Ledger, Write
 
 
 @pytest.fixture
@@ -76,3 +80,45 @@ async def test_law3_a_bill_cannot_be_frozen_over_rows_it_has_not_seen(ledger: Le
     with pytest.raises(Conflict) as caught:
         await journal.commit("ses_1", {"session": (0, {})}, fence=lease.fence(usage=seen), finalized={})
     assert caught.value.code == "version_conflict"
+
+
+async def test_many_sessions_in_one_call_are_answered_each_for_itself(journal: Journal) -> None:
+    """One that is refused, with whatever rows, must not shift what its neighbours read or hear."""
+    ledger = Ledger(journal.redis, Keys(1), lease_ms=60_000)
+    leases = [await ledger.acquire(f"ses_{number}", "a") for number in range(6)]
+    await journal.redis.hset(ledger._keys.of("ses_2", "lease"), "final", "1")
+    successor = await ledger.acquire("ses_3", "b", owner_gone=True)
+    await journal.redis.delete(ledger._keys.of("ses_4", "lease"))
+    start = max(lease.acquired_at for lease in leases)
+    rows = {1: (start, start), 2: (start, start + 1), 7: (start - 9_000, start + 90_000)}
+    writes = [Write(lease, rows, 5) for lease in leases]
+    writes[0] = Write(leases[0], {}, None)
+    writes[1] = Write(replace(leases[1], epoch=7), rows, 5)
+    written = await ledger.write([*writes, Write(leases[5], {9: (start, start)}, 4)])
+    assert [(answer.code, answer.usage) for answer in written] == [
+        ("ok", 0), ("fenced", 0), ("final", 0), ("former", 1), ("restored", 1), ("ok", 1), ("stale", 1)
+    ]  # fmt: skip
+    assert [answer.ahead_ms > 60_000 for answer in written] == [False, False, False, False, True, True, False]
+    kept = {lease.session: (await ledger.usage(lease.session)).rows for lease in leases}
+    assert [len(rows) for rows in kept.values()] == [0, 0, 0, 3, 3, 3]
+    assert all(row.end <= successor.acquired_at for row in kept["ses_3"])
+    (first, second, third) = kept["ses_5"]
+    assert [(row.number, row.end - row.start) for row in (first, second)] == [(1, 0), (2, 1)]
+    assert (third.number, third.start) == (7, leases[5].acquired_at)
+
+
+async def test_a_redis_that_hangs_is_not_waited_for_once_for_each_trip(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    async def hanging(*call: object) -> None:
+        tries.append(call)
+        await asyncio.sleep(0)
+        raise TimeoutError("Timeout reading from socket")
+
+    monkeypatch.setattr("gateway.meter.ledger.piped", hanging)
+    monkeypatch.setattr("gateway.meter.ledger.TOGETHER", 1)
+    written = await ledger.write([Write(Lease(f"ses_{number}", 1, "a", 0, 0), {}) for number in range(50)])
+    assert {answer.code for answer in written} == {"away"}
+    assert len(tries) == UNDER_WAY
