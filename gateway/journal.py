@@ -23,6 +23,7 @@ from gateway.archive.archive import Archive
 from gateway.archive.hot import Hot, bring_back
 from gateway.archive.snapshot import Snapshot
 from gateway.archive.store import ArchiveUnavailable
+from gateway.disk import Disk
 from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.ids import born_ms, first_id, new_id
 from gateway.keys import EVENT_INDEX, LASTING, RECORDS, Keys, Line
@@ -203,6 +204,7 @@ class Journal:
         self._waitaof_ms = waitaof_ms
         self.archive = archive
         self.hot = Hot(redis, self.keys, waitaof_ms=waitaof_ms)
+        self.disk = Disk(redis, waitaof_ms=waitaof_ms)
         self._read = redis.register_script(READ)
         self._commit = redis.register_script(COMMIT)
         self._claim = redis.register_script(CLAIM)
@@ -369,6 +371,13 @@ class Journal:
         if not here and (kept := await self.archived(session)):
             return list(kept.events[after:])
         return [json.loads(row) for row in rows]
+
+    async def count_events(self, session: str) -> int:
+        """How many events the session has here; 0 once it is in the archive, where nothing is left to be told."""
+        try:
+            return int((await self.trips.ask(("LLEN", self.keys.of(session, "events"))))[0])
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
 
     async def event_place(self, event_id: str) -> tuple[str, int] | None:
         """Session and sequence of an event, by its id alone."""

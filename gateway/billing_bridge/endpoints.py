@@ -21,6 +21,7 @@ from yarl import URL
 from gateway.billing_bridge.catalogue import EVENT_TYPES
 from gateway.billing_bridge.outbound import Blocked, judge
 from gateway.clock import Clock
+from gateway.disk import Disk
 from gateway.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from gateway.ids import new_id
 
@@ -95,7 +96,7 @@ class Endpoints:
         self, redis: aioredis.Redis, clock: Clock, fixed: Iterable[Endpoint] = (), *, allow_private: bool = True
     ) -> None:
         """`allow_private`: new ones may be plain http and stand in private networks, as `Outbound` has it."""
-        self._redis, self._clock, self._allow_private = redis, clock, allow_private
+        self._redis, self._clock, self._allow_private, self._disk = redis, clock, allow_private, Disk(redis)
         self._fixed = {endpoint.id: endpoint for endpoint in fixed}
         self._known: dict[str, Endpoint] = {}
         self._read_at = -FRESH_MS
@@ -135,6 +136,7 @@ class Endpoints:
         self._refuse_configured(endpoint_id)
         await self.get(endpoint_id)
         await self._redis.hdel(KEY, endpoint_id)
+        await self._disk.confirmed()
         await self._refresh()
 
     async def rotate(self, endpoint_id: str) -> Endpoint:
@@ -158,6 +160,7 @@ class Endpoints:
 
     async def _save(self, endpoint: Endpoint) -> Endpoint:
         await self._redis.hset(KEY, endpoint.id, endpoint.to_json())
+        await self._disk.confirmed()  # the secret is told once: it must not be lost afterwards
         await self._refresh()
         return endpoint
 

@@ -66,10 +66,12 @@ return 1
 
 @dataclass(slots=True)
 class Lane:
-    """A lane that this pass holds, and what it found out; `sequence` None = first attempts."""
+    """A lane that this pass holds, and what it found out; `sequence` None = first attempts, of events up to `known_to`:
+    later ones may not be on disk yet."""
 
     endpoint: Endpoint
     sequence: int | None
+    known_to: int
     put: dict[str, str] = field(default_factory=dict)
     drop: list[str] = field(default_factory=list)
     next_at: int | None = None
@@ -138,9 +140,9 @@ class Lanes:
         return self._journal.keys.of(session, HASH)
 
 
-def lane_of(name: str, known: Mapping[str, Endpoint]) -> Lane:
+def lane_of(name: str, known: Mapping[str, Endpoint], known_to: int) -> Lane:
     endpoint, _, sequence = name.partition(":")
-    return Lane(known[endpoint], int(sequence) if sequence else None)
+    return Lane(known[endpoint], int(sequence) if sequence else None, known_to)
 
 
 def opened(value: str) -> Delivery:

@@ -65,12 +65,16 @@ class WebhookDesk:
             raise NotFound("There is no such event.", code="event_not_found")
         if endpoint is not None:
             await self._own_enabled(account, endpoint)
-        return await self._webhooks.resend(event, place[0], endpoint)
+        started = await self._webhooks.resend(event, place[0], endpoint)
+        await self._journal.disk.confirmed()
+        return started
 
     async def resend_since(self, account: str, since: int, endpoint: str) -> int:
         """All of the account's events made at `since` or later, to one endpoint. Returns how many. Raises Conflict."""
         await self._own_enabled(account, endpoint)
-        return await self._webhooks.resend_since(since, endpoint, account)
+        started = await self._webhooks.resend_since(since, endpoint, account)
+        await self._journal.disk.confirmed()
+        return started
 
     async def _own(self, account: str, endpoint: str) -> Endpoint:
         found = await self._endpoints.get(endpoint)

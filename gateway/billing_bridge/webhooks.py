@@ -55,7 +55,7 @@ class WebhookSettings:
     allow_private: bool = False
     timeout_s: float = TIMEOUT_S
     per_endpoint: int = 32
-    at_once: int = 256
+    at_once: int = 1_024  # most of them wait for the disk, which comes once a second
 
 
 class Webhooks:
@@ -82,8 +82,11 @@ class Webhooks:
 
     async def handle(self, claim: Claim) -> None:
         """One pass over a claimed session: every lane that is free and due is worked, each on its own."""
-        session, owner, now = claim.session, new_secret(size=9), self._clock.wall_ms()
-        whose = await owning(self._journal, session) or {}
+        session, owner = claim.session, new_secret(size=9)
+        known_to = await self._on_disk(claim)
+        if known_to is None:
+            return
+        now, whose = self._clock.wall_ms(), await owning(self._journal, session) or {}
         known = await self._endpoints.cached()
         active = [e for e in known.values() if e.enabled and e.account in (None, whose.get("account"))]
         ready = self._reserve(active)
@@ -93,7 +96,7 @@ class Webhooks:
         finally:
             self._busy.subtract(one for one in ready if one not in names)
         again = self._when_busy(active, names)
-        lanes = [lane_of(name, known) for name in names]
+        lanes = [lane_of(name, known, known_to) for name in names]
         live = bool(whose.get("livemode"))
         works = [self._work(session, owner, lane, state, live) for lane in lanes]
         for failed in await asyncio.gather(*works, return_exceptions=True):
@@ -103,6 +106,16 @@ class Webhooks:
         if buried or any(name[:2] in ("o:", "l:") and name[2:] not in names for name in state):
             again = await self._stored(self._next_look(session, again))
         await self._stored(self._journal.done(claim, _earliest(again, *(lane.next_at for lane in lanes))))
+
+    async def _on_disk(self, claim: Claim) -> int | None:
+        """Up to which event nothing can be lost any more; later ones have asked for another look. None: not now."""
+        count = await self._stored(self._journal.count_events(claim.session))
+        try:
+            await self._journal.disk.confirmed()
+        except StoreUnavailable:
+            await self._stored(self._journal.done(claim, self._clock.wall_ms() + BUSY_MS))
+            return None
+        return count
 
     async def _stored(self, work: Awaitable[T]) -> T:
         async with self._store:
@@ -155,7 +168,8 @@ class Webhooks:
     async def _first_attempts(self, session: str, lane: Lane, cursor: int, live: bool) -> None:
         """Every event after the cursor once, in order; those that come meanwhile have asked for another look."""
         until = self._clock.wall_ms() + LANE_BUDGET_MS
-        for event in await self._stored(self._journal.events(session, cursor)):
+        events = await self._stored(self._journal.events(session, cursor))
+        for event in events[: max(0, lane.known_to - cursor)]:
             paused = self._paused_until(lane.endpoint.id)
             if self._clock.wall_ms() > until or paused > self._clock.wall_ms():
                 lane.look_again(max(self._clock.wall_ms(), paused) + _soon())

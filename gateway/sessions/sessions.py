@@ -190,12 +190,12 @@ class Sessions:
         return found, False
 
     async def end(self, account: str, session: str, reason: str | None = None) -> Docs:
-        """Ends it for both, now; idempotent."""
+        """Ends it for both, now, and on disk when it returns; idempotent."""
         docs = await self.get(account, session)
         if docs.record.open:
             at = self.clock.wall_ms()
             why: core.EndReason = "canceled" if reason == "canceled" else "ended_by_api"
-            await self.apply(session, lambda record: core.ended(record, why, at, note=reason))
+            await self.apply(session, lambda record: core.ended(record, why, at, note=reason), durable=True)
         return await self.get(account, session)
 
     async def tokens_for(self, account: str, session: str, role: Role) -> Entry:

@@ -148,6 +148,42 @@ async def test_events_that_come_later_continue_where_it_stopped(bench: Bench, re
     assert receiver.sequences == [1, 2]
 
 
+async def test_law8_nothing_is_told_that_a_power_loss_could_take_back(journal: Journal, receiver: Receiver) -> None:
+    patient = Journal(journal.redis, journal.keys, waitaof_ms=50)
+    bench = Bench(patient, receiver)
+    await journal.redis.config_set("appendfsync", "no")
+    try:
+        await bench.happen("session.created")
+        await bench.look()
+        assert receiver.events == []
+    finally:
+        await journal.redis.config_set("appendfsync", "always")
+    bench.clock.ahead += sender.BUSY_MS
+    await bench.look()
+    assert receiver.sequences == [1]
+    await bench.close()
+
+
+async def test_law8_an_event_that_comes_while_the_disk_is_waited_for_has_a_look_of_its_own(
+    journal: Journal, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(journal, receiver)
+    await bench.happen("session.created")
+    confirmed = journal.disk.confirmed
+
+    async def meanwhile() -> None:
+        monkeypatch.setattr(journal.disk, "confirmed", confirmed)
+        await confirmed()
+        await bench.happen("session.ready")
+
+    monkeypatch.setattr(journal.disk, "confirmed", meanwhile)
+    await bench.look()
+    assert receiver.sequences == [1]
+    await bench.look()
+    assert receiver.sequences == [1, 2]
+    await bench.close()
+
+
 async def test_two_senders_at_once_send_nothing_twice(journal: Journal, receiver: Receiver) -> None:
     benches = [Bench(journal, receiver) for _ in range(3)]
     await benches[0].happen("session.created", "payment.held")

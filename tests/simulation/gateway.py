@@ -194,13 +194,16 @@ class Processes:
     async def _send(self, claim: Claim) -> None:
         session = claim.session
         values = self.streams[session].values
+        known_to = len(await self.journal.events(session, 0))
+        await sleep(self.world.rng.randrange(1_000))
+        await io("write", self.streams.confirmed)  # nothing is told that a power loss could take back
         cursor, opens, dead = await io("read", lambda: values.get("deliveries", (0, {}, ())))
         opens = dict(opens)
         for sequence, delivery in sorted(opens.items()):
             if delivery.next_at <= self.world.redis_ms():
                 event = (await self.journal.events(session, sequence - 1))[0]
                 opens, dead = await self._attempt(event, delivery, opens, dead)
-        while events := await self.journal.events(session, cursor):
+        while events := (await self.journal.events(session, cursor))[: max(0, known_to - cursor)]:
             for event in events:
                 opens, dead = await self._attempt(event, Delivery(), opens, dead)
                 cursor = event["sequence"]

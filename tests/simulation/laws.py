@@ -270,6 +270,8 @@ def _told(p: Processes, record: SessionRecord) -> list[str]:
         found.append(f"law 8: {kinds['payment.captured']} payment.captured")
     _, opens, dead = p.rules.values.get("deliveries", (0, {}, ()))
     received = {ident for ident, _ in p.market.received}
+    if gone := received - {event["id"] for event in events}:
+        found.append(f"law 8: {len(gone)} told, and not in the record")
     missing = [
         event["type"] for event in events
         if event["id"] not in received and event["sequence"] not in set(dead) | set(opens)
