@@ -38,6 +38,9 @@ async def opened(browser: Browser, link: str, faults: list[str]) -> Page:
 
 
 async def choose(page: Page, card: str) -> None:
+    """Another card than those that the client keeps, if there are any."""
+    if await page.get_by_test_id("pay-new").count():
+        await page.get_by_test_id("pay-new").click()
     await page.frame_locator("#card iframe").get_by_test_id("card").select_option(card)
     await page.get_by_test_id("pay-submit").click()
 
@@ -49,6 +52,9 @@ async def test_a_due_bill_is_paid_by_its_client_alone(stand: Stand, browser: Bro
     await expect(page.get_by_test_id("pay-amount")).to_have_text("75.00 USD")
     await expect(page.get_by_test_id("pay-submit")).to_have_text("Pay 75.00 USD")
     assert page.url == f"{due.origin}/pay", "the secret does not stay in the address bar"
+    await expect(page.get_by_test_id("pay-price")).to_contain_text("Billed time25:00 min")
+    await expect(page.get_by_test_id("pay-kept")).to_have_text("Visa •••• 4242until 11/2030")
+    assert await page.locator("iframe").count() == 0, "Stripe's script is loaded only when another card is asked for"
     await choose(page, "")
     await expect(page.get_by_test_id("pay-problem")).to_contain_text("incomplete")
     await choose(page, "pm_card_chargeDeclined")
@@ -61,6 +67,20 @@ async def test_a_due_bill_is_paid_by_its_client_alone(stand: Stand, browser: Bro
     assert await page.evaluate(WORDS) == []
     assert faults == []
     assert (await stand.settled(ident))["amount_captured"] == 7_500
+
+
+async def test_r04_a_returning_client_pays_a_booking_with_one_click(stand: Stand, browser: Browser) -> None:
+    first, faults = await stand.paid(card="pm_card_visa"), list[str]()
+    terms = await stand.terms("pm_card_chargeDeclined", minutes=15, count=2)
+    terms["client"]["stripe_customer"] = first["client"]["stripe_customer"]
+    booking = await stand.post("/v1/bookings", terms)
+    page = await opened(browser, booking["payment"]["pay_url"], faults)
+    await expect(page.get_by_test_id("pay-price")).to_contain_text("Total450.00 USD")
+    await expect(page.get_by_test_id("pay-problem")).to_contain_text("declined. Nothing was charged")
+    await page.get_by_test_id("pay-submit").click()
+    await expect(page.get_by_test_id("pay-status")).to_have_text("Paid with Visa •••• 4242. Thank you.")
+    assert (await stand.get(f"/v1/bookings/{booking['id']}"))["status"] == "paid"
+    assert faults == []
 
 
 async def test_r04_from_the_lobby_another_card_opens_the_call(stand: Stand, browser: Browser) -> None:

@@ -1,4 +1,4 @@
-/** The pay page: what is asked, a card that Stripe's own frame takes, and what became of it. */
+/** The pay page: what is asked and for what, a card that the client keeps or that Stripe's own frame takes, and the end. */
 
 import { LANGUAGES, choose } from "/pay/words.js";
 
@@ -6,6 +6,11 @@ import { LANGUAGES, choose } from "/pay/words.js";
 const POLL_MS = 2000;
 const SECRET = "parley-pay";
 const FORM_STATES = ["due", "hold", "confirm"];
+const OVER_STATES = ["paid", "held", "nothing"];
+const NEW = "new";
+const MOST_MEETINGS = 6;
+/** Of what a card may be refused for, these the page has words of its own for. */
+const TOLD = ["insufficient_funds", "card_brand_not_supported"];
 const BRANDS = { visa: "Visa", mastercard: "Mastercard", amex: "American Express", discover: "Discover", diners: "Diners Club", jcb: "JCB", unionpay: "UnionPay" };
 
 const $ = (id) => document.getElementById(id);
@@ -15,6 +20,8 @@ let shown = null;
 let busy = false;
 let stripe = null;
 let card = null;
+/** The id of a kept card, or NEW; null before the client could choose. */
+let chosen = null;
 
 /** Out of the address bar before anybody else's script runs here; a way back from the bank finds it again. */
 function ownSecret() {
@@ -30,17 +37,36 @@ const { secret: token, returned } = ownSecret();
 const say = (key, values = {}) =>
   LANGUAGES[language][key].replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 
-function money(amount, currency) {
-  const code = currency.toUpperCase();
+function money(amount) {
   const figure = new Intl.NumberFormat(tag, { minimumFractionDigits: 2 }).format(amount / 100);
-  return `${figure} ${code}`;
+  return `${figure} ${shown.currency.toUpperCase()}`;
 }
 
-const cardName = ({ brand, last4 }) => `${BRANDS[brand] ?? brand} •••• ${last4}`;
+const minutes = (seconds) => say("minutes", { minutes: Math.round(seconds / 60) });
+const clock = (seconds) => say("minutes", { minutes: `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}` });
+const timeZone = () => shown.timezone ?? undefined;
+const date = (ms) => new Intl.DateTimeFormat(tag, { dateStyle: "long", timeZone: timeZone() }).format(ms);
+const moment = (ms) => new Intl.DateTimeFormat(tag, { dateStyle: "medium", timeStyle: "short", timeZone: timeZone() }).format(ms);
+const cardName = ({ brand, last4 }) => `${BRANDS[brand] ?? brand} ••••\u00a0${last4}`;
 
 function put(id, text) {
   $(id).textContent = text ?? "";
   $(id).hidden = !text;
+}
+
+function made(name, className, ...children) {
+  const element = Object.assign(document.createElement(name), { className });
+  element.append(...children);
+  return element;
+}
+
+function icon(name) {
+  const space = "http://www.w3.org/2000/svg";
+  const [svg, use] = [document.createElementNS(space, "svg"), document.createElementNS(space, "use")];
+  use.setAttribute("href", `#i-${name}`);
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(use);
+  return svg;
 }
 
 async function ask(path, body) {
@@ -61,29 +87,52 @@ function draw(next) {
   language = choose(shown.locale, ...navigator.languages);
   tag = shown.locale.startsWith(language) ? shown.locale : language;
   document.documentElement.lang = language;
-  const figure = money(shown.amount, shown.currency);
+  const figure = money(shown.amount);
   put("test", shown.livemode ? "" : say("test"));
-  put("eyebrow", say({ hold: "hold", bill: "due", booking: "fee" }[shown.asks]));
+  const over = OVER_STATES.includes(shown.state);
+  put("eyebrow", over ? "" : say({ hold: "hold", bill: "due", booking: "fee" }[shown.asks]));
   $("amount").textContent = figure;
   put("about", about());
+  drawPrice();
   drawOutcome(figure);
   drawForm(figure);
   document.title = `${figure} · Parley`;
   document.documentElement.dataset.state = shown.state;
+  document.documentElement.toggleAttribute("data-asking", FORM_STATES.includes(shown.state));
 }
 
 function about() {
-  if (shown.asks === "booking") {
-    return say("about_booking", { expert: shown.expert, count: shown.meetings.length, minutes: shown.limit_seconds / 60 });
+  const { asks, expert, meetings, started_at: at } = shown;
+  if (asks === "booking") {
+    return say("about_booking", { expert, count: meetings.length, minutes: shown.limit_seconds / 60 });
   }
-  const words = say(shown.media === "voice" ? "about_voice" : "about_video", { expert: shown.expert });
-  if (!shown.started_at) return words;
-  const date = new Intl.DateTimeFormat(tag, { dateStyle: "long" }).format(shown.started_at);
-  return say("about_at", { about: words, date });
+  const words = say(shown.media === "voice" ? "about_voice" : "about_video", { expert });
+  return at ? say("about_at", { about: words, date: date(at) }) : words;
 }
 
-// Of what the card was refused for, these the page has words of its own for.
-const TOLD = ["insufficient_funds", "card_brand_not_supported"];
+/** How the amount comes about, before any money moves. */
+function drawPrice() {
+  const rate = [say("per_minute"), money(shown.unit_amount)];
+  const free = shown.free_seconds > 0 && [say("free_part", { minutes: Math.round(shown.free_seconds / 60) }), say("free")];
+  const rows = {
+    hold: () => [rate, free, [say("longest"), minutes(shown.limit_seconds)], [say("most"), money(shown.amount), "strong"]],
+    bill: () => [
+      shown.billable_seconds !== null && [say("billed"), clock(shown.billable_seconds)], rate, [say("total"), money(shown.amount), "strong"],
+    ],
+    booking: () => [...meetingRows(), rate, [say("total"), money(shown.amount), "strong"]],
+  }[shown.asks]();
+  const lines = shown.amount === 0 ? [] : rows.filter(Boolean);
+  $("price").replaceChildren(
+    ...lines.map(([name, value, kind]) => made("div", kind ?? "", made("dt", "", name), made("dd", "", value))),
+  );
+}
+
+/** Each meeting's time; of many the first and the last. */
+function meetingRows() {
+  const rows = shown.meetings.map((at, index) => [say("meeting", { number: index + 1 }), at && moment(at)]);
+  if (shown.meetings.every((at) => at === null)) return [[say("meetings"), say("any_time")]];
+  return rows.length > MOST_MEETINGS ? [rows[0], rows.at(-1)] : rows;
+}
 
 function drawOutcome(figure) {
   const { state, card: used, decline_code: code } = shown;
@@ -99,7 +148,7 @@ function drawOutcome(figure) {
   $("status").classList.toggle("busy", state === "working");
   const refused = code && (state === "due" || state === "hold");
   put("problem", refused ? say(TOLD.includes(code) ? code : "declined", { amount: figure }) : "");
-  if (["paid", "nothing", "held"].includes(state)) put("eyebrow", "");
+  $("done").hidden = state !== "paid" && state !== "held";
   $("action").hidden = state !== "confirm" || !shown.action_url;
   $("action").textContent = say("confirm");
   if (!$("action").hidden) $("action").href = shown.action_url;
@@ -109,30 +158,67 @@ function drawOutcome(figure) {
 
 function drawForm(figure) {
   const wanted = FORM_STATES.includes(shown.state);
-  const here = wanted && shown.form !== null;
-  $("card-box").hidden = $("submit").hidden = !here;
+  const ways = wanted && (shown.form !== null || shown.cards.length > 0);
+  if (ways) drawCards();
+  $("cards").hidden = $("submit").hidden = !ways;
   $("submit").classList.toggle("primary", shown.state !== "confirm");
-  $("card-label").textContent = say(shown.state === "confirm" ? "other" : "card");
+  $("cards-label").textContent = say(shown.state === "confirm" ? "other" : shown.cards.length ? "pay_with" : "card");
   $("submit").textContent = say(shown.asks === "hold" ? "reserve" : "pay", { amount: figure });
-  $("submit").disabled = busy || card === null;
-  const why = shown.asks === "bill" && shown.decline_code ? "" : say({ hold: "why_hold", bill: "why_due", booking: "why_fee" }[shown.asks]);
-  put("small", !wanted ? "" : here ? [why, say("secure")].filter(Boolean).join(" ") : say("elsewhere"));
-  if (here && stripe === null) loadForm();
+  $("submit").disabled = !ready();
+  const lost = shown.asks === "bill" && !shown.decline_code;
+  const why = { hold: say("why_hold"), bill: lost ? say("why_due") : "", booking: say("why_fee") }[shown.asks];
+  put("why", wanted || shown.state === "held" ? why : "");
+  $("secure").hidden = !wanted;
+  $("secure-text").textContent = say(ways ? "secure" : "elsewhere");
+}
+
+const ready = () => !busy && (chosen === NEW ? card !== null : chosen !== null);
+
+/** The cards that the client keeps at Stripe, and the way to another one. One that is drawn already stays as it is. */
+function drawCards() {
+  const ids = [...shown.cards.map(({ id }) => id), ...(shown.form ? [NEW] : [])];
+  if (!ids.includes(chosen)) chosen = ids[0];
+  if ($("kept").dataset.ids !== ids.join()) {
+    $("kept").dataset.ids = ids.join();
+    $("kept").replaceChildren(...(shown.cards.length ? [...shown.cards.map(keptWay), ...(shown.form ? [newWay()] : [])] : []));
+  }
+  $("card-box").hidden = chosen !== NEW;
+  if (chosen === NEW && stripe === null) loadForm();
+}
+
+function keptWay(kept) {
+  const until = say("until", { date: `${String(kept.exp_month).padStart(2, "0")}/${kept.exp_year}` });
+  return way(kept.id, "card", cardName(kept).replace("American Express", "Amex"), until);
+}
+
+const newWay = () => way(NEW, "plus", say("another"), "");
+
+function way(id, picture, name, aside) {
+  const radio = Object.assign(document.createElement("input"), { type: "radio", name: "way", value: id, checked: id === chosen });
+  radio.addEventListener("change", () => {
+    chosen = id;
+    draw(shown);
+  });
+  const label = made("label", "way", radio, icon(picture), made("span", "name", name), made("span", "aside", aside));
+  label.dataset.testid = id === NEW ? "pay-new" : "pay-kept";
+  return label;
 }
 
 function ending(title, text) {
   document.documentElement.lang = language;
-  for (const id of ["eyebrow", "status", "problem", "small"]) put(id, "");
-  for (const id of ["action", "card-box", "submit", "receipt"]) $(id).hidden = true;
+  for (const id of ["eyebrow", "status", "problem", "why"]) put(id, "");
+  for (const id of ["done", "action", "cards", "submit", "secure", "receipt"]) $(id).hidden = true;
+  $("price").replaceChildren();
   $("amount").classList.add("words");
   $("amount").textContent = title;
   put("about", text);
+  document.documentElement.removeAttribute("data-asking");
   document.documentElement.dataset.state = "ending";
 }
 
 // ------------------------------------------------------------------------------------------------------- the card
 
-/** Stripe's script is loaded only when a card is asked for. */
+/** Stripe's script is loaded only when another card is asked for. */
 function loadForm() {
   stripe = false;
   const script = document.createElement("script");
@@ -149,16 +235,17 @@ function mountCard() {
   stripe = window.Stripe(shown.form.key);
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const base = { fontSize: "16px", color: dark ? "#edf1ec" : "#17211d", "::placeholder": { color: "#7a8580" } };
-  const made = stripe.elements({ locale: language }).create("card", { style: { base } });
-  made.on("ready", () => {
-    card = made;
+  const element = stripe.elements({ locale: language }).create("card", { style: { base } });
+  element.on("ready", () => {
+    card = element;
     draw(shown);
   });
-  made.mount("#card");
+  element.mount("#card");
 }
 
 async function tryCard() {
-  const { paymentMethod, error } = await stripe.createPaymentMethod({ type: "card", card });
+  const { paymentMethod, error } =
+    chosen === NEW ? await stripe.createPaymentMethod({ type: "card", card }) : { paymentMethod: { id: chosen } };
   if (error) return put("problem", error.message);
   const next = await ask("/pay/card", { payment_method: paymentMethod.id, attempt: shown.attempt });
   if (next.state === "confirm" && next.action_url) return location.assign(next.action_url);
@@ -169,7 +256,7 @@ async function tryCard() {
 
 $("slip").addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (busy || !card) return;
+  if (!ready()) return;
   busy = $("submit").disabled = true;
   put("problem", "");
   try {
@@ -178,7 +265,7 @@ $("slip").addEventListener("submit", async (event) => {
     await afterRefusal(code, status);
   } finally {
     busy = false;
-    $("submit").disabled = card === null;
+    $("submit").disabled = !ready();
   }
 });
 
