@@ -254,6 +254,7 @@ class Gateway:
             bookings=bookings, people=People(self.journal),
             payees=payees, pay=pay_page(settings, PayDesk(sessions, bookings)),
             earnings=Earnings(self.journal),
+            archived_after_ms=archiver_settings(settings).quiet_ms if self.archive else None,
         )  # fmt: skip
         app = public_app(context)
         app.router.add_get("/v1/signal", signal_handler(host))

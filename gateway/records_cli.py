@@ -73,7 +73,9 @@ async def replayed(args: argparse.Namespace) -> Replay:
 
 async def evidence(args: argparse.Namespace) -> str:
     """The file's text. Raises NotFound."""
+    from gateway.app import archiver_settings
     from gateway.archive import evidence as core
+    from gateway.archive.archive import Retention
     from gateway.meter.ledger import Ledger
     from gateway.meter.replay import replay
 
@@ -82,8 +84,12 @@ async def evidence(args: argparse.Namespace) -> str:
         found = await replay(journal, ledger, args.session)
         docs = {name: doc.body if doc else None for name, doc in (await journal.read(args.session, *DOCS)).items()}
         events = await journal.events(args.session)
+    kept = archiver_settings(Settings.load(args.config)).retention if args.config else Retention()
     rows = [{"epoch": r.epoch, "number": r.number, "start": r.start, "end": r.end} for r in found.usage.rows]
-    made = core.evidence(docs, events, rows, found.broken, made_at=int(time.time() * 1000))
+    made = core.evidence(
+        docs, events, rows, found.broken,
+        made_at=int(time.time() * 1000), rows_dropped=found.usage.dropped, kept=kept,
+    )  # fmt: skip
     if args.out is not None and args.out.suffix == ".html":
         return core.page(made)
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"

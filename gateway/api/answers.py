@@ -184,7 +184,18 @@ class Session(Answer):
     amount_refunded: int
 
 
-class SessionList(Answer):
+class Reaching(Answer):
+    """A list that does not reach into the archive."""
+
+    complete_since: Time | None = Field(
+        description="What was created since then is listed. Older sessions that have been settled and quiet for as "
+        "long may be in the archive, where they are found by their id alone. null: all there is is listed",
+        examples=["2026-10-22T20:00:00.000Z"],
+        json_schema_extra={"format": "date-time"},
+    )
+
+
+class SessionList(Reaching):
     object: Literal["list"] = "list"
     data: list[Session]
     has_more: bool
@@ -290,7 +301,7 @@ class Event(Answer):
     livemode: bool
 
 
-class EventList(Answer):
+class EventList(Reaching):
     object: Literal["list"] = "list"
     data: list[Event]
     has_more: bool

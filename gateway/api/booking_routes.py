@@ -35,7 +35,7 @@ async def find(call: Call) -> bookings.BookingList:
     found, more = await _desk(call).list(
         wanted, status=query.status, limit=query.limit, starting_after=query.starting_after
     )
-    return bookings.page(found, more)
+    return bookings.page(found, more, call.context.complete_since)
 
 
 async def pay(call: Call) -> bookings.Booking:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from gateway.api import terms
-from gateway.api.answers import Answer, PaymentView, RateView, Time, moment
+from gateway.api.answers import Answer, PaymentView, RateView, Reaching, Time, moment
 from gateway.api.context import Booked, Docs, Entry
 from gateway.api.schemas import (
     Ambassador,
@@ -189,7 +189,7 @@ class Booking(Answer):
     meetings: list[MeetingView]
 
 
-class BookingList(Answer):
+class BookingList(Reaching):
     object: Literal["list"] = "list"
     data: list[Booking]
     has_more: bool
@@ -226,8 +226,10 @@ def booking(found: Booked) -> Booking:
     )  # fmt: skip
 
 
-def page(found: Sequence[Booked], has_more: bool) -> BookingList:
-    return BookingList(data=[booking(each) for each in found], has_more=has_more)
+def page(found: Sequence[Booked], has_more: bool, complete_since: int | None) -> BookingList:
+    """`complete_since`: wall ms."""
+    data = [booking(each) for each in found]
+    return BookingList(data=data, has_more=has_more, complete_since=time(complete_since))
 
 
 def _terms(meeting: Meeting) -> TermsView:

@@ -312,6 +312,13 @@ class ApiContext:
     pay: PayPage | None = None
     people: People | None = None
     earnings: Earnings | None = None
+    # How long a settled session has to be quiet until it leaves the lists for the archive; None: it never does.
+    archived_after_ms: int | None = None
+
+    @property
+    def complete_since(self) -> int | None:
+        """Nothing that was created since then (wall ms) is in the archive; None: nothing is."""
+        return None if self.archived_after_ms is None else self.clock.wall_ms() - self.archived_after_ms
 
     @property
     def docs_url(self) -> str:

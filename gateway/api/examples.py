@@ -220,6 +220,14 @@ def _page(*items: dict[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": list(items), "has_more": False}
 
 
+def _whole(*items: dict[str, Any]) -> dict[str, Any]:
+    return {**_page(*items), "complete_since": None}
+
+
+def _reaching(*items: dict[str, Any]) -> dict[str, Any]:
+    return {**_page(*items), "complete_since": "2026-10-22T20:00:00.000Z"}
+
+
 BOOK: Final[dict[str, Any]] = {
     "reference": "order-124",
     "client": CREATE["client"],
@@ -298,7 +306,7 @@ def answers() -> dict[str, Any]:
     refunds = {reserved.booking.meetings[1]: reserved.booking.fee}
     return {
         "createBooking": told,
-        "listBookings": _page(told),
+        "listBookings": _reaching(told),
         "getBooking": told,
         "payBookingWithAnotherCard": told,
         "cancelBooking": bookings.cancellation(reserved, refunds, "client", preview=True).model_dump(mode="json"),
@@ -306,7 +314,7 @@ def answers() -> dict[str, Any]:
         "exportPerson": _export(),
         "erasePerson": {"id": "c1", "erased": True, "sessions": 12},
         "createSession": _created(),
-        "listSessions": _page(_finalized()),
+        "listSessions": _reaching(_finalized()),
         "getSession": _finalized(),
         "endSession": _finalized(),
         "createToken": {
@@ -322,8 +330,8 @@ def answers() -> dict[str, Any]:
         "waiveFee": views.session(opened()).model_dump(mode="json") | {"waived": True, "limit_seconds": 900},
         "getPayability": _payability(),
         "listEarnings": _earnings(),
-        "listSessionEvents": _page(_event()),
-        "listEvents": _page(_event()),
+        "listSessionEvents": _whole(_event()),
+        "listEvents": _reaching(_event()),
         "resendEvent": {"deliveries": 1},
         "resendEventsSince": {"deliveries": 240},
         "listWebhookEndpoints": _page(_endpoint()),

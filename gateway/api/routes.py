@@ -44,7 +44,7 @@ async def retrieve(call: Call) -> answers.Session:
 async def find(call: Call) -> answers.SessionList:
     query: schemas.SessionFilter = call.query
     page, has_more = await call.context.sessions.list(call.account, livemode=call.livemode, **query.model_dump())
-    return views.sessions(page, has_more)
+    return views.sessions(page, has_more, call.context.complete_since)
 
 
 async def end(call: Call) -> answers.Session:
@@ -100,7 +100,7 @@ async def events(call: Call) -> answers.EventList:
         page, more = await _desk(call).events(
             call.account, call.livemode, since=since, after=query.starting_after or "", limit=query.limit
         )
-        return views.events(page, more, call.livemode)
+        return views.events(page, more, call.livemode, call.context.complete_since)
     await _owned(call, query.session)
     return await _events(call, query.session, query.after, query.limit)
 

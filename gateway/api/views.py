@@ -264,8 +264,10 @@ def _participants(record: Record, entries: Mapping[Role, Entry]) -> answers.Part
     return answers.Participants(client=seat("client"), expert=seat("expert"))
 
 
-def sessions(page: Sequence[Docs], has_more: bool) -> answers.SessionList:
-    return answers.SessionList(data=[session(docs) for docs in page], has_more=has_more)
+def sessions(page: Sequence[Docs], has_more: bool, complete_since: int | None) -> answers.SessionList:
+    """`complete_since`: wall ms."""
+    data = [session(docs) for docs in page]
+    return answers.SessionList(data=data, has_more=has_more, complete_since=time(complete_since))
 
 
 def entry(session_id: str, role: Role, way: Entry) -> answers.EntryView:
@@ -301,9 +303,12 @@ def _bill(bill: Record) -> answers.BillView:
     return answers.BillView(**_figures(bill), waived_reason=bill.get("waived_reason"), currency=bill["currency"])
 
 
-def events(page: Sequence[Record], has_more: bool, livemode: bool) -> answers.EventList:
+def events(
+    page: Sequence[Record], has_more: bool, livemode: bool, complete_since: int | None = None
+) -> answers.EventList:
+    """`complete_since`: wall ms."""
     data = [answers.Event(**{**event, "livemode": livemode}) for event in page]
-    return answers.EventList(data=data, has_more=has_more)
+    return answers.EventList(data=data, has_more=has_more, complete_since=time(complete_since))
 
 
 def endpoint(found: WebhookEndpoint, *, secret: bool = False) -> answers.WebhookEndpoint:

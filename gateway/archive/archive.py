@@ -19,7 +19,6 @@ from gateway.archive.day import ATTEMPTS, Day, Indexes, faults, rewrite, session
 from gateway.archive.segment import compact, holding
 from gateway.archive.snapshot import Snapshot
 from gateway.archive.store import ArchiveUnavailable, Store
-from gateway.errors import GatewayError
 from gateway.ids import born_ms, new_id
 from gateway.session import ROLES, Role
 
@@ -68,8 +67,8 @@ class Archive:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
 
     async def made(self) -> str:
-        """The name of the archive that is there, or of a new one. Raises GatewayError `archive_unfit` for a store on
-        which two writers could overwrite each other."""
+        """The name of the archive that is there, or of a new one. Raises ArchiveUnavailable also for a store on which
+        two writers could overwrite each other."""
         return await self._in_thread(self._made)
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
@@ -138,10 +137,9 @@ class Archive:
             raise ArchiveUnavailable(f"What is written to {self.store} is not there afterwards.")
         # Both are refused, or would leave everything as it is.
         if self.store.create(MARKER, name.encode()) or self.store.replace(MARKER, name.encode(), NEVER):
-            raise GatewayError(
+            raise ArchiveUnavailable(
                 f"{self.store} ignores conditions on writes (If-None-Match, If-Match), so that bridges could overwrite "
-                "each other's parts: take a service that knows them, or a directory.",
-                code="archive_unfit",
+                "each other's parts: take a service that knows them, or a directory."
             )
         return name
 

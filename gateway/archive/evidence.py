@@ -5,10 +5,13 @@ Pure. It tells what a bank needs to see and no secrets: no tokens, no links that
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import Any, Final
+
+from gateway.archive.archive import Retention
+from gateway.archive.snapshot import BLANK_PERSON
 
 SECRET: Final = frozenset({"secret", "client_secret", "action_url", "resume", "token"})
 STYLE: Final = (
@@ -18,17 +21,21 @@ STYLE: Final = (
     "th{font-weight:600;width:14rem}code{font-size:.85em;overflow-wrap:anywhere}tr{break-inside:avoid}"
     "@media print{body{margin:0;max-width:none}}"
 )
+RETENTION: Final = Retention()
+SEAL: Final = ("head", "checked", "intact", "broken")
 TERMS: Final = ("kind", "unit_amount", "currency", "free_ms", "limit_ms", "cap_ms", "commission_bps", "waived")
 
 
 def evidence(
     docs: Mapping[str, Mapping[str, Any] | None], events: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]], broken: Sequence[str], *, made_at: int,
+    rows_dropped: bool = False, kept: Retention = RETENTION,
 ) -> dict[str, Any]:  # fmt: skip
     """All of it as plain values, times in RFC 3339. `docs`: the session's records by name; `broken`: what the chain of
-    its ledger found; `made_at`: wall ms."""
+    its ledger found; `made_at`: wall ms; `kept`: how long each class of data is."""
     session, payment = docs["session"] or {}, docs["payment"] or {}
     people = docs.get("people") or {}
+    gone = _rows_gone(session, kept, made_at) if rows_dropped else None
     chain = session.get("chain")
     consent = session.get("consent")
     return {
@@ -36,6 +43,7 @@ def evidence(
         "session": session["id"],
         "reference": session.get("reference"),
         "made_at": stamp(made_at),
+        "no_longer_kept": [*([gone] if gone else []), *_people_gone(session, people, kept, made_at)],
         "terms": {name: session.get(name) for name in TERMS},
         "client": {**_who(people, "client"), **dict(session["client"])},
         "expert": {**_who(people, "expert"), **dict(session["expert"])},
@@ -53,6 +61,8 @@ def evidence(
                 {**_span(row["start"], row["end"]), "epoch": row["epoch"], "number": row["number"]} for row in rows
             ],
             "head": chain and chain["head"],
+            "rows_dropped": gone,
+            "checked": ["terms", "bill"] if rows_dropped else ["terms", "rows", "bill"],
             "intact": bool(chain) and not broken,
             "broken": list(broken),
         },
@@ -65,6 +75,7 @@ def evidence(
 def page(found: Mapping[str, Any]) -> str:
     """The same to print: one HTML page without script, links or pictures."""
     parts = [
+        _list("No longer kept", found["no_longer_kept"]) if found["no_longer_kept"] else "",
         _table("Agreed terms", found["terms"]),
         _table("Client", found["client"]),
         _table("Expert", found["expert"]),
@@ -72,8 +83,10 @@ def page(found: Mapping[str, Any]) -> str:
         _table("Course", found["course"]),
         _list("Both were connected, media flowing both ways", found["connected"]),
         _list("Timeline", found["timeline"]),
-        _list("Metered usage, row by row", found["ledger"]["rows"]),
-        _table("Seal of the ledger (SHA-256 chain)", {k: v for k, v in found["ledger"].items() if k != "rows"}),
+        _table("Metered usage, row by row", dropped)
+        if (dropped := found["ledger"]["rows_dropped"])
+        else _list("Metered usage, row by row", found["ledger"]["rows"]),
+        _table("Seal of the ledger (SHA-256 chain)", {name: found["ledger"][name] for name in SEAL}),
         _table("Bill (amounts in minor units)", found["bill"] or {"bill": "not final yet"}),
         _table("Payment, with Stripe's ids", found["payment"]),
         _table("Receipts sent", found["receipts"]),
@@ -92,6 +105,38 @@ def stamp(ms: int | None) -> str | None:
     if ms is None:
         return None
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03}Z"
+
+
+def _rows_gone(session: Mapping[str, Any], kept: Retention, now: int) -> dict[str, Any]:
+    return {
+        "what": "the metered usage row by row; the bill and the spans connected were made and sealed with it",
+        "class": "ticks",
+        "why": f"kept for {kept.ticks} days after the session was created",
+        "since": _over(session, kept.ticks, now),
+    }
+
+
+def _people_gone(
+    session: Mapping[str, Any], people: Mapping[str, Any], kept: Retention, now: int
+) -> Iterator[dict[str, Any]]:
+    since = _over(session, kept.people, now)
+    for role in ("client", "expert"):
+        if people.get(role) == BLANK_PERSON:
+            yield {
+                "what": f"the {role}'s name, e-mail, language, time zone and words",
+                "class": "people",
+                "why": f"kept for {kept.people} days after the session was created" if since else "erased on request",
+                "since": since,
+            }
+
+
+def _over(session: Mapping[str, Any], days: int, now: int) -> str | None:
+    """The beginning of the first day on which what is kept for so many days was not any more; None if that is to come,
+    so that it went for another reason, or when more was not kept for so long."""
+    created = datetime.fromtimestamp(session["created"] // 1000, UTC)
+    gone = datetime(created.year, created.month, created.day, tzinfo=UTC) + timedelta(days=days + 1)
+    ms = int(gone.timestamp() * 1000)
+    return stamp(ms) if ms <= now else None
 
 
 def _span(start: int, end: int) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class Hot:
 async def meet(archive: Archive, redis: aioredis.Redis) -> None:
     """Have the archive be the one that Redis knows. The first one is made where there is none; later a place without it
     is one that is not mounted, or another one, and must not become an empty archive; nothing is asked of it here, so
-    that a node starts without it. Raises RedisError, OSError, ArchiveUnavailable, GatewayError `archive_unfit`."""
+    that a node starts without it. Raises RedisError, OSError, ArchiveUnavailable."""
     if not await redis.exists(KNOWN):
         await redis.set(KNOWN, await archive.made(), nx=True)
     archive.expected = cast(bytes, await redis.get(KNOWN)).decode()

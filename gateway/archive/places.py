@@ -24,13 +24,11 @@ class BucketPlace:
 
 
 def store_at(place: Path | BucketPlace) -> Store:
-    """Raises GatewayError `bucket_not_installed`; nothing is asked of the place yet."""
+    """Raises GatewayError for a bucket when its library is not installed; nothing is asked of the place yet."""
     if isinstance(place, Path):
         return Directory(place)
     try:
         from gateway.archive.bucket import Bucket
     except ImportError:
-        raise GatewayError(
-            "An archive in a bucket needs obstore: pip install 'parley-gateway[bucket]'", code="bucket_not_installed"
-        ) from None
+        raise GatewayError("An archive in a bucket needs obstore: pip install 'parley-gateway[bucket]'") from None
     return Bucket(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,12 @@ async def market(redis: aioredis.Redis, journal: Journal) -> AsyncIterator[Api]:
         open_payment=held,
     )
     context = ApiContext(
-        use_cases, KeyRing(KEYS), Idempotency(redis), "https://gateway.example", people=People(journal)
+        use_cases,
+        KeyRing(KEYS),
+        Idempotency(redis),
+        "https://gateway.example",
+        people=People(journal),
+        archived_after_ms=ArchiverSettings().quiet_ms,
     )
     headers = {"Authorization": f"Bearer {FULL}"}
     async with TestClient(TestServer(public_app(context)), headers=headers) as client:
@@ -206,6 +212,16 @@ async def test_an_archived_session_is_read_as_before_by_its_id(market: Api, jour
     told = await documented(await market.get(f"{path}/events"), "/v1/sessions/{id}/events")
     assert [event["sequence"] for event in told["data"]] == [1, 2, 3, 4]
     assert await journal.redis.exists(journal.keys.of(session["id"], "session")) == 0, "reading brings nothing back"
+
+
+async def test_lists_tell_since_when_they_are_complete(market: Api, journal: Journal) -> None:
+    session, now = await archived(journal), datetime.now(UTC)
+    page = await documented(await market.get("/v1/sessions"), "/v1/sessions")
+    assert page["data"] == []
+    since = datetime.fromisoformat(page["complete_since"])
+    assert timedelta(days=29) < now - since < timedelta(days=31)
+    own = await documented(await market.get(f"/v1/events?session={session}"), "/v1/events")
+    assert (len(own["data"]), own["complete_since"]) == (4, None), "by its id all is there"
 
 
 async def test_a_refund_of_an_archived_session_brings_it_back(

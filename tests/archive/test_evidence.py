@@ -12,6 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.archive import evidence as core
+from gateway.archive.archive import Retention
+from gateway.archive.snapshot import BLANK_PERSON
 from gateway.billing_bridge.endpoints import Endpoints
 from gateway.billing_bridge.mail_desk import MailDesk
 from gateway.cli import main
@@ -72,6 +74,27 @@ def test_the_page_escapes_what_callers_wrote_and_runs_no_script() -> None:
 def test_a_ledger_that_was_changed_is_not_called_intact() -> None:
     made = core.evidence(docs(), EVENTS, ROWS, ["row 1:a:1 was changed"], made_at=NOW)
     assert (made["ledger"]["intact"], made["ledger"]["broken"]) == (False, ["row 1:a:1 was changed"])
+
+
+def test_rows_whose_time_is_over_are_said_to_be_gone_and_since_when() -> None:
+    day = 86_400_000
+    made = core.evidence(docs(), EVENTS, [], [], made_at=NOW + 91 * day, rows_dropped=True, kept=Retention(ticks=90))
+    (gone,) = made["no_longer_kept"]
+    assert (gone["class"], gone["since"]) == ("ticks", "2024-02-13T00:00:00.000Z")
+    assert (made["ledger"]["checked"], made["ledger"]["rows_dropped"]) == (["terms", "bill"], gone)
+    page = core.page(made)
+    assert page.count("kept for 90 days after the session was created") == 2, "at the top, and where the rows would be"
+    early = core.evidence(docs(), EVENTS, [], [], made_at=NOW + 90 * day, rows_dropped=True, kept=Retention(ticks=90))
+    assert early["no_longer_kept"][0]["since"] is None, "nobody knows, and nothing is made up"
+
+
+def test_r22_a_person_who_was_erased_is_said_to_be() -> None:
+    blank = {**docs(), "people": {"client": dict(BLANK_PERSON), "expert": {"name": "Expert"}}}
+    (gone,) = core.evidence(blank, EVENTS, ROWS, [], made_at=NOW)["no_longer_kept"]
+    assert (gone["class"], gone["why"], gone["since"]) == ("people", "erased on request", None)
+    (later,) = core.evidence(blank, EVENTS, ROWS, [], made_at=2 * NOW)["no_longer_kept"]
+    assert later["why"] == "kept for 3653 days after the session was created"
+    assert core.evidence(docs(), EVENTS, ROWS, [], made_at=NOW)["no_longer_kept"] == []
 
 
 @pytest.mark.parametrize("suffix", ["html", "json"])
