@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
-from redis.exceptions import ConnectionError, ResponseError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from gateway.trips import MOST, UNDER_WAY, Trips
 
@@ -44,7 +46,7 @@ async def test_an_error_is_that_of_who_asked_alone_and_in_the_servers_words(redi
     good, bad = await asyncio.gather(
         trips.ask(("PING",)), trips.run(refuse, ["{t}:a"], ["FENCED"]), return_exceptions=True
     )
-    assert good == [True]
+    assert good == [b"PONG"]
     assert isinstance(bad, ResponseError)
     assert str(bad) == "FENCED"
 
@@ -66,7 +68,7 @@ async def test_who_is_cancelled_before_the_trip_has_not_asked_and_nobody_else_is
     stays = asyncio.create_task(trips.ask(("SET", "stays", 1)))
     await asyncio.sleep(0)
     gone.cancel()
-    assert await stays == [True]
+    assert await stays == [b"OK"]
     assert await redis.exists("gone") == 0
     assert await redis.exists("stays") == 1
 
@@ -85,6 +87,27 @@ async def test_all_hear_that_redis_is_away_and_later_ones_are_asked_anew() -> No
     assert {type(error) for error in heard} == {ConnectionError}
     trips.away = False
     assert await trips.ask(("PING",)) == [b"here"]
+
+
+async def test_a_server_that_hangs_is_away_after_the_clients_time_out_and_used_again_once_it_answers() -> None:
+    hangs = True
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1000):
+            if not hangs or b"PING" not in data:
+                writer.write(b"+PONG\r\n" * data.count(b"*"))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        client = aioredis.Redis(
+            port=server.sockets[0].getsockname()[1], socket_timeout=0.05, retry=Retry(NoBackoff(), 1), protocol=2
+        )
+        trips = Trips(client)
+        with pytest.raises(TimeoutError):
+            await trips.ask(("PING",))
+        hangs = False
+        assert await trips.ask(("PING",), ("PING",)) == [b"PONG", b"PONG"]
+        await client.aclose()
 
 
 async def test_a_trip_cut_off_leaves_nobody_waiting() -> None:
