@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email import message_from_bytes, policy
 from email.headerregistry import Address
+from email.message import EmailMessage
 
 import pytest
 from hypothesis import given
@@ -36,3 +37,38 @@ def test_both_parts_come_out_as_they_went_in(text: str, html: str) -> None:
 def test_a_header_with_a_line_break_is_refused() -> None:
     with pytest.raises(ValueError, match="linefeed"):
         mail(headers(Subject="a\r\nBcc: x@example.com"), "t", "h")
+
+
+WORDS = st.lists(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=70), max_size=30)
+ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30)
+NAMES = ASCII.map(lambda name: " ".join(name.split()))
+
+
+@given(WORDS.map(" ".join), NAMES)
+def test_headers_are_read_back_as_they_were_however_long_or_odd(subject: str, name: str) -> None:
+    raw = mail(headers(To=Address(name, "client", "example.com"), Subject=subject), "t", "h")
+    head = raw.partition(b"\r\n\r\n")[0]
+    assert max(map(len, head.split(b"\r\n"))) <= 998
+    read = message_from_bytes(raw, policy=policy.default)
+    assert (read["Subject"], read["To"].addresses[0].addr_spec) == (subject, "client@example.com")
+    assert read["To"].addresses[0].display_name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("From", "Parley Gateway <receipts@example.com>"),
+        ("From", '"Parley, Inc." <receipts@example.com>'),
+        ("From", "receipts@example.com"),
+        ("Subject", "Your receipt C-2026-000123: $75.00 USD, session with Expert"),
+        ("Subject", f"[Test mode] Your receipt TEST-C-2026-000123: $75.00 USD, session with {'Expert ' * 3}".strip()),
+        ("Date", "Sun, 22 Nov 2026 03:32:17 +0000"),
+        ("Message-ID", "<receipt.ses_01kt0q8m3fe9w7r2c5x6y8z0ab.client@calls.example.com>"),
+        ("References", " ".join(f"<receipt.ses_01kt0q8m3fe9w7r2c5x6y8z0ab.client.{n}@example.com>" for n in range(3))),
+    ],
+)
+def test_a_header_is_as_the_standard_library_writes_it(name: str, value: str) -> None:
+    message = EmailMessage(policy=policy.SMTP)
+    message[name] = value
+    raw = mail({"To": "a@example.com", name: value}, "t", "h")
+    assert raw.partition(b"MIME-Version")[0].removeprefix(b"To: a@example.com\r\n") == message.as_bytes()[:-2]
