@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import pytest
-from redis.asyncio import Redis
 
 from gateway.archive import evidence as core
 from gateway.archive.archive import Retention
 from gateway.archive.snapshot import BLANK_PERSON
-from gateway.billing_bridge.endpoints import Endpoints
-from gateway.billing_bridge.mail_desk import MailDesk
-from gateway.cli import main
-from gateway.clock import SystemClock
-from gateway.dev.valkey import EmbeddedValkey
-from gateway.journal import Event, Journal
 from gateway.meter.chain import sealed
-from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
 from gateway.session import Consent
 from tests.orders import NOW, record
@@ -95,54 +82,3 @@ def test_r22_a_person_who_was_erased_is_said_to_be() -> None:
     (later,) = core.evidence(blank, EVENTS, ROWS, [], made_at=2 * NOW)["no_longer_kept"]
     assert later["why"] == "kept for 3653 days after the session was created"
     assert core.evidence(docs(), EVENTS, ROWS, [], made_at=NOW)["no_longer_kept"] == []
-
-
-@pytest.mark.parametrize("suffix", ["html", "json"])
-def test_the_command_writes_the_file(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
-    async def prepare() -> list[str]:
-        async with EmbeddedValkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
-            journal = Journal(redis)
-            lease = await Ledger(redis, journal.keys).acquire("ses_1", "a")
-            assert lease.epoch == 1
-            put = {name: (0, body) for name, body in docs().items() if body is not None}
-            events = [Event("session.started", {}), Event("session.ended", {})]
-            await journal.commit("ses_1", put, events=events)
-            await Endpoints(redis, SystemClock()).add("https://marketplace.example/hook", account="acc_test")
-            return [event.id for event in events]
-
-    ids = asyncio.run(prepare())
-    out = tmp_path / f"evidence.{suffix}"
-    assert main(["evidence", "ses_1", "--data", str(tmp_path), "--out", str(out)]) == 0
-    text = out.read_text()
-    assert "ses_1" in text
-    assert "row 1:a:1 is missing" in text
-    assert main(["deliveries", "--data", str(tmp_path), "--resend", ids[0]]) == 0
-    assert json.loads(capsys.readouterr().out) == {"event": ids[0], "deliveries": 1}
-
-
-def test_the_command_lists_mails_beside_events_and_sends_them_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mail = {"status": "failed", "message_id": "<x>", "tries": 9, "sent_at": None, "error": "smtp_550", "next_at": None}
-    receipts = {"schema": 1, "client": {"number": "C-1", "secret": "s", "issued_at": NOW, "mail": mail}}
-
-    async def prepare() -> None:
-        async with EmbeddedValkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
-            journal = Journal(redis)
-            await journal.commit("ses_1", {"session": (0, docs()["session"] or {}), "receipts": (0, receipts)})
-            await MailDesk(journal).note_written("ses_1", ["client"], SystemClock().wall_ms())
-            await MailDesk(journal).note_undeliverable("ses_1", "client", NOW)
-
-    def said(*arguments: str) -> list[dict[str, Any]]:
-        assert main(["deliveries", "--data", str(tmp_path), *arguments]) == 0
-        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-    asyncio.run(prepare())
-    (listed,) = said()
-    assert (listed["kind"], listed["mail"], listed["error"]) == ("mail", "receipt.ses_1.client", "smtp_550")
-    assert said("--mails", "--since", "60") == [{"mails": 1}]
-    assert said() == []
-    assert said("--resend", "receipt.ses_1.client") == [{"mail": "receipt.ses_1.client", "mails": 1}]
-    (standing,) = said("ses_1")
-    assert (standing["status"], standing["tries"]) == ("pending", 0)
-    assert main(["deliveries", "--data", str(tmp_path), "--resend", "receipt.ses_1.expert"]) == 1

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from gateway.cli.commands import FAILED, OK, Commands
+from gateway.cli.place import opened, where
+from gateway.cli.process import once
 from gateway.errors import GatewayError, NotFound
-from gateway.records_cli import opened, where
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,21 +20,28 @@ if TYPE_CHECKING:
     from gateway.journal import Journal
 
 
-def archive_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add(commands: Commands) -> None:
+    about = "move settled sessions from Redis to the archive, or check it (exit code 1: faults)"
+    archive = commands.add("archive", lambda args: _told(*once(_archived(args))), about)
+    archive.add_argument(
         "session", metavar="SESSION", nargs="*", help="these now, without the days of waiting (default: all that wait)"
     )
-    where(parser)
-    parser.add_argument("--check", action="store_true", help="move nothing; check every chain of the archive")
+    where(archive)
+    archive.add_argument("--check", action="store_true", help="move nothing; check every chain of the archive")
+    restore = commands.add(
+        "restore", lambda args: _told(*once(_restored(args))), "bring sessions back from the archive into Redis"
+    )
+    restore.add_argument("session", metavar="SESSION", nargs="*")
+    where(restore)
+    restore.add_argument("--all", action="store_true", help="all sessions of the archive, after Redis was lost")
 
 
-def restore_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("session", metavar="SESSION", nargs="*")
-    where(parser)
-    parser.add_argument("--all", action="store_true", help="all sessions of the archive, after Redis was lost")
+def _told(lines: list[str], good: bool) -> int:
+    print(*lines, sep="\n")
+    return OK if good else FAILED
 
 
-async def archive(args: argparse.Namespace) -> tuple[list[str], bool]:
+async def _archived(args: argparse.Namespace) -> tuple[list[str], bool]:
     """A line for each session or fault, and whether all is well."""
     from gateway.billing_bridge.archiver import TOGETHER
 
@@ -50,7 +59,7 @@ async def archive(args: argparse.Namespace) -> tuple[list[str], bool]:
     return [*lines, f"{moved} of {len(sessions)} sessions archived"], moved == len(sessions) or not args.session
 
 
-async def restore(args: argparse.Namespace) -> tuple[list[str], bool]:
+async def _restored(args: argparse.Namespace) -> tuple[list[str], bool]:
     """A line for each session, and whether all are back (or something newer is there)."""
     if bool(args.session) == args.all:
         raise GatewayError("name sessions, or --all")

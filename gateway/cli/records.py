@@ -5,49 +5,70 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.errors import GatewayError, NotFound
+from gateway.cli.commands import FAILED, OK, Commands
+from gateway.cli.place import opened, where
+from gateway.cli.process import once
+from gateway.errors import NotFound
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
-    from gateway.archive.archive import Archive
-    from gateway.journal import Journal
     from gateway.meter.replay import Replay
 
 DOCS = ("session", "payment", "people", "receipts")
 
 
-def where(parser: argparse.ArgumentParser) -> None:
-    """Which gateway's records."""
-    place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("--config", type=Path, metavar="FILE", help="the configuration whose Redis holds the records")
-    place.add_argument("--data", type=Path, metavar="DIR", help="the data directory of a `gateway dev`, running or not")
+def add(commands: Commands) -> None:
+    about = "rebuild a session's bill from its ledger, and compare it with the one kept"
+    _replay_arguments(commands.add("replay", _replay, about))
+    _evidence_arguments(
+        commands.add("evidence", _evidence, "write all that tells of a session into one file, for a dispute")
+    )
+    about = "list the events and mails that could not be delivered, and send them again"
+    _deliveries_arguments(commands.add("deliveries", _deliveries, about))
 
 
-def replay_arguments(parser: argparse.ArgumentParser) -> None:
+def _replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION")
     where(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
-def evidence_arguments(parser: argparse.ArgumentParser) -> None:
+def _evidence_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION")
     where(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help=".html to print, .json for programs (default: JSON)")
 
 
-def deliveries_arguments(parser: argparse.ArgumentParser) -> None:
+def _deliveries_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION", nargs="?", help="how its events and its mails stand")
     where(parser)
     parser.add_argument("--resend", metavar="ID", help="send this event (evt_…) or this mail (receipt.…) again")
     parser.add_argument("--since", metavar="SECONDS", type=int, help="send all events of the last SECONDS again")
     parser.add_argument("--mails", action="store_true", help="with --since: all mails instead")
+
+
+def _replay(args: argparse.Namespace) -> int:
+    replay = once(replayed(args))
+    print(json.dumps(replay_json(replay), indent=2) if args.json else replay_text(replay))
+    return FAILED if replay.differences or replay.broken else OK
+
+
+def _evidence(args: argparse.Namespace) -> int:
+    text = once(evidence(args))
+    if args.out is None:
+        print(text, end="")
+    else:
+        args.out.write_text(text, encoding="utf-8")
+    return OK
+
+
+def _deliveries(args: argparse.Namespace) -> int:
+    for row in once(deliveries(args)):
+        print(json.dumps(row, ensure_ascii=False))
+    return OK
 
 
 async def replayed(args: argparse.Namespace) -> Replay:
@@ -184,42 +205,3 @@ def _verdict(replay: Replay) -> list[str]:
         "THE FROZEN BILL DIFFERS:",
         *(f"  {name}: frozen {was}, replayed {now}" for name, (was, now) in replay.differences.items()),
     ]
-
-
-@asynccontextmanager
-async def opened(args: argparse.Namespace) -> AsyncIterator[Journal]:
-    """The records of a configuration's Redis, or of a data directory; its Valkey is started if nobody runs it."""
-    from redis.asyncio import Redis
-
-    from gateway.app import archive
-    from gateway.archive.archive import Archive
-    from gateway.archive.places import store_at
-    from gateway.dev.valkey import EmbeddedValkey
-    from gateway.journal import Journal
-    from gateway.keys import Keys
-
-    if args.config:
-        settings = Settings.load(args.config)
-        async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-            yield Journal(redis, Keys(settings.redis.partitions), archive=await met(archive(settings), redis))
-        return
-    if not (args.data / "valkey").is_dir():
-        raise GatewayError(f"{args.data} is not the data directory of a gateway dev")
-    valkey = EmbeddedValkey(args.data / "valkey")
-    running = await valkey.answers()
-    if not running:
-        await valkey.start()
-    try:
-        async with Redis.from_url(valkey.url) as redis:
-            yield Journal(redis, Keys(), archive=await met(Archive(store_at(args.data / "archive")), redis))
-    finally:
-        if not running:
-            await valkey.stop()
-
-
-async def met(archive: Archive | None, redis: Redis) -> Archive | None:
-    from gateway.archive.hot import meet
-
-    if archive is not None:
-        await meet(archive, redis)
-    return archive

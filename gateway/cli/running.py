@@ -1,0 +1,88 @@
+"""What runs: `gateway serve`, `bridge` and `dev`; and `check-config`, whether it could."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import sys
+from pathlib import Path
+
+from gateway import supervisor
+from gateway.cli.commands import OK, Commands
+from gateway.cli.process import log_to_stderr, run
+from gateway.plans import node_plan
+from gateway.settings import Log, Settings
+
+
+def add(commands: Commands) -> None:
+    serve = commands.add("serve", _serve, "run a node: REST, signaling, media, metering")
+    serve.add_argument("--with-bridge", action="store_true", help="run the bridge to Stripe, mail and webhooks inside")
+    about = "run a bridge: holds, captures, transfers, receipts, webhooks; any number of them"
+    bridge = commands.add("bridge", _bridge, about)
+    _dev_arguments(
+        commands.add("dev", _dev, "run the whole product on this machine, with everything it needs embedded")
+    )
+    about = "check the configuration and print what is in force, secrets masked"
+    check = commands.add("check-config", _check, about)
+    for parser in (serve, bridge, check):
+        parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file; environment variables override it")
+
+
+def _dev_arguments(dev: argparse.ArgumentParser) -> None:
+    dev.add_argument("--host", default="127.0.0.1", type=_address, help="address to listen on (default %(default)s)")
+    dev.add_argument("--port", default=8080, type=_port, help="pages, REST, signaling (default %(default)s)")
+    dev.add_argument("--media-port", default=3478, type=_port, help="UDP and TCP, media (default %(default)s)")
+    dev.add_argument("--private-port", default=9090, type=_port, help="health and metrics (default %(default)s)")
+    dev.add_argument(
+        "--data", type=Path, metavar="DIR", help="keeps everything over restarts (default: a temporary folder)"
+    )
+    dev.add_argument("--config", type=Path, metavar="FILE", help="TOML file with other settings, such as [session]")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise ValueError(text)
+    return port
+
+
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
+
+
+def _serve(args: argparse.Namespace) -> int:
+    settings = Settings.load(args.config)
+    if supervisor.inherited() is None:
+        supervisor.become(node_plan(settings, [sys.executable, "-m", "gateway", *args.line]))
+    from gateway.app import serve
+
+    log_to_stderr(settings.log)
+    return run(serve(settings, with_bridge=args.with_bridge))
+
+
+def _bridge(args: argparse.Namespace) -> int:
+    from gateway.app import bridge
+
+    settings = Settings.load(args.config)
+    log_to_stderr(settings.log)
+    return run(bridge(settings))
+
+
+def _dev(args: argparse.Namespace) -> int:
+    from gateway.dev.stack import DevOptions, stack
+
+    options = DevOptions(args.host, args.port, args.private_port, args.media_port, args.data, args.config)
+    log_to_stderr(Log(format="console", level="info"))
+
+    async def until_stopped() -> None:
+        async with stack(options, lambda line: print(line, flush=True)):
+            await asyncio.Event().wait()
+
+    return run(until_stopped())
+
+
+def _check(args: argparse.Namespace) -> int:
+    print(json.dumps(Settings.load(args.config).effective(), indent=2, ensure_ascii=False))
+    return OK
