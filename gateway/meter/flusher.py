@@ -48,7 +48,7 @@ class Flusher:
 
     def _left_over(self, line: Line) -> Tab:
         lease = Lease(line.session, line.epoch, line.owner, line.since, line.since)
-        tab = Tab(lease, self._clock.boot_ms(), sequence=line.sequence - 1)
+        tab = Tab(lease, self._clock.boot_ms(), sequence=line.sequence - 1, left_over=True)
         tab.put(line.rows, self._clock.boot_ms())
         tab.closed, tab.filed = True, tab.sequence
         log.info("usage_left_over", session=line.session, rows=len(line.rows))
@@ -112,7 +112,8 @@ class Flusher:
     async def _flush(self, tabs: Sequence[Tab]) -> None:
         if not tabs:
             return
-        writes = [tab.write() for tab in tabs]
+        now = self._clock.boot_ms()
+        writes = [tab.write(now) for tab in tabs]
         results = await self._ledger.write(writes)
         now = self._clock.boot_ms()
         outcomes: dict[str, int] = {}

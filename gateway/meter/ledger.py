@@ -66,11 +66,14 @@ return {epoch, tonumber(redis.call('HGET', KEYS[1], 'at:' .. epoch)), now}
 )
 
 # KEYS: lease, usage of each session. ARGV: lease ms, and one text with a line for each session: epoch, owner, acquired
-# at, sequence ('-' = none), '1' to renew the lease, and of each row number, start, end. One text, because an argument
-# costs client and server more than all that is done with it here; so does an answer.
+# at, sequence ('-' = none), '1' to renew the lease, what the owner believes our time to be ('-' = nothing), and of each
+# row number, start, end. One text, because an argument costs client and server more than all that is done with it here;
+# so does an answer.
 # Answers one text: code, ms by which its latest row was ahead of Redis's clock, and version of the ledger, of each.
-# Rows of an older epoch are accepted until the session is final, clipped to that epoch's time. An epoch that is the
-# next after the one stored was lost with Redis's last second: nobody else can have had it, so it is put back.
+# Rows of an older epoch are accepted until the session is final, clipped to that epoch's time. Its end is told by our
+# clock, and rows are in the owner's: by as much as ours was set forward meanwhile it ended earlier on his. An epoch
+# that is the next after the one stored was lost with Redis's last second: nobody else can have had it, so it is put
+# back.
 FLUSH = """
 local call, match, find = redis.call, string.match, string.find
 local t = call('TIME')
@@ -93,8 +96,8 @@ local function rows_of(epoch, owner, from, to)
   return rows, ahead
 end
 local function write(lease_key, usage_key)
-  local epoch, owner, since, sequence, renew
-  epoch, owner, since, sequence, renew, at = match(lines, '^(%d+) (%S+) (%d+) (%S+) (%d)()', at)
+  local epoch, owner, since, sequence, renew, theirs
+  epoch, owner, since, sequence, renew, theirs, at = match(lines, '^(%d+) (%S+) (%d+) (%S+) (%d) (%S+)()', at)
   local at_name, seq_name = 'at:' .. epoch, 'seq:' .. epoch
   local lease = call('HMGET', lease_key, 'epoch', 'owner', 'final', 'high', 'usage', at_name, seq_name)
   if lease[3] then return 'final', 0, 0 end
@@ -112,6 +115,7 @@ local function write(lease_key, usage_key)
     if not mine and holder ~= '' then return 'fenced', 0, 0 end
   else
     to = math.min(now, tonumber(call('HGET', lease_key, 'at:' .. (tonumber(epoch) + 1)) or now))
+    if theirs ~= '-' then to = math.max(from, to - math.max(0, now - tonumber(theirs))) end
   end
   local usage = tonumber(lease[5] or '0')
   if lease[7] and sequence ~= '-' and tonumber(lease[7]) > tonumber(sequence) then return 'stale', 0, usage end
@@ -200,12 +204,14 @@ class Lease:
 @dataclass(frozen=True, slots=True)
 class Write:
     """What one owner wants in the ledger of one session: rows by number. `sequence` rises with each write of an owner
-    (None: whatever comes last counts); `renew` prolongs the lease."""
+    (None: whatever comes last counts); `renew` prolongs the lease; `at` is what it believes Redis's time to be, by the
+    clock that its rows are in (wall ms)."""
 
     lease: Lease
     rows: Mapping[int, Interval]
     sequence: int | None = None
     renew: bool = True
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +325,8 @@ class Ledger:
             keys += (f"{tag}lease", f"{tag}usage")
             sequence = "-" if write.sequence is None else write.sequence
             rows = "".join([f" {number} {start} {end}" for number, (start, end) in write.rows.items()])
-            lines.append(f"{lease.epoch} {lease.owner} {lease.acquired_at} {sequence} {write.renew:d}{rows}\n")
+            theirs = "-" if write.at is None else write.at
+            lines.append(f"{lease.epoch} {lease.owner} {lease.acquired_at} {sequence} {write.renew:d} {theirs}{rows}\n")
         return keys, (self.lease_ms, "".join(lines))
 
     async def release(self, lease: Lease) -> None:

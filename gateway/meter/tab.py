@@ -20,11 +20,13 @@ class Tab:
     `final`). `acked_at`: when Redis last confirmed our lease. `losses`: how often Redis was seen to have lost what it
     had answered. A tab that is `closed` renews no lease."""
 
-    __slots__ = ("_rows", "_usage", "acked_at", "ahead_ms", "closed", "fault", "filed", "lease", "losses", "sequence",
-                 "since", "waiting")  # fmt: skip
+    __slots__ = ("_rows", "_usage", "acked_at", "ahead_ms", "closed", "fault", "filed", "lease", "losses", "opened",
+                 "sequence", "since", "waiting")  # fmt: skip
 
-    def __init__(self, lease: Lease, now: int, *, sequence: int = 0) -> None:
+    def __init__(self, lease: Lease, now: int, *, sequence: int = 0, left_over: bool = False) -> None:
+        """`left_over`: by a former process, whose clock is not known."""
         self.lease, self.acked_at, self.sequence = lease, now, sequence
+        self.opened = None if left_over else now
         self._rows: dict[int, Interval] = {}
         self.waiting: dict[int, Interval] = {}
         self.since: int | None = None
@@ -47,8 +49,9 @@ class Tab:
         renews = self.fault is None and not self.closed
         return bool(self.waiting) or (renews and now - self.acked_at >= RENEW_MS)
 
-    def write(self) -> Write:
-        return Write(self.lease, dict(self.waiting), self.sequence, renew=not self.closed)
+    def write(self, now: int) -> Write:
+        at = None if self.opened is None else self.lease.now + now - self.opened
+        return Write(self.lease, dict(self.waiting), self.sequence, renew=not self.closed, at=at)
 
     def written(self, write: Write, result: Written, now: int) -> None:
         """Take the answer to a write. When the ledger's version fell, Redis has lost what it had answered (its last

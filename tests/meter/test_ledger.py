@@ -46,6 +46,17 @@ async def test_law3_a_former_owner_cannot_bill_the_time_of_its_successor(ledger:
     assert row.end <= new.acquired_at
 
 
+async def test_law3_nor_by_a_clock_that_was_set_forward_meanwhile(ledger: Ledger) -> None:
+    """The successor's start is ten seconds later on the clock that Redis has by then than on its former owner's."""
+    old = await ledger.acquire("ses_1", "a")
+    new = await ledger.acquire("ses_1", "b", owner_gone=True)
+    stepped = Write(old, {1: (old.acquired_at - 20_000, new.acquired_at)}, renew=False, at=new.now - 10_000)
+    (written,) = await ledger.write([stepped])
+    assert written.code == "former"
+    row = (await ledger.usage("ses_1")).rows[0]
+    assert row.start == row.end == old.acquired_at, "before its own start it cannot go back"
+
+
 async def test_a_live_lease_is_not_taken(ledger: Ledger) -> None:
     lease = await ledger.acquire("ses_1", "a")
     with pytest.raises(Conflict) as caught:

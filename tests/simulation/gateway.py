@@ -79,6 +79,8 @@ class Processes:
             self.rules.values["owed:acct_exp"] = s.debt
         if s.empty:
             stripe.empty |= {"acct_exp", "acct_amb"}
+        if s.locked is not None:
+            stripe.locked = (START + s.locked[0], START + sum(s.locked))
         if s.restricted:
             stripe.restricted.add("acct_exp")
         self.events_in = StripeEvents(self.journal, (), NodeClock(self.world, 1))  # type: ignore[arg-type]

@@ -92,6 +92,14 @@ class Orders:
             await sleep(20)
         await self._sessions.pay(ACCOUNT, SESSION, "pm_2")
 
+    async def waive_due(self) -> None:
+        """The expert lets off a bill that is due, once it is."""
+        payment = (await self._sessions.get(ACCOUNT, SESSION)).payment
+        if payment["status"] != "due" and not payment["settled"] and self._world.now < START + DAY_MS:
+            raise StoreUnavailable("Nothing is due yet; the expert looks again later.")
+        if payment["status"] == "due":
+            await self.waive()
+
     async def pay_due(self, method: str) -> None:
         """The client pays a bill that is due, once it is."""
         payment = (await self._sessions.get(ACCOUNT, SESSION)).payment

@@ -72,7 +72,9 @@ class Simulation:
         patience = 60_000 + world.rng.randrange(100_000)
         world.at(START + patience, self._give_up)
         o = p.orders
-        for at, action in ((s.other_card_at, o.other_card), (s.waive_at, o.waive), (s.end_at, o.end)):
+        asked = ((s.other_card_at, o.other_card), (s.waive_at, o.waive), (s.end_at, o.end),
+                 (s.waives_due_at, o.waive_due))  # fmt: skip
+        for at, action in asked:
             if at is not None:
                 world.at(START + 50 + at, p.market.order, action)
         for number, (at, percent, bearer) in enumerate(s.refunds):
@@ -82,7 +84,7 @@ class Simulation:
         for at, method in s.pays_due:
             world.at(START + at, p.market.order, partial(p.orders.pay_due, method))
         self._schedule_bank()
-        length = (s.talk_ms or min(s.terms.max_minutes * 60_000, s.cap_ms)) + 15_000
+        length = self._length() + 15_000
         for kind in self.faults.timed:
             if kind == "store_power_loss":
                 p.streams.watch()
@@ -113,15 +115,20 @@ class Simulation:
             page = p.pages[0 if s.hangs_up == "client" else 1]
             world.at(world.now + s.talk_ms, page.hang_up)
         if s.meddle == "cancel_at_the_end":
-            end = s.talk_ms or min(s.terms.max_minutes * 60_000, s.cap_ms)
-            world.at(world.now + end + world.rng.randrange(-200, 1_500), p.stripe.meddle, "cancel")
+            world.at(world.now + self._length() + world.rng.randrange(-200, 1_500), p.stripe.meddle, "cancel")
         for role, at, ms in s.drops:
             world.at(world.now + at, p.pages[0 if role == "client" else 1].drop, ms)
 
-    def _give_up(self) -> None:
-        if not self._talked:
-            for page in self.processes.pages:
-                page.hang_up()
+    def _give_up(self, late: bool = False) -> None:
+        """Nobody waits for ever for the other one, who may have left after what Redis never heard of."""
+        if self._talked and not late:
+            self.world.at(self.world.now + self._length() + 60_000, self._give_up, True)
+            return
+        for page in self.processes.pages:
+            page.hang_up()
+
+    def _length(self) -> int:
+        return self.script.talk_ms or min(self.script.terms.max_minutes * 60_000, self.script.cap_ms)
 
     # --- faults at an instant
 

@@ -14,7 +14,7 @@ STORIES = {
     "call": 480, "limit": 130, "declined_then_paid": 30, "declined": 10, "3ds": 35, "3ds_abandoned": 10,
     "3ds_failed_then_paid": 12, "tried_again": 56, "two_cards": 24, "at_join": 34, "at_join_never": 10,
     "at_join_other_card": 14, "free": 12, "waived": 20, "waived_early": 20, "no_show": 12, "canceled": 20,
-    "too_short": 12, "hold_lost": 24, "hold_lost_late": 14, "due_then_paid": 50, "meddled": 22, "too_small": 10,
+    "too_short": 12, "hold_lost": 40, "hold_lost_late": 14, "due_then_paid": 50, "meddled": 22, "too_small": 10,
     "disputed": 55, "booked": 100,
 }  # fmt: skip
 _NAMES, _WEIGHTS = tuple(STORIES), tuple(STORIES.values())
@@ -51,6 +51,8 @@ class Script:
     refunds: list[tuple[int, int | None, str]] = field(default_factory=list)  # when, how many percent, who bears it
     empty: bool = False
     pays_due: list[tuple[int, str]] = field(default_factory=list)  # when, with which card
+    waives_due_at: int | None = None
+    locked: tuple[int, int] | None = None  # when Stripe takes our key no more, and for how long
     disputes: list[tuple[int, str, int]] = field(default_factory=list)  # when, its status then, how many percent
     refund_returns_at: int | None = None
     booking: NewBooking | None = None
@@ -178,6 +180,8 @@ def _money(rng: Random, script: Script) -> None:
     script.restricted = rng.random() < 0.04
     if script.restricted and rng.random() < 0.5:
         script.able_at = rng.randrange(60_000, 600_000)
+    if rng.random() < 0.006:  # for longer than it keeps the keys of what was sent before
+        script.locked = (rng.randrange(25_000, 200_000), rng.randrange(25, 31) * 3_600_000)
     script.short_of_balance = rng.choice((0,) * 60 + (1,))
     script.debt = rng.choice((0,) * 30 + (7, 100_000))
     script.minimum = rng.randrange(100, 1_000) if story == "too_small" else 50
@@ -208,6 +212,9 @@ def _losses(rng: Random, script: Script) -> None:
         if rng.random() < 0.4:
             script.cards["pm_3"] = rng.choice(("ok", "3ds_ok"))
             script.pays_due.append((rng.choice((402_000, 4_200_000)), "pm_3"))
+        if rng.random() < 0.3:
+            script.waives_due_at = rng.choice((90_000, 100_000, 401_000))
+            script.pays_due = script.pays_due[: rng.randrange(2)]
 
 
 def _afterwards(rng: Random, script: Script) -> None:
@@ -234,6 +241,6 @@ def aimed(rng: Random, story: str) -> list[tuple[str, int]]:
         return [(rng.choice(("stripe_timeout_after_commit", "stripe_500_after_commit", "stripe_timeout")), 1)]
     if story in ("canceled", "waived_early") and rng.random() < 0.6:
         return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (1, 2, 3)]
-    if story in ("hold_lost", "due_then_paid") and rng.random() < 0.4:
+    if story in ("hold_lost", "due_then_paid") and rng.random() < 0.6:
         return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in range(3, 9)]
     return []

@@ -162,6 +162,8 @@ class Rules:
         mine, to = self.epoch == epoch and self.owner == owner, now
         if self.epoch != epoch:
             to = min(now, self.epochs.get(epoch + 1, now))
+            if write.at is not None:
+                to = max(begin, to - max(0, now - write.at))
         if write.sequence is not None and self.sequences.get(epoch, write.sequence) > write.sequence:
             return Written("stale", 0, self.usage)
         ahead = 0

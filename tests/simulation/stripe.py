@@ -45,11 +45,15 @@ class StripeAccount:
         self.events: list[Doc] = []
         self.deliver: Any = None
         self.meddled = False
+        self.locked = (0, 0)  # from when, until when our API key is not taken
 
     # --- requests
 
     def execute(self, operation: str, params: Mapping[str, Any], key: str | None) -> Outcome:
         """What Stripe does with a request that has arrived."""
+        if self.locked[0] <= self.world.now < self.locked[1]:
+            self.unknown.pop(key or "", None)  # surely not done, and nothing is kept of it
+            return Refused("authentication")
         if key is None:
             if operation.endswith((".create", ".capture", ".cancel")):
                 self.breaches.append(f"law 5: {operation} without an idempotency key")
@@ -65,7 +69,7 @@ class StripeAccount:
             if isinstance(known[2], Refused | Declined):
                 self.unknown.pop(key, None)
             return Unknown("http_500", spent=True) if isinstance(known[2], Unknown) else known[2]
-        if known is not None and not isinstance(known[2], Refused | Declined):
+        if known is not None and isinstance(known[2], Done):
             self.breaches.append(f"law 5: {operation} posted again after its key was forgotten")
         outcome = self._do(operation, params)
         if isinstance(outcome, Refused | Declined):

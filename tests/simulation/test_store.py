@@ -120,7 +120,8 @@ async def _step(rng: Random, pair: Pair, leases: list[Lease], turn: int) -> None
         lease = lease or Lease(SESSION, rng.randrange(1, 3), "a", pair.now - 100, pair.now)
         rows = {n: (pair.now + rng.randrange(-9_000, 3_000), pair.now + rng.randrange(-4_000, 6_000))
                 for n in rng.sample((1, 2, 3), rng.randrange(3))}  # fmt: skip
-        write = Write(lease, rows, rng.choice((None, turn, turn - 5)), rng.random() < 0.7)
+        write = Write(lease, rows, rng.choice((None, turn, turn - 5)), rng.random() < 0.7,
+                      rng.choice((None, pair.now, pair.now - rng.randrange(9_000))))  # fmt: skip
         (written,) = await pair.ledger.write([write])
         assert written == rules.write(5_000, write)
     elif lease is not None:
