@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gateway.billing_bridge import claims
 from gateway.billing_bridge.calls import Call
+from gateway.billing_bridge.cards import supported
 from gateway.billing_bridge.outcome import Busy, Done, Outcome, Unknown
 from gateway.billing_bridge.pace import Rank
 from gateway.billing_bridge.platform import Platform
@@ -49,4 +50,7 @@ class Wallets:
         outcome: Outcome = await platform.send(Call("customers.payment_methods.list", params), WAITED_FOR)
         if isinstance(outcome, Busy | Unknown):
             return None
-        return offered(outcome.object, self._clock.wall_ms()) if isinstance(outcome, Done) else ()
+        if not isinstance(outcome, Done):
+            return ()
+        taken = [method for method in outcome.object["data"] if supported(method.get("card"))]
+        return offered({"data": taken}, self._clock.wall_ms())

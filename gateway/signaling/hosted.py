@@ -323,6 +323,9 @@ class Hosted:
         was, over = self.record, self._over
         record = core.remembered(record, was)
         self.call.record = record if over is None else core.ended(record, over.reason, over.at).record
+        if was.priced and not self.record.priced:
+            for role in ROLES:
+                self.seats.send(role, telling.made_free(self.record, role))
         if was.open and not self.record.open and over is None:
             await self._cut(End(self.record.end_reason or "ended_by_api", self.record.ended_at or 0))
 

@@ -350,11 +350,12 @@ class Warn(Message):
 
 
 class Status(Message):
-    """The session's status changed, or the payment's."""
+    """The session's status changed, or the payment's; with `pricing` when nothing will be charged any more."""
 
     type: Literal["status"] = "status"
     status: str
     payment: Annotated[dict[str, JsonValue] | None, LEFT_OUT] = None
+    pricing: Annotated[Pricing | None, LEFT_OUT] = None
 
 
 class Restart(Message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.session import Role, other
+from gateway.session import Role, SessionRecord, other
 from gateway.sessions.shown import Docs, payment_for, pricing, summary
 from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers
@@ -38,6 +38,11 @@ def welcome(
 
 def status(docs: Docs, role: Role) -> wire.Status:
     return wire.Status(status=docs.record.status, payment=payment_for(docs.payment, role))
+
+
+def made_free(record: SessionRecord, role: Role) -> wire.Status:
+    """The fee was waived, or the expert may not be paid any more: no price changes silently (5-money, R16)."""
+    return wire.Status(status=record.status, pricing=wire.Pricing(**pricing(record, role)))
 
 
 def ended(docs: Docs, role: Role, reason: str) -> wire.Ended:

@@ -138,6 +138,7 @@ function wire(target) {
   on("sas", (detail) => view.sas(detail, call.peer.name));
   on("warning", (detail) => view.warn(detail, call.entry));
   on("status", paymentInCall);
+  on("pricing", madeFree);
   on("continue", continuing);
   on("replaced", replaced);
   on("error", failed);
@@ -211,6 +212,11 @@ function playRemote() {
 
 function paymentInCall({ payment }) {
   if (payment && call.role === "client" && !call.result) view.paymentBanner(payment);
+}
+
+function madeFree() {
+  $("money").classList.toggle("free-call", !view.costs(call.entry));
+  if (!view.costs(call.entry)) view.toast(view.say("no_cost"));
 }
 
 function failed(error) {

@@ -108,6 +108,9 @@ async def test_r15_waived_in_the_call_releases_the_hold_and_both_receipts_say_wh
     await asyncio.sleep(1)
     await stand.post(f"/v1/sessions/{session['id']}/waive")
     released = await stand.until(session["id"], waived=True)
+    for caller in (client, expert):
+        told = await caller.until("status", pricing=...)
+        assert told["pricing"]["unit_amount"] == 0, "no price changes silently"
     await client.until("meter", billing="free")
     await client.hears(10)
     await expert.say("leave")

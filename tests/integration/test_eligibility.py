@@ -27,7 +27,11 @@ async def test_r16_a_hold_at_the_join_is_not_taken_for_an_expert_who_may_not_be_
     await restrict(stand, True)
     refused = await joining(stand, kept)
     assert (refused["type"], refused["code"], refused["fatal"]) == ("error", "expert_not_payable", True)
+    expert = stand.caller(free, "expert")
+    assert (await expert.join())["pricing"]["unit_amount"] == 6_000
     welcome = await joining(stand, free)
+    told = await expert.until("status", pricing=...)
+    assert told["pricing"]["unit_amount"] == 0, "no price changes silently"
     assert (welcome["type"], welcome["pricing"]["unit_amount"], welcome["status"]) == ("welcome", 0, "ready")
     await stand.until(free["id"], kind="free", limit_seconds=900, status="ready")
     async with asyncio.timeout(5):

@@ -188,6 +188,8 @@ export interface CallEvents {
   meter: Meter;
   warning: Warning;
   status: { status: string; payment?: Payment };
+  /** The call became free: the fee was waived, or the expert may not be paid. `entry` has it too. */
+  pricing: Pricing;
   /** Null: not known yet. `mine` is the worse of what this page measures and what the gateway says. */
   quality: { mine: Quality | null; peer: Quality | null };
   sas: Sas;

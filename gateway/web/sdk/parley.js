@@ -1266,6 +1266,7 @@ export class Call extends EventTarget {
     this.welcome = message;
     this.#resumeRefused = false;
     this.#seat.write({ resume: message.resume, nonce: message.nonce });
+    this.#repriced(message.pricing);
     if (this.#leaving) return void this.#signaling.send({ type: "leave" });
     if (this.result) return;
     this.#incarnation(message);
@@ -1306,7 +1307,15 @@ export class Call extends EventTarget {
 
   #statusChanged(message) {
     if (message.payment) this.payment = { ...this.payment, ...message.payment };
+    this.#repriced(message.pricing);
     this.#emit("status", message);
+  }
+
+  /** Another price than the one that was agreed to: none, for it only ever falls away as a whole. */
+  #repriced(pricing) {
+    if (!pricing || !this.entry || pricing.unit_amount === this.entry.pricing?.unit_amount) return;
+    this.entry = { ...this.entry, pricing };
+    this.#emit("pricing", pricing);
   }
 
   #continued(message) {
