@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -219,11 +219,24 @@ def booking(found: Booked) -> Booking:
         status=found.status, minutes=record.minutes,
         rate=RateView(unit_amount=record.unit_amount, currency=record.currency), currency=record.currency,
         commission_bps=record.commission_bps, amount=record.funding.amount,
-        amount_refunded=sum(docs.payment.get("amount_refunded", 0) for docs in found.meetings),
-        payment=payment_view(found.payment, found.pay_url),
+        amount_refunded=_refunded(found),
+        payment=payment_view(_charge(found), found.pay_url),
         policy=_terms(Meeting.from_dict(found.meetings[0].session["meeting"])),
         meetings=[_meeting(docs, found.ways.get(docs.session["id"], {})) for docs in found.meetings],
     )  # fmt: skip
+
+
+def _refunded(found: Booked) -> int:
+    return sum(docs.payment.get("amount_refunded", 0) for docs in found.meetings)
+
+
+def _charge(found: Booked) -> Mapping[str, Any]:
+    """The booking's one charge, with what its meetings have given back of it."""
+    charge, back = found.payment, _refunded(found)
+    if not back or charge["status"] != "captured":
+        return charge
+    whole = back >= charge["amount_captured"]
+    return {**charge, "amount_refunded": back, "status": "refunded" if whole else "partially_refunded"}
 
 
 def page(found: Sequence[Booked], has_more: bool, complete_since: int | None) -> BookingList:

@@ -319,7 +319,7 @@ def _lines(session: Mapping[str, Any], bill: Mapping[str, Any], role: Role) -> t
     else:
         if bill["free_seconds_used"] and bill["amount_metered"]:
             lines.append(Line("free", None, seconds=bill["free_seconds_used"]))
-        if session["unit_amount"]:
+        if session["unit_amount"] and session.get("kind") not in ("pro_bono", "free"):
             lines.append(Line("billable", bill["amount_metered"], bill["billable_seconds"], session["unit_amount"]))
     if bill["amount_waived"]:
         kind: LineKind = "given_back" if bill.get("waived_reason") == "policy" else "waived"

@@ -106,7 +106,15 @@ def arithmetic(record: SessionRecord, final: Mapping[str, Any]) -> str:
     """The bill as one line that can be checked by hand; amounts in minor units."""
     return (
         f"⌊max(0, {final['union_ms']} ms − {record.free_ms} ms free) ÷ 1000⌋ = {final['billable_seconds']} s; "
-        f"round({record.unit_amount} × {final['billable_seconds']} ÷ 60) = {final['amount_metered']}; "
+        f"{_fee(record, final)} = {final['amount_metered']}; "
         f"waived {final['amount_waived']}; total {final['amount_total']} = expert {final['amount_expert']} "
         f"+ platform {final['amount_platform']} + ambassador {final['amount_ambassador']} {record.currency}"
     )
+
+
+def _fee(record: SessionRecord, final: Mapping[str, Any]) -> str:
+    if record.kind == "metered":
+        return f"round({record.unit_amount} × {final['billable_seconds']} ÷ 60)"
+    if record.kind == "booked":
+        return f"{record.unit_amount} × {record.limit_ms // 60_000} min booked" if record.funded else "booked, not paid"
+    return f"{record.kind}, no fee"

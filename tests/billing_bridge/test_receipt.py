@@ -171,6 +171,20 @@ def test_too_small_for_stripe_after_the_bill_was_frozen_is_below_the_minimum() -
     assert (one.outcome, one.amount_total, amounts(one)["waived"], one.earnings) == ("below_minimum", 0, -45, None)
 
 
+@pytest.mark.parametrize("kind", ["pro_bono", "free"])
+def test_where_no_fee_was_agreed_no_line_says_what_the_time_would_cost(kind: str) -> None:
+    frozen = bill(amount_metered=0, amount_total=0, amount_waived=0)
+    one = receipt(session=session(frozen, kind=kind), payment=released())
+    assert [line.kind for line in one.lines] == ["together", "total"], "1500 s × 3.00 a minute is not 0.00"
+
+
+def test_a_minus_stays_with_its_amount_on_a_narrow_screen() -> None:
+    page = rendering.page(receipt("expert"))
+    cells = [cell for cell in page.split("<td ") if ">−" in cell]
+    assert cells
+    assert all("white-space:nowrap" in cell for cell in cells)
+
+
 def test_waived_after_the_bill_was_frozen() -> None:
     one = receipt(session=session(waived=True), payment=released(amount_total=0, amount_waived=7500))
     assert (one.outcome, one.amount_total) == ("waived", 0)

@@ -55,6 +55,7 @@ async def test_r14_a_booking_is_charged_once_and_each_meeting_pays_out_when_it_i
     assert (await transfers_of(stand, soon["session"]), await transfers_of(stand, late["session"])) == ([10_125], [])
     after = await stand.get(f"/v1/bookings/{booking['id']}")
     assert (after["status"], after["amount_refunded"]) == ("over", 33_750)
+    assert (after["payment"]["status"], after["payment"]["amount_refunded"]) == ("partially_refunded", 33_750)
     told = [event["type"] for event in (await stand.get("/v1/events?limit=100"))["data"]]
     assert told.count("booking.paid") == told.count("booking.canceled") == 1
     mails = await stand.mail_texts(soon["session"])
