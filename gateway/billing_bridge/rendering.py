@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import jinja2
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_interval, format_time, get_timezone_gmt, get_timezone_name
-from babel.numbers import format_decimal, format_percent
+from babel.numbers import NumberPattern, format_decimal, format_percent, parse_pattern
 
 from gateway.billing_bridge.receipt import Card, Line, Receipt, Settlement, Span, Week
 from gateway.money import minor_units
@@ -400,16 +400,19 @@ class _Reader:
 def money(amount: int, currency: str, locale: Locale) -> str:
     """Minor units as money with its symbol and its ISO code, which is not said twice where it is the symbol."""
     code = currency.upper()
-    symbol = _SYMBOLS.get(code, code)
+    text = _money_pattern(code, locale).apply(abs(Decimal(amount)) / minor_units(currency), locale)
+    signed = f"−{text}" if amount < 0 else text
+    return signed if _SYMBOLS.get(code, code) == code else f"{signed}{_NBSP}{code}"
+
+
+@lru_cache(maxsize=256)
+def _money_pattern(code: str, locale: Locale) -> NumberPattern:
     # The ISO code disambiguates, so the plain symbol is put where the locale wants one ("¤"); letters need a space.
+    symbol = _SYMBOLS.get(code, code)
     pattern = str(locale.currency_formats["standard"].pattern).split(";")[0]
     spaced = f"'{symbol}{_NBSP}'#" if symbol.isalpha() else f"'{symbol}'#"
     pattern = pattern.replace("¤#", spaced).replace("¤", f"'{symbol}'")
-    units = minor_units(currency)
-    pattern = pattern.replace(".00", "") if units == 1 else pattern
-    text = format_decimal(abs(Decimal(amount)) / units, format=pattern, locale=locale)
-    signed = f"−{text}" if amount < 0 else text
-    return signed if symbol == code else f"{signed}{_NBSP}{code}"
+    return parse_pattern(pattern.replace(".00", "") if minor_units(code) == 1 else pattern)
 
 
 def duration(seconds: int) -> str:
