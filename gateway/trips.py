@@ -11,7 +11,7 @@ import builtins
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import Connection
@@ -50,9 +50,7 @@ class Trips:
         wish = _Wish(commands, asyncio.get_running_loop().create_future())
         self._waiting.append(wish)
         if len(self._under_way) < UNDER_WAY:
-            task = asyncio.create_task(self._go())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._under_way.add(asyncio.create_task(self._go()))
         return checked(await wish.answer)
 
     async def run(self, script: AsyncScript, keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -66,22 +64,28 @@ class Trips:
         return await self.ask(*(evalsha(script, call) for call in calls))
 
     async def _go(self) -> None:
-        while self._waiting:
-            wishes = [wish for wish in self._waiting[:MOST] if not wish.answer.done()]
-            del self._waiting[:MOST]
-            try:
-                answers = iter(await self._trip([command for wish in wishes for command in wish.commands]))
-                _hand_out(wishes, [[next(answers) for _ in wish.commands] for wish in wishes])
-            except (ConnectionError, TimeoutError) as error:
-                wishes += self._waiting  # tried long enough: who has waited meanwhile is told too
-                self._waiting.clear()
-                _hand_out(wishes, [[error] for _ in wishes])
-            except Exception as error:
-                _hand_out(wishes, [[error] for _ in wishes])
-            except BaseException:
-                for wish in wishes:
-                    wish.answer.cancel()
-                raise
+        try:
+            while self._waiting:
+                wishes = [wish for wish in self._waiting[:MOST] if not wish.answer.done()]
+                del self._waiting[:MOST]
+                await self._carry(wishes)
+        finally:  # at once, and not by a callback: who asks before that would think that it is still under way
+            self._under_way.discard(cast(asyncio.Task[None], asyncio.current_task()))
+
+    async def _carry(self, wishes: list[_Wish]) -> None:
+        try:
+            answers = iter(await self._trip([command for wish in wishes for command in wish.commands]))
+            _hand_out(wishes, [[next(answers) for _ in wish.commands] for wish in wishes])
+        except (ConnectionError, TimeoutError) as error:
+            wishes += self._waiting  # tried long enough: who has waited meanwhile is told too
+            self._waiting.clear()
+            _hand_out(wishes, [[error] for _ in wishes])
+        except Exception as error:
+            _hand_out(wishes, [[error] for _ in wishes])
+        except BaseException:
+            for wish in wishes:
+                wish.answer.cancel()
+            raise
 
     async def _trip(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, errors among them as values."""

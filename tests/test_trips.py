@@ -110,6 +110,25 @@ async def test_a_server_that_hangs_is_away_after_the_clients_time_out_and_used_a
         await client.aclose()
 
 
+async def test_nobody_is_left_behind_by_trips_that_end_as_they_come() -> None:
+    class Quick(Trips):
+        async def _pipeline(self, commands: Any) -> list[Any]:
+            for _ in range(len(commands) % 3):
+                await asyncio.sleep(0)
+            return [b"PONG"] * len(commands)
+
+    trips = Quick(aioredis.Redis())
+
+    async def ask(seed: int) -> None:
+        for number in range(200):
+            await trips.ask(*[("PING",)] * (1 + (seed + number) % 4))
+            for _ in range((seed * number) % 5):
+                await asyncio.sleep(0)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(ask(seed) for seed in range(4)))
+
+
 async def test_a_trip_cut_off_leaves_nobody_waiting() -> None:
     class Hanging(Trips):
         async def _pipeline(self, commands: Any) -> list[Any]:
