@@ -1,3 +1,7 @@
 """Parley Gateway: a sealed relay for paid one-to-one calls, with the meter and the Stripe bridge that belong to it."""
 
 __version__ = "0.1.0"
+
+from gateway.waiting import mend
+
+mend()

@@ -80,6 +80,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
 
     def start(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._tasks[name] = asyncio.create_task(self._kept(name, loop), name=name)
@@ -91,6 +92,8 @@ class Tasks:
                 return
             except Exception:
                 log.exception("loop_failed", loop=name)
+                if self._stopping:
+                    return
                 await asyncio.sleep(RESTART_S)
 
     def alive(self, name: str) -> bool:
@@ -98,12 +101,11 @@ class Tasks:
         return task is not None and not task.done()
 
     async def stop(self) -> None:
-        """Cancel again until it holds: `asyncio.wait_for` of Python 3.11, under redis-py, can swallow a cancellation
-        that meets its result."""
-        while pending := [task for task in self._tasks.values() if not task.done()]:
-            for task in pending:
-                task.cancel()
-            await asyncio.wait(pending, timeout=0.2)
+        """Cancel all, once: what a loop must still put in order, such as calls to Stripe under way, is not cut off."""
+        self._stopping = True
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
 class Gateway:

@@ -52,23 +52,25 @@ async def test_a_loop_that_came_to_its_end_is_not_alive_and_not_started_again() 
     assert not tasks.alive("never started")
 
 
-async def test_a_loop_that_swallows_a_cancellation_is_cancelled_again() -> None:
-    tasks, swallowed, waiting = Tasks(), [], asyncio.Event()
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_a_loop_puts_in_order_at_its_end_is_not_cut_off_and_it_is_not_started_again(fails: bool) -> None:
+    tasks, waiting, done = Tasks(), asyncio.Event(), []
 
     async def loop() -> None:
-        while len(swallowed) < 2:
-            try:
-                waiting.set()
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                swallowed.append(1)
-        await asyncio.Event().wait()
+        try:
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.25)
+            done.append(1)
+            if fails:
+                raise ZeroDivisionError
 
     tasks.start("loop", loop)
     await waiting.wait()
     async with asyncio.timeout(5):
         await tasks.stop()
-    assert len(swallowed) == 2
+    assert done == [1]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -76,7 +76,6 @@ class EmbeddedValkey:
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -100,7 +99,6 @@ class EmbeddedValkey:
         """Returns when the server answers. Raises ValkeyFailed."""
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = await self._locked()
-        self._stopping.clear()
         try:
             await self._launch()
         except BaseException:
@@ -111,11 +109,8 @@ class EmbeddedValkey:
 
     async def stop(self) -> None:
         """SIGTERM: the server writes its file out and leaves."""
-        self._stopping.set()
         if self._watch is not None:
             self._watch.cancel()
-            # A cancellation can get lost in the client that waits for an answer: then the watch sees its server go.
-            await self._kill()
             await asyncio.gather(self._watch, return_exceptions=True)
             self._watch = None
         await self._kill()
@@ -185,16 +180,12 @@ class EmbeddedValkey:
         for _ in range(RESTARTS):
             assert self._process is not None
             code = await self._process.wait()
-            if self._stopping.is_set():
-                return
             log.error("valkey_died", exit_code=code)
             await asyncio.sleep(RESTART_PAUSE_SECONDS)
             try:
                 await self._launch()
             except ValkeyFailed as fault:
                 log.error("valkey_restart_failed", reason=fault.detail)
-                return
-            if self._stopping.is_set():
                 return
             log.warning("valkey_restarted", pid=self.pid)
 

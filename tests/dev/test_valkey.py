@@ -1,7 +1,6 @@
 """The embedded Valkey: durable, alone on its directory, and never left behind."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
@@ -130,27 +129,6 @@ async def test_it_comes_back_on_the_same_socket_after_it_died(tmp_path: Path) ->
                 await asyncio.sleep(0.01)
         async with Redis.from_url(valkey.url, decode_responses=True) as redis:
             assert await redis.get("key") == "1"
-
-
-async def test_it_stops_also_when_the_cancellation_of_its_watch_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    valkey = EmbeddedValkey(tmp_path)
-    await valkey.start()
-
-    async def deaf(self: EmbeddedValkey, process: asyncio.subprocess.Process) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(60)
-
-    monkeypatch.setattr(EmbeddedValkey, "_answering", deaf)
-    assert valkey.pid is not None
-    os.kill(first := valkey.pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
-        while valkey.pid == first:
-            await asyncio.sleep(0.01)
-        await valkey.stop()
-    assert valkey.pid is not None
-    assert not running(valkey.pid)
 
 
 async def test_a_file_that_is_not_ours_is_an_error_with_the_last_words_of_the_log(tmp_path: Path) -> None:
