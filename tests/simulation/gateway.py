@@ -98,8 +98,10 @@ class Processes:
     # --- queues
 
     def _woken(self, queue: str) -> None:
+        if not self.idle.get(queue):
+            return
         at = self.streams.due_at(queue)
-        if at is not None and self.idle.get(queue):
+        if at is not None:
             self._check_at(queue, at - self.world.skew + self.world.rng.getrandbits(3))
 
     def _check_at(self, queue: str, at: int) -> None:

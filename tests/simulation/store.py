@@ -86,8 +86,11 @@ class Rules:
         return {name: version + 1 for name, (version, _) in put.items()}
 
     def claim(self, queue: str, lease_ms: int, now: int | None) -> int | None:
-        at, now = self.queues.get(queue), self.clock() if now is None else now
-        if at is None or at > now:
+        at = self.queues.get(queue)
+        if at is None:
+            return None
+        now = self.clock() if now is None else now
+        if at > now:
             return None
         self._remember()
         held = self.claims.get(queue, 0)
@@ -252,7 +255,12 @@ class Streams:
             rules.snapshots = []
 
     def due_at(self, queue: str) -> int | None:
-        return min((rules.queues[queue] for rules in self.all.values() if queue in rules.queues), default=None)
+        earliest: int | None = None
+        for rules in self.all.values():
+            at = rules.queues.get(queue)
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def confirmed(self) -> None:
         """All that was written so far is on disk: there is one file."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
-from tests.simulation.world import Task, World, request
+from tests.simulation.world import Task, World, io
 
 KEPT_MS = 86_400_000  # how long Stripe keeps a key
 CLIENT_TIMEOUT_MS = 30_000
@@ -441,5 +441,5 @@ class StripeWire:
         self._account = account
 
     async def send(self, operation: str, params: Mapping[str, Any], key: str | None = None) -> Outcome:
-        outcome: Outcome = await request(1, "stripe", Asked(self._account, operation, params, key))
+        outcome: Outcome = await io("stripe", Asked(self._account, operation, params, key))
         return outcome

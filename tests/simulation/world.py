@@ -21,9 +21,10 @@ LAGS = {"read": 0, "write": 0, "stripe": 40, "post": 5}
 BITS = {"read": 2, "write": 2, "stripe": 8, "post": 8}
 START = 1_700_000_000_000
 STEPS_MAX = 60_000
+AWAY = "away"
 
 Done = Callable[[Any, Exception | None], None]
-IO, SLEEP, PARK, WAIT = 1, 2, 3, 4
+ARRIVAL, ANSWER, FAULT, BUG, SLEEP, PARK, WAIT = range(7)
 
 
 class Livelock(Exception):
@@ -35,9 +36,39 @@ def request(*parts: Any) -> Generator[Any, Any, Any]:
     return (yield parts)
 
 
-def io(kind: str, effect: Callable[[], Any]) -> Coroutine[Any, Any, Any]:
-    """A call over the network: `kind` is `read`, `write` or `stripe`."""
-    return request(IO, kind, effect)
+@types.coroutine
+def io(kind: str, effect: Callable[[], Any]) -> Generator[Any, Any, Any]:
+    """A call over the network: `kind` is `read`, `write` or `stripe`. If nothing else happens before its answer, it is
+    done on the spot: most are, and the way up to the world and back is long."""
+    world = World.running
+    heap, now = world.heap, world.now
+    lag = LAGS[kind] + world.rng.getrandbits(BITS[kind])
+    if world.faults.armed or now < world.outage_until or now < world.task.process.cut_until:
+        fault = world.fault(kind)
+        if fault is not None:
+            return (yield FAULT, fault, effect, lag)
+    # Of a read nobody can tell where its time went, before or after it was read.
+    back = 0 if kind == "read" else lag
+    if heap and heap[0][0] <= now + lag:
+        return (yield ARRIVAL, effect, lag, back)
+    world.now = now + lag
+    value = error = None
+    try:
+        value = effect()
+    except GatewayError as failed:
+        error = failed
+    except Exception as bug:
+        yield BUG, bug
+    if kind != "read":
+        if heap and heap[0][0] <= world.now + back:
+            return (yield ANSWER, back, value, error)
+        world.now += back
+    world.steps += 1
+    if world.steps > STEPS_MAX:
+        yield BUG, Livelock()
+    if error is not None:
+        raise error
+    return value
 
 
 def sleep(ms: float) -> Coroutine[Any, Any, None]:
@@ -116,6 +147,9 @@ class Task:
 class World:
     """One session's universe. `skew` is Redis's wall clock minus true time; true time is also every boot clock."""
 
+    running: World  # the one whose coroutines are driven now, and which of its tasks
+    task: Task
+
     def __init__(self, rng: Random, faults: Faults) -> None:
         self.rng, self.faults = rng, faults
         self.now = START
@@ -132,11 +166,12 @@ class World:
 
     def at(self, when: int, call: Callable[..., None], *args: Any) -> None:
         self.count += 1
-        heappush(self.heap, (max(when, self.now), self.count, call, args))
+        heappush(self.heap, (when if when > self.now else self.now, self.count, call, args))
 
     def run(self) -> None:
         """Until nothing is left to happen."""
         heap = self.heap
+        World.running = self
         while heap:
             when, _, call, args = heappop(heap)
             if when > self.now:
@@ -175,11 +210,12 @@ class World:
 
     def resume(self, task: Task, value: Any = None, error: Exception | None = None) -> None:
         """Go on with a task until it has to wait."""
-        heap, work = self.heap, task.work
+        work = task.work
         while not task.dead:
             self.steps += 1
             if self.steps > STEPS_MAX:
                 raise Livelock
+            self.task = task
             try:
                 asked = work.throw(error) if error is not None else work.send(value)
             except StopIteration as stop:
@@ -190,41 +226,29 @@ class World:
                 return self._finished(task, None, failed)
             value = error = None
             kind = asked[0]
-            if kind == IO:
-                lag = LAGS[asked[1]] + self.rng.getrandbits(BITS[asked[1]])
-                calm = not self.faults.armed and self.now >= self.outage_until and self.now >= task.process.cut_until
-                if not calm and self._hurt(task, asked[1], asked[2], lag):
-                    return None
-                then = self.now + lag
-                if heap and heap[0][0] <= then:
-                    return self.at(then, self._arrive, task, asked[2], 0 if asked[1] == "read" else lag)
-                self.now = then
-                try:
-                    value = asked[2]()
-                except GatewayError as failed:
-                    error = failed
-                if asked[1] == "read":
-                    continue  # nobody can tell where its time went, before or after it was read
-                then += lag
-                if heap and heap[0][0] <= then:
-                    return self.at(then, self.resume, task, value, error)
-                self.now = then
-            elif kind == SLEEP:
+            if kind == ARRIVAL:
+                return self.at(self.now + asked[2], self._arrive, task, asked[1], asked[3])
+            if kind == ANSWER:
+                return self.at(self.now + asked[1], self.resume, task, asked[2], asked[3])
+            if kind == FAULT:
+                return self._befall(task, *asked[1:])
+            if kind == BUG:
+                raise asked[1]
+            if kind == SLEEP:
                 return self.at(self.now + asked[1], self.resume, task)
-            elif kind == PARK:
+            if kind == PARK:
                 return asked[1](task)
-            else:
-                inbox = asked[1]
-                if inbox.items:
-                    value = inbox.items.pop(0)
-                    continue
-                then = self.now + asked[2]
-                if not heap or heap[0][0] > then:
-                    self.now = then
-                    continue
-                inbox.waiter = task
-                self.at(then, self._timed_out, inbox, inbox.token)
-                return None
+            inbox = asked[1]
+            if inbox.items:
+                value = inbox.items.pop(0)
+                continue
+            then = self.now + asked[2]
+            if not self.heap or self.heap[0][0] > then:
+                self.now = then
+                continue
+            inbox.waiter = task
+            self.at(then, self._timed_out, inbox, inbox.token)
+            return None
         return None
 
     def _finished(self, task: Task, value: Any, error: Exception | None) -> None:
@@ -250,18 +274,22 @@ class World:
 
     # --- faults
 
-    def _hurt(self, task: Task, kind: str, effect: Callable[[], Any], lag: int) -> bool:
-        """Whether something else happens to this call than what should."""
-        process = task.process
+    def fault(self, kind: str) -> str | None:
+        """What befalls the running task's call instead of what should."""
+        process = self.task.process
         if kind in ("read", "write") and (self.now < self.outage_until or self.now < process.cut_until):
-            # A command on a broken connection: whether it arrived is anybody's guess; while Redis is away it did not.
-            self.at(self.now + 200, self.resume, task, None, away())
-            return True
+            return AWAY
         fault = self.faults.of(process.kind, kind)
-        if fault is None:
-            return False
-        self.say(f"FAULT {fault} on {process.name}'s {kind}")
-        self.faults.happened(fault)
+        if fault is not None:
+            self.say(f"FAULT {fault} on {process.name}'s {kind}")
+            self.faults.happened(fault)
+        return fault
+
+    def _befall(self, task: Task, fault: str, effect: Callable[[], Any], lag: int) -> None:
+        process = task.process
+        if fault == AWAY:
+            # A command on a broken connection: whether it arrived is anybody's guess; while Redis is away it did not.
+            return self.at(self.now + 200, self.resume, task, None, away())
         if fault == "crash_before":
             process.die(self.rng.choice((50, 500, 3_000, 20_000)))
         elif fault == "crash_during":
@@ -280,7 +308,7 @@ class World:
             self.at(self.now + wait, self._arrive, task, effect, wait // 10)
         else:
             self._stripe(task, fault, effect, lag)
-        return True
+        return None
 
     def _stripe(self, task: Task, fault: str, effect: Callable[..., Any], lag: int) -> None:
         answer = getattr(effect, "faulty", None)
