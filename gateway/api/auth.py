@@ -41,6 +41,10 @@ class ApiKey:
         """Every key may read what it can also change."""
         return scope == "read" or scope in self.scopes
 
+    @property
+    def only_reads(self) -> bool:
+        return not self.scopes - {"read"}
+
 
 def mint(*, livemode: bool = False) -> str:
     """A new key in the clear, to be shown once."""

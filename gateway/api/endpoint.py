@@ -5,6 +5,7 @@ The order of checks is the same everywhere: key, scope, idempotency key, body, q
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -30,6 +31,10 @@ Handler = Callable[["Call"], Awaitable[Result]]
 Tag = Literal[
     "Sessions", "Bookings", "Money", "Experts", "Events", "Webhooks", "People", "Privacy", "Reference", "Callbacks"
 ]
+
+
+# Members that are somebody's secret; null for keys with the scope `read` alone.
+SECRETS: Final = frozenset({"client_secret", "pay_url", "client_url", "expert_url"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ def _served(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamR
             subject=new_id("ses"),
         )
         if idempotency_key is None or key is None:
-            return _response(endpoint, await endpoint.handler(call))
+            return _response(endpoint, await endpoint.handler(call), key)
         mark = fingerprint(request.method, request.path_qs, values)
         return await _once(endpoint, call, key, idempotency_key, mark)
 
@@ -200,10 +205,21 @@ async def _claimed(endpoint: Endpoint, call: Call, claim: Claim) -> Answer:
     return answer
 
 
-def _response(endpoint: Endpoint, result: Result) -> web.StreamResponse:
+def _response(endpoint: Endpoint, result: Result, key: ApiKey | None) -> web.StreamResponse:
     if isinstance(result, web.StreamResponse):
         return result
+    if key is not None and key.only_reads:
+        return _json(endpoint.status, json.dumps(_without_secrets(result.model_dump(mode="json"))).encode())
     return _json(endpoint.status, result.model_dump_json().encode())
+
+
+def _without_secrets(value: Any) -> Any:
+    """With a link a call is entered or a card is charged, which a key that only reads may not do."""
+    if isinstance(value, list):
+        return [_without_secrets(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: None if name in SECRETS else _without_secrets(each) for name, each in value.items()}
 
 
 def _json(status: int, body: bytes, **headers: str) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,19 @@ async def test_scopes_hold(post: Post, auth: str, path: str, body: Any, allowed:
 @pytest.mark.parametrize("auth", [READER, CALLER, CASHIER])
 async def test_every_key_may_read(api: Api, auth: str) -> None:
     assert (await api.get("/v1/sessions", headers={"Authorization": f"Bearer {auth}"})).status == 200
+
+
+@pytest.mark.parametrize(("auth", "told"), [(READER, False), (CALLER, True), (CASHIER, True)])
+async def test_law7_a_key_that_only_reads_is_told_nothing_that_opens_a_call_or_charges_a_card(
+    api: Api, sessions: MemorySessions, post: Post, auth: str, told: bool
+) -> None:
+    made = await (await post("/v1/sessions", order())).json()
+    docs = sessions.kept[made["id"]]
+    secret = {**docs.payment, "client_secret": "pi_1_secret"}
+    sessions.kept[made["id"]] = replace(docs, payment=secret, pay_url="https://pay.example/pay#s")
+    for path in (f"/v1/sessions/{made['id']}", "/v1/sessions"):
+        answer = await api.get(path, headers={"Authorization": f"Bearer {auth}"})
+        assert ("pi_1_secret" in await answer.text()) is ("/pay#s" in await answer.text()) is told
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def test_r16_a_price_is_dropped_only_when_the_request_says_so() -> None:
     new = terms(expert__rating=3.4, if_not_eligible="free", max_minutes=90)
     assert (new.kind, new.max_minutes) == ("free", 15)
     assert terms(expert__rating=4, if_not_eligible="free").kind == "metered"
+    assert terms(expert__country="NZ", if_not_eligible="free").kind == "free"
 
 
 @pytest.mark.parametrize("country", ["RU", "IN", "NZ", "ZZ"])
