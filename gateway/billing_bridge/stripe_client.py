@@ -1,15 +1,17 @@
 """Stripe through its own SDK: the only importer of `stripe` (with `stripe_events`); outcomes come back as values.
 
 The SDK's own retries are off: its keys die with the process, it does not retry 429, and a repeated POST belongs to
-the ledger, which has the key. Its objects become plain dicts here and nowhere else.
+the ledger, which has the key. Its errors become outcomes here and nowhere else.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from operator import attrgetter
+from collections.abc import Mapping
 from typing import Any, Final, cast
+from urllib.parse import quote_plus
 
 import aiohttp
 import stripe
@@ -32,28 +34,27 @@ SECONDS = Histogram(
 TIMEOUT_S: Final = 30.0
 CONNECT_TIMEOUT_S: Final = 5.0
 
-# operation → the parameter that goes into the path; None if all of them are the request's own
-OPERATIONS: Final[Mapping[str, str | None]] = {
-    "payment_intents.create": None,
-    "payment_intents.retrieve": "payment_intent",
-    "payment_intents.list": None,
-    "payment_intents.capture": "payment_intent",
-    "payment_intents.cancel": "payment_intent",
-    "payment_methods.retrieve": "payment_method",
-    "customers.payment_methods.list": "customer",
-    "transfers.create": None,
-    "transfers.list": None,
-    "transfers.reversals.create": "transfer",
-    "transfers.reversals.list": "transfer",
-    "refunds.create": None,
-    "refunds.list": None,
-    "disputes.list": None,
-    "accounts.retrieve": "account",
-    "payouts.retrieve": "payout",
-    "balance_settings.update": None,
+# operation → method, and path with the parameter that goes into it
+OPERATIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "payment_intents.create": ("post", "/v1/payment_intents"),
+    "payment_intents.retrieve": ("get", "/v1/payment_intents/{payment_intent}"),
+    "payment_intents.list": ("get", "/v1/payment_intents"),
+    "payment_intents.capture": ("post", "/v1/payment_intents/{payment_intent}/capture"),
+    "payment_intents.cancel": ("post", "/v1/payment_intents/{payment_intent}/cancel"),
+    "payment_methods.retrieve": ("get", "/v1/payment_methods/{payment_method}"),
+    "customers.payment_methods.list": ("get", "/v1/customers/{customer}/payment_methods"),
+    "transfers.create": ("post", "/v1/transfers"),
+    "transfers.list": ("get", "/v1/transfers"),
+    "transfers.reversals.create": ("post", "/v1/transfers/{transfer}/reversals"),
+    "transfers.reversals.list": ("get", "/v1/transfers/{transfer}/reversals"),
+    "refunds.create": ("post", "/v1/refunds"),
+    "refunds.list": ("get", "/v1/refunds"),
+    "disputes.list": ("get", "/v1/disputes"),
+    "accounts.retrieve": ("get", "/v1/accounts/{account}"),
+    "payouts.retrieve": ("get", "/v1/payouts/{payout}"),
+    "balance_settings.update": ("post", "/v1/balance_settings"),
 }
-
-Method = Callable[..., Awaitable[Any]]
+_IN_PATH: Final = re.compile(r"\{(\w+)\}")
 
 
 class StripeClient:
@@ -73,8 +74,9 @@ class StripeClient:
         limits = aiohttp.ClientTimeout(total=timeout_s, connect=connect_timeout_s)
         self._http = stripe.AIOHTTPClient(timeout=limits)
         addresses: Any = {"api": base.rstrip("/")} if base else {}
-        sdk = stripe.StripeClient(api_key, base_addresses=addresses, http_client=self._http, max_network_retries=0)
-        self._methods = {name: _method(sdk, name) for name in OPERATIONS}
+        self._sdk = stripe.StripeClient(
+            api_key, base_addresses=addresses, http_client=self._http, max_network_retries=0
+        )
 
     async def __aenter__(self) -> StripeClient:
         return self
@@ -96,23 +98,20 @@ class StripeClient:
         return outcome
 
     async def _outcome(self, operation: str, params: dict[str, Any], key: str | None) -> Outcome:
-        in_path = OPERATIONS[operation]
-        path = () if in_path is None else (params.pop(in_path),)
-        options = {"idempotency_key": key} if key else {}
-        if of := params.pop("stripe_account", None):
-            options["stripe_account"] = of
+        method, path = OPERATIONS[operation]
+        path = _IN_PATH.sub(lambda place: quote_plus(params.pop(place[1])), path)
+        if key:
+            params["idempotency_key"] = key
         try:
-            answer = await self._methods[operation](*path, params=params, options=options)
+            # As the SDK's own methods send it; but theirs make objects of the answer, to be unmade here, which costs
+            # as much as the request itself.
+            answer = await self._sdk.raw_request_async(method, path, **params)
         except stripe.StripeError as error:
             log.info("stripe.refusal", operation=operation, kind=type(error).__name__, request=error.request_id)
             return outcome_of(error)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:  # the body broke off: the SDK lets these through
             return Unknown(type(error).__name__)
-        return Done(cast(dict[str, Any], answer.to_dict()))
-
-
-def _method(sdk: stripe.StripeClient, operation: str) -> Method:
-    return cast(Method, attrgetter(f"{operation}_async")(sdk.v1))
+        return Done(json.loads(answer.body))
 
 
 def outcome_of(error: stripe.StripeError) -> Outcome:

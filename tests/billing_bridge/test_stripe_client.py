@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from operator import attrgetter
 from typing import Any
 
 import pytest
+import stripe
 from prometheus_client import REGISTRY
 
 from gateway.billing_bridge.calls import KEY_LIFE_MS, call_of, capture_step, hold_step, release_step, transfer_step
@@ -12,7 +15,7 @@ from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.outcome import Busy, Declined, Done, Outcome, Refused, Unknown
 from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.record import Payment, Transfer
-from gateway.billing_bridge.stripe_client import StripeClient
+from gateway.billing_bridge.stripe_client import OPERATIONS, StripeClient
 from gateway.dev.sandbox import Sandbox
 from tests.billing_bridge.fixtures import KEY, AskStripe
 from tests.billing_bridge.settling import session_doc
@@ -170,3 +173,19 @@ async def test_requests_are_counted_by_endpoint_and_outcome(stripe_client: Strip
     await ask.fault("POST /v1/payment_intents", "429")
     await stripe_client.send(CREATE, hold_params(), "k2")
     assert (count("done"), count("busy")) == (before[0] + 1, before[1] + 1)
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+async def test_an_operation_goes_where_the_sdks_own_method_of_that_name_sends_it(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str]] = []
+
+    async def request_async(self: object, method: str, url: str, *args: object, **more: object) -> None:
+        sent.append((method, url))
+
+    sdk = stripe.StripeClient("sk_test_x")
+    monkeypatch.setattr(type(sdk._requestor), "request_async", request_async)
+    method, path = OPERATIONS[operation]
+    await attrgetter(f"{operation}_async")(sdk.v1)(*["x/1"] * path.count("{"), params={}, options={})
+    assert sent == [(method, re.sub(r"\{\w+\}", "x%2F1", path))]
