@@ -29,7 +29,7 @@ KINDS: Final = ("money", "people", "ticks")
 MARKER: Final = "parley-archive"
 # No version of anything.
 NEVER: Final = '"00000000000000000000000000000000"'
-THREADS: Final = 8
+THREADS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Archive:
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
         """Kept for good, and read back as they are, when it returns. Again with the same ones writes nothing."""
-        await self._do(lambda: self._keep(snapshots))
+        await self._do(lambda: self._keep(snapshots), anew=True)
 
     async def find(self, session: str) -> Snapshot | None:
         """A session as it was kept last; None for one that never was."""
@@ -84,16 +84,12 @@ class Archive:
         """The ids of all that were created on that day or later, oldest first."""
         return await self._do(lambda: self._sessions(since_ms))
 
-    async def of_person(self, person: Person) -> list[str]:
-        """The sessions that still hold personal data of somebody, oldest first."""
-        return await self._do(lambda: sorted({session_in(line) for line in self._lines_of(person)}))
-
     async def naming(self, person: Person, since: str = "") -> list[str]:
         """All sessions of somebody from that day on, also those whose personal data are gone, oldest first."""
         return await self._do(lambda: sorted(self._naming(person, since)))
 
-    async def erase(self, person: Person) -> int:
-        """Take somebody's personal data out of all parts; from how many sessions."""
+    async def erase(self, person: Person) -> list[str]:
+        """Take somebody's personal data out of all parts; the sessions that held any, oldest first."""
         return await self._do(lambda: self._erase(person))
 
     async def expire(self, now_ms: int, retention: Retention) -> list[str]:
@@ -106,9 +102,9 @@ class Archive:
             lambda: [one for day in self.store.folders("money") for one in faults(self.store, self._indexes, day)]
         )
 
-    async def _do(self, work: Callable[[], T]) -> T:
+    async def _do(self, work: Callable[[], T], *, anew: bool = False) -> T:
         def met() -> T:
-            self._meet()
+            self._meet(anew=anew)
             return work()
 
         return await self._in_thread(met)
@@ -116,9 +112,10 @@ class Archive:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def _meet(self) -> None:
-        """It is there, and the right one. What cannot vanish is looked at once."""
-        if self._met is None or self.store.vanishes or self.expected not in (None, self._met):
+    def _meet(self, *, anew: bool) -> None:
+        """It is there, and the right one. What cannot vanish is looked at once, but `anew` before Redis gives something
+        up for it."""
+        if anew or self._met is None or self.store.vanishes or self.expected not in (None, self._met):
             self._met = self._name()
         if self._met is None or self.expected not in (None, self._met):
             raise ArchiveUnavailable(
@@ -179,22 +176,22 @@ class Archive:
             texts = zip(names, self.store.several(names), strict=True)
             yield from ((name, text.data) for name, text in texts if text is not None)
 
-    def _lines_of(self, person: Person) -> Iterator[dict[str, Any]]:
-        for _, text in self._texts("people"):
-            yield from (line for line in holding(text, compact(person.id)) if _is_of(line, person))
-
     def _naming(self, person: Person, since: str) -> set[str]:
         return {
             line["key"]
             for _, text in self._texts("money", since)
             for line in holding(text, compact(person.id))
-            if roles_in(line["content"]["docs"]["session"][1], person)
+            if line["key"] and roles_in(line["content"]["docs"]["session"][1], person)
         }
 
-    def _erase(self, person: Person) -> int:
+    def _erase(self, person: Person) -> list[str]:
         self.store.tidy()
-        names = [name for name, text in self._texts("people") if any(holding(text, compact(person.id)))]
-        return sum(rewrite(self.store, name, lambda line: not _is_of(line, person)) for name in names)
+        found = set()
+        for name, text in self._texts("people"):
+            if lines := [line for line in holding(text, compact(person.id)) if _is_of(line, person)]:
+                rewrite(self.store, name, lambda line: not _is_of(line, person))
+                found |= {session_in(line) for line in lines}
+        return sorted(found)
 
     def _expire(self, now_ms: int, retention: Retention) -> list[str]:
         self.store.tidy()

@@ -22,6 +22,7 @@ from gateway.archive.places import BucketPlace
 from gateway.archive.store import ArchiveUnavailable, Text
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import S3Config
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ RETRYING: Final = timedelta(seconds=6)
 METADATA: Final = "169.254.169.254"
 CREDENTIALS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if it has one)"
 GRANTS: Final = "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
+WRONG_REGION: Final = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed"})
 WRONG_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
 
 
@@ -70,9 +72,21 @@ class Bucket:
         return self._missing(whole)
 
     def several(self, names: Iterable[str]) -> Iterator[Text | None]:
+        return self._each(self.read, names)
+
+    def tails(self, names: Iterable[str], length: int) -> Iterator[bytes | None]:
+        end: GetOptions = {"range": {"suffix": length}}
+
+        def tail(name: str) -> bytes | None:
+            return self._missing(lambda: bytes(obstore.get(self._s3, name, options=end).bytes()))
+
+        return self._each(tail, names)
+
+    def _each(self, work: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
+        """A few at a time, in their order."""
         left = iter(names)
         while some := list(islice(left, AT_ONCE)):
-            yield from self._readers.map(self.read, some)
+            yield from self._readers.map(work, some)
 
     def piece(self, name: str, start: int, length: int) -> bytes | None:
         return self._missing(lambda: bytes(obstore.get_range(self._s3, name, start=start, length=length)))
@@ -131,12 +145,18 @@ def _why(fault: Exception, place: BucketPlace) -> str:
     code, text = _code(fault), str(fault)
     if code in WRONG_KEY:
         return f"does not accept our credentials ({code}): set {CREDENTIALS} anew."
+    if code in WRONG_REGION:
+        return f"is in another region ({code}): correct [archive] region, or endpoint."
+    if code == "RequestTimeTooSkewed":
+        return "refuses us because this machine's clock is wrong: set it."
     if METADATA in text:
         return f"needs credentials: set {CREDENTIALS}."
     if code == "AccessDenied" or re.search(r"status code: 40[13]", text):
         return f"refuses us ({code or 'no reason given'}): the key needs {GRANTS} on {place.bucket}."
     if code == "NoSuchBucket":
         return "is not there: create the bucket, or correct [archive] location, endpoint and region."
+    if isinstance(fault, FileNotFoundError):
+        return "does not answer as S3 does (404 without a reason): correct [archive] endpoint."
     if isinstance(fault, NotSupportedError) or code == "NotImplemented":
         return "cannot write on conditions (If-None-Match, If-Match): take another service, or a directory."
     if status := re.search(r"status code: (\d{3})", text):

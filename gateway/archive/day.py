@@ -24,6 +24,8 @@ from gateway.session import ROLES, Role
 ATTEMPTS: Final = 20
 # Parts whose keys are remembered: about 150 bytes for each session in them.
 INDEXES: Final = 512
+# The index of about a thousand sessions; twice of what a pass puts into one part.
+TAIL: Final = 65_536
 
 
 class Indexes:
@@ -37,9 +39,12 @@ class Indexes:
         """In the order of the names, without those that are gone by now."""
         known = {name: self._known[name] for name in names if name in self._known}
         new = [name for name in names if name not in known]
-        for name, text in zip(new, self._store.several(new), strict=True):
-            if text is not None:
-                known[name] = segment.indexed(text.data)
+        for name, tail in zip(new, self._store.tails(new, TAIL), strict=True):
+            found = None if tail is None else segment.index_in(tail)
+            if found is None and (text := self._store.read(name)) is not None:
+                found = segment.index_in(text.data) or segment.index_of(text.data)
+            if found is not None:
+                known[name] = found
         if len(self._known) > INDEXES:
             self._known = {}
         self._known |= known
@@ -81,8 +86,14 @@ class Day:
         for name, index in reversed(self._indexes.items()):
             if (place := index.places.get(session)) is not None:
                 line = self._piece(name, *place)
-                return None if line is None else segment.content_of(line, session, name)
+                return None if line is None else self._content(name, line, session)
         return None
+
+    def _content(self, name: str, line: bytes, session: str) -> dict[str, Any]:
+        try:
+            return segment.content_of(segment.parsed(line), session)
+        except ArchiveDamaged as fault:
+            raise ArchiveDamaged(f"{name}: {fault.detail}") from None
 
     def has(self, snapshot: Snapshot) -> bool:
         """Whether its last line is this. One that cannot be read is not, and is written anew."""

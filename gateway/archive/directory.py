@@ -47,6 +47,17 @@ class Directory:
     def several(self, names: Iterable[str]) -> Iterator[Text | None]:
         return map(self.read, names)
 
+    def tails(self, names: Iterable[str], length: int) -> Iterator[bytes | None]:
+        return (self._tail(name, length) for name in names)
+
+    def _tail(self, name: str, length: int) -> bytes | None:
+        try:
+            with (self.root / name).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - length))
+                return file.read()
+        except FileNotFoundError:
+            return None
+
     def piece(self, name: str, start: int, length: int) -> bytes | None:
         try:
             file = os.open(self.root / name, os.O_RDONLY)

@@ -52,8 +52,7 @@ class People:
     async def _erase(self, person: Person) -> set[str]:
         found = set()
         if (archive := self._journal.archive) is not None:
-            found |= set(await archive.of_person(person))
-            await archive.erase(person)
+            found |= set(await archive.erase(person))
         for snapshot in await self._here(person):
             for role in roles_in(snapshot.record, person):
                 if await self._journal.hot.erase(snapshot.session, role):

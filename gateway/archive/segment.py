@@ -1,7 +1,8 @@
 """A day's segment as text: parts of JSON lines, each found by its key, all lines chained from part to part. Pure.
 
 A part is written once and whole. `link` is SHA-256 over the link before it and the line's own text, so a line that was
-changed, taken out or put in between is seen. The last line of a key counts.
+changed, taken out or put in between is seen. The last line of a key counts. A part's own last line is its index, so
+that its end alone tells what is in it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Final
 from gateway.errors import GatewayError
 
 START: Final = "parley-archive-1"
+# The key of an index.
+INDEX: Final = ""
 
 
 class ArchiveDamaged(GatewayError):
@@ -34,7 +37,7 @@ class End:
 @dataclass(frozen=True, slots=True)
 class Index:
     """Of a chained part: where the last line of each key begins and how long it is, in bytes; and the chain's end, None
-    if that cannot be read."""
+    if that is damaged."""
 
     places: Mapping[str, tuple[int, int]]
     end: End | None
@@ -85,33 +88,39 @@ def holding(text: bytes, words: str) -> Iterator[dict[str, Any]]:
 
 def chained(end: End, things: Iterable[tuple[str, Mapping[str, Any]]]) -> bytes:
     """A part of (key, content) that goes on where the chain has come to."""
-    number, link, lines = end.number, end.link, []
+    text, places = bytearray(), dict[str, tuple[int, int]]()
     for key, content in things:
-        number += 1
-        line = {"key": key, "n": number, "content": content, "before": link}
-        link = line["link"] = _link(line)
-        lines.append(line)
-    return text_of(lines)
+        line, end = _following(end, key, content)
+        places[key] = len(text), len(line)
+        text += line
+    return bytes(text) + _following(end, INDEX, {"places": places})[0]
 
 
-def indexed(text: bytes) -> Index:
-    places, at, line = dict[str, tuple[int, int]](), 0, b""
+def index_in(tail: bytes) -> Index | None:
+    """By the end of a part; None if not all of its index is in that, as it was written."""
+    try:
+        line = parsed(tail[tail.rfind(b"\n", 0, -1) + 1 :])
+        places = content_of(line, INDEX)["places"]
+    except ArchiveDamaged:
+        return None
+    return Index({key: (at, length) for key, (at, length) in places.items()}, End(line["n"], line["link"]))
+
+
+def index_of(text: bytes) -> Index:
+    """Of a whole part whose own is damaged: what can still be found in it."""
+    places, at = dict[str, tuple[int, int]](), 0
     for line in text.splitlines(keepends=True):
         places[_key(line)] = at, len(line)
         at += len(line)
-    try:
-        last = parsed(line)
-        return Index(places, End(last["n"], last["link"]))
-    except (ArchiveDamaged, KeyError):
-        return Index(places, None)
+    places.pop(INDEX, None)
+    return Index(places, None)
 
 
-def content_of(line: bytes, key: str, name: str) -> dict[str, Any]:
+def content_of(line: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Raises ArchiveDamaged when it is not as it was written."""
-    found = parsed(line)
-    if found.get("key") != key or _link(found) != found.get("link"):
-        raise ArchiveDamaged(f"{name}: the line of {key} was changed.")
-    return dict(found["content"])
+    if line.get("key") != key or _link(line) != line.get("link"):
+        raise ArchiveDamaged(f"The line of {key or 'an index'} was changed.")
+    return dict(line["content"])
 
 
 def faults(day: str, parts: Iterable[tuple[str, bytes]]) -> Iterator[str]:
@@ -127,6 +136,13 @@ def faults(day: str, parts: Iterable[tuple[str, bytes]]) -> Iterator[str]:
                 end = End(line["n"], line["link"])
         except (ArchiveDamaged, KeyError, TypeError):
             yield f"{name}: the line after number {end.number} cannot be read"
+
+
+def _following(end: End, key: str, content: Mapping[str, Any]) -> tuple[bytes, End]:
+    """The next line of a chain, and where the chain has come to with it."""
+    line = {"key": key, "n": end.number + 1, "content": content, "before": end.link}
+    line["link"] = link = _link(line)
+    return text_of([line]), End(end.number + 1, link)
 
 
 def _link(line: Mapping[str, Any]) -> str:

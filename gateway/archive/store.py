@@ -42,6 +42,9 @@ class Store(Protocol):
     def several(self, names: Iterable[str]) -> Iterator[Text | None]:
         """The same for many names, in their order; a few at a time."""
 
+    def tails(self, names: Iterable[str], length: int) -> Iterator[bytes | None]:
+        """The last so many bytes of each, or all if it has no more; None if nothing is there."""
+
     def piece(self, name: str, start: int, length: int) -> bytes | None:
         """So many bytes from there on; None if nothing is there."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.archive.archive import Archive
+    from gateway.archive.hot import Put
     from gateway.billing_bridge.archiver import Archiver
     from gateway.journal import Journal
 
@@ -65,16 +67,22 @@ async def _restored(args: argparse.Namespace) -> tuple[list[str], bool]:
         raise GatewayError("name sessions, or --all")
     lines, good = [], True
     async with _archiver(args) as (_, archive, archiver):
-        for session in args.session or await archive.sessions():
-            try:
-                word = await archiver.restore(session)
-            except NotFound:
-                word = None
-            good &= word not in (None, "conflict")
-            lines.append(f"{session} {WORDS[word]}")
+        for some in _by(args.session or await archive.sessions(), AT_ONCE):
+            for session, word in zip(some, await asyncio.gather(*(_back(archiver, one) for one in some)), strict=True):
+                good &= word not in (None, "conflict")
+                lines.append(f"{session} {WORDS[word]}")
     return lines, good
 
 
+async def _back(archiver: Archiver, session: str) -> Put | None:
+    try:
+        return await archiver.restore(session)
+    except NotFound:
+        return None
+
+
+# Each waits for the disk of Redis, and for the archive.
+AT_ONCE = 64
 WORDS = {
     None: "is not in the archive",
     "put": "is back in Redis",

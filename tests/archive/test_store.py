@@ -28,6 +28,8 @@ def test_a_name_is_taken_once(store: Store) -> None:
     assert found.data == b"first"
     assert (store.piece("money/d/1", 1, 3), store.piece("money/d/2", 1, 3)) == (b"irs", None)
     assert [text and text.data for text in store.several(["money/d/1", "money/d/2"])] == [b"first", None]
+    assert list(store.tails(["money/d/1", "money/d/2"], 3)) == [b"rst", None]
+    assert list(store.tails(["money/d/1"], 30)) == [b"first"]
 
 
 def test_only_who_knows_the_last_version_replaces_it(store: Store) -> None:
