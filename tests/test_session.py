@@ -104,6 +104,7 @@ MOVES = st.lists(
             lambda r: core.ended(r, "client_left", NOW + 20),
             lambda r: core.ended(r, "limit_reached", NOW + 30),
             lambda r: core.waived(r, NOW),
+            lambda r: core.made_free(r, "transfers_inactive"),
             lambda r: core.finalized(r, {"amount_total": 0}),
             lambda r: core.joined(r, "client", NOW),
         ]
@@ -131,6 +132,7 @@ def test_every_course_keeps_to_the_table(moves: list[object]) -> None:
     assert told.count("session.finalized") == (1 if current.status == "finalized" else 0)
     assert told.count("session.started") <= 1
     assert told.count("session.ended") <= 1
+    assert told.count("session.made_free") == (current.kind == "free"), "R16: told once, and never silently"
 
 
 def test_free_minutes_beyond_the_limit_make_the_session_free_of_charge() -> None:

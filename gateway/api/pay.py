@@ -68,7 +68,10 @@ ENDPOINTS: Final = (
     Endpoint(
         "POST", "/pay/card", "payWithCard", "People", "Try a card",
         "One attempt with a card that Stripe's form has taken.", pay, answers.Asked, body=schemas.PayWith,
-        problems=("link_invalid", "link_expired", "payment_state", "session_state", "too_many_cards"),
+        problems=(
+            "link_invalid", "link_expired", "payment_state", "session_state", "too_many_cards", "expert_not_payable",
+            "stripe_unavailable",
+        ),
     ),
 )  # fmt: skip
 

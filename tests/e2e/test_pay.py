@@ -6,6 +6,7 @@ import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 from tests.integration.conftest import Stand, site, stand
+from tests.integration.test_eligibility import restrict
 from tests.integration.test_pay_page import due_page, lost
 
 __all__ = ["site", "stand"]  # fixtures
@@ -93,6 +94,23 @@ async def test_r04_from_the_lobby_another_card_opens_the_call(stand: Stand, brow
     await choose(page, "pm_card_mastercard")
     await expect(page.get_by_test_id("pay-status")).to_contain_text("Held on Mastercard •••• 4444")
     await expect(lobby.get_by_test_id("join")).to_be_enabled()
+    assert faults == []
+
+
+async def test_r16_the_page_says_that_nothing_was_held_for_an_expert_who_may_not_be_paid(
+    stand: Stand, browser: Browser
+) -> None:
+    made, faults = await stand.paid(hold="join"), list[str]()
+    await restrict(stand, True)
+    page = await opened(browser, made["participants"]["client"]["url"], faults)
+    await page.get_by_test_id("join").click()
+    await expect(page.get_by_role("heading", name="takes no paid sessions at the moment")).to_be_visible()
+    await expect(page.get_by_text("Nothing was held on your card")).to_be_visible()
+    await restrict(stand, False)
+    await page.reload()
+    await page.get_by_test_id("join").click()
+    held = await stand.until(made["id"], status="ready")
+    assert held["payment"]["amount_held"] == 180_000
     assert faults == []
 
 
