@@ -62,7 +62,7 @@ from gateway.sfu.remote import RemoteRelay
 from gateway.signaling.call import Timers
 from gateway.signaling.host import Host
 from gateway.signaling.turn import Turn
-from gateway.signaling.websocket import signal_handler
+from gateway.signaling.websocket import add_signaling
 from gateway.tokens import Tokens
 
 log = structlog.get_logger(__name__)
@@ -259,7 +259,7 @@ class Gateway:
             archived_after_ms=archiver_settings(settings).quiet_ms if self.archive else None,
         )  # fmt: skip
         app = public_app(context)
-        app.router.add_get("/v1/signal", signal_handler(host))
+        add_signaling(app, host)
         app.router.add_routes(extra_routes)
         await self._serve("public", app, settings.server.host, settings.server.port)
         if settings.pay.port:

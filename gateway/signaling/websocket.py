@@ -310,7 +310,7 @@ def remote_network(request: web.Request) -> str:
 
 
 class SignalEndpoint:
-    """The handler of `GET /v1/signal`, and the sockets that it holds."""
+    """The handler of `GET /v1/signal`, and the sockets that it holds until its application leaves."""
 
     def __init__(
         self,
@@ -340,10 +340,10 @@ class SignalEndpoint:
         await self._hold(Connection(wire, _abort_of(request), self._limits), wire, self._address_of(request))
         return wire
 
-    def close_all(self, code: Close = Close.GOING_AWAY, reason: str = "") -> None:
-        """Close every socket, the waiting ones too; for a node that goes away."""
+    async def leave(self, _: web.Application) -> None:
+        """Tell every socket, also those that have not said who they are: else each would hold up the node's end."""
         for connection in tuple(self._connections):
-            connection.close(code, reason)
+            connection.close(Close.GOING_AWAY)
 
     async def _hold(self, connection: Connection, wire: Wire, address: str) -> None:
         self._connections.add(connection)
@@ -379,11 +379,11 @@ class SignalEndpoint:
                 await seat.closed()
 
 
-def signal_handler(
-    door: Door, limits: Limits = DEFAULT_LIMITS
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The handler for `GET /v1/signal`."""
-    return SignalEndpoint(door, limits).handle
+def add_signaling(app: web.Application, door: Door, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Serve `GET /v1/signal` there until it shuts down."""
+    endpoint = SignalEndpoint(door, limits)
+    app.router.add_get("/v1/signal", endpoint.handle)
+    app.on_shutdown.append(endpoint.leave)
 
 
 def _abort_of(request: web.Request) -> Callable[[], None]:

@@ -24,7 +24,7 @@ from gateway.signaling.messages import (
     SignalError,
     Status,
 )
-from gateway.signaling.websocket import Bucket, Limits, Lobby, SignalEndpoint, Socket, signal_handler
+from gateway.signaling.websocket import Bucket, Limits, Lobby, Socket, add_signaling
 
 HELLO = {"type": "hello", "token": "good", "media": {"audio": True, "video": True}}
 QUICK = Limits(hello_s=0.2, closing_s=0.5)
@@ -83,7 +83,7 @@ async def serve(house: House) -> AsyncIterator[Opener]:
 
     async def start(limits: Limits = QUICK) -> Client:
         app = web.Application()
-        app.router.add_get("/v1/signal", signal_handler(house, limits))
+        add_signaling(app, house, limits)
         client = TestClient(TestServer(app))
         await client.start_server()
         clients.append(client)
@@ -303,12 +303,11 @@ def test_the_bucket_refills_with_time() -> None:
 
 
 async def test_a_node_that_goes_away_says_so_to_all(house: House) -> None:
-    endpoint = SignalEndpoint(house, QUICK)
     app = web.Application()
-    app.router.add_get("/v1/signal", endpoint.handle)
+    add_signaling(app, house, QUICK)
     async with TestClient(TestServer(app)) as client:
         waiting, seat = await connect(client), await seated(client)
-        endpoint.close_all()
+        await app.shutdown()
         assert await farewell(waiting) == ([], Close.GOING_AWAY)
         assert await farewell(seat) == ([], Close.GOING_AWAY)
 
