@@ -48,6 +48,7 @@ def _deliveries_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resend", metavar="ID", help="send this event (evt_…) or this mail (receipt.…) again")
     parser.add_argument("--since", metavar="SECONDS", type=int, help="send all events of the last SECONDS again")
     parser.add_argument("--mails", action="store_true", help="with --since: all mails instead")
+    parser.add_argument("--enable", metavar="ENDPOINT", help="send to this endpoint (whe_…) again, which answered 410")
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -117,7 +118,8 @@ async def evidence(args: argparse.Namespace) -> str:
 
 
 async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Dead letters and undeliverable mails; or a session's events and mails; or what sending again started."""
+    """Dead letters and undeliverable mails; or a session's events and mails; or what sending again started; or the
+    endpoint that was enabled. Raises NotFound."""
     from gateway.app import endpoints, webhook_settings
     from gateway.billing_bridge.endpoints import Endpoints
     from gateway.billing_bridge.mail_desk import MailDesk
@@ -129,6 +131,9 @@ async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
         known = endpoints(settings, journal.redis, clock) if settings else Endpoints(journal.redis, clock)
         chosen = webhook_settings(settings) if settings else WebhookSettings()
         webhooks, mails = Webhooks(journal, known, chosen, clock), MailDesk(journal)
+        if args.enable:
+            endpoint = await known.enable(args.enable)
+            return [{"endpoint": endpoint.id, "url": endpoint.url, "enabled": endpoint.enabled}]
         if args.resend and args.resend.startswith("receipt."):
             await mails.resend(args.resend)
             return [{"mail": args.resend, "mails": 1}]

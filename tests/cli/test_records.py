@@ -90,3 +90,24 @@ def test_the_command_lists_mails_beside_events_and_sends_them_again(
     (standing,) = said("ses_1")
     assert (standing["status"], standing["tries"]) == ("pending", 0)
     assert main(["deliveries", "--data", str(tmp_path), "--resend", "receipt.ses_1.expert"]) == 1
+
+
+def test_the_command_enables_an_endpoint_that_answered_410(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = "https://marketplace.example/hook"
+
+    async def disabled() -> str:
+        async with EmbeddedValkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
+            known = Endpoints(redis, SystemClock())
+            endpoint = (await known.add(url)).id
+            await known.disable(endpoint, "gone")
+            return endpoint
+
+    async def stands(endpoint: str) -> bool:
+        async with EmbeddedValkey(tmp_path / "valkey") as valkey, Redis.from_url(valkey.url) as redis:
+            return (await Endpoints(redis, SystemClock()).get(endpoint)).enabled
+
+    endpoint = asyncio.run(disabled())
+    assert main(["deliveries", "--data", str(tmp_path), "--enable", endpoint]) == 0
+    assert json.loads(capsys.readouterr().out) == {"endpoint": endpoint, "url": url, "enabled": True}
+    assert asyncio.run(stands(endpoint))
+    assert main(["deliveries", "--data", str(tmp_path), "--enable", "whe_unknown"]) == 1
