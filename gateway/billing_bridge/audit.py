@@ -16,13 +16,14 @@ import structlog
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
+from gateway.billing_bridge.index import Index
+from gateway.billing_bridge.nudges import nudge
 from gateway.billing_bridge.outcome import Done
 from gateway.billing_bridge.reconcile import Difference, Theirs, compare, named_in
 from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
-from gateway.ids import OWNERS
 from gateway.journal import NOW, Journal
 from gateway.payees.routes import MAIN
 
@@ -111,6 +112,7 @@ class Sweep:
         self, journal: Journal, stripe: StripeClient, clock: Clock, *, sole: bool = False, platform: str = MAIN
     ) -> None:
         self._journal, self._stripe, self._clock, self._sole = journal, stripe, clock, sole
+        self._index = Index(journal.redis)
         self._point = POINT if platform == MAIN else f"{POINT}:{platform}"
 
     async def run(self) -> None:
@@ -130,9 +132,12 @@ class Sweep:
         seen: list[str] = []
         for kind in ("payment_intent", "transfer", "refund"):
             async for thing in listed(self._stripe, kind, since_s):
-                session = (thing.get("metadata") or {}).get("session")
-                if isinstance(session, str) and session.startswith(OWNERS) and thing["created"] <= now_s - YOUNG_S:
+                if thing["created"] > now_s - YOUNG_S:
+                    continue
+                if session := named_in(thing):
                     seen += await self._see_to(session, thing)
+                elif kind == "refund":
+                    seen += await self._adopt_refund(thing)
         await self._journal.redis.set(self._point, now_s)
         return seen
 
@@ -152,6 +157,17 @@ class Sweep:
             await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
         except Conflict:
             await self._journal.schedule("money", session, self._clock.wall_ms())
+        return self._note("adopted", session, thing)
+
+    async def _adopt_refund(self, thing: dict[str, Any]) -> list[str]:
+        """One that somebody made at Stripe itself, of a charge of ours, should its event have been lost."""
+        session = await self._index.session_of(thing)
+        if session is None or session.startswith("bkg_"):
+            return []  # not ours; or of a booking's charge: `gateway reconcile` names it
+        doc = (await self._journal.read(session, "payment"))["payment"]
+        if doc is None or _known(Payment.from_dict(doc.body), thing["id"]):
+            return []
+        await nudge(self._journal, session, "refunds", {"type": "refund.listed"})
         return self._note("adopted", session, thing)
 
     async def _cancel(self, thing: dict[str, Any]) -> list[str]:

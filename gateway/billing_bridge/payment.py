@@ -242,7 +242,7 @@ def _read_of_paid(order: Order, payment: Payment, nudged: bool) -> tuple[StepNam
     if payment.settlement is None:
         return "settlement", 0 if nudged else reads.not_before
     # What a lost dispute takes is what the refunds have left: they come first.
-    if news.refunds > reads.refunds and payment.refunds:
+    if news.refunds > reads.refunds:
         return "refunds", reads.not_before
     return ("disputes", reads.not_before) if news.disputes > reads.disputes else None
 

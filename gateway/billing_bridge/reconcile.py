@@ -59,13 +59,15 @@ def compare(ours: Iterable[tuple[Document, Document]], theirs: Theirs) -> list[D
     """All differences between (session, payment) documents and Stripe's lists, in the order of the sessions."""
     found: list[Difference] = []
     known: dict[Kind, set[str]] = defaultdict(set)
+    charged: dict[str, str] = {}
     for session, body in ours:
         payment = Payment.from_dict(body)
         found += _within(session, payment)
         found += _intents(session["id"], payment, theirs, known["payment_intent"])
         found += _transfers(session["id"], payment, theirs, known["transfer"])
         found += _refunds(session["id"], payment, theirs, known["refund"])
-    return found + strays(known, theirs)
+        charged |= dict.fromkeys(_charges(payment), session["id"])
+    return found + strays(known, theirs) + unordered(charged, known["refund"], theirs)
 
 
 def strays(known: Mapping[Kind, set[str]], theirs: Theirs) -> list[Difference]:
@@ -76,6 +78,21 @@ def strays(known: Mapping[Kind, set[str]], theirs: Theirs) -> list[Difference]:
         for kind in kinds
         for ident, thing in getattr(theirs, kind).items()
         if ident not in known.get(kind, set()) and named_in(thing)
+    ]
+
+
+def _charges(payment: Payment) -> set[str]:
+    """The PaymentIntents that a record made itself; that of a meeting is its booking's."""
+    steps = (step for step in payment.steps if step.step == "hold" and step.result and step.result.get("id"))
+    return {str((step.result or {})["id"]) for step in steps}
+
+
+def unordered(charged: Mapping[str, str], known: set[str], theirs: Theirs) -> list[Difference]:
+    """Refunds of our charges that somebody made at Stripe itself, and no record has adopted."""
+    return [
+        Difference(charged[thing["payment_intent"]], ident, "unknown refund", None, thing["amount"])
+        for ident, thing in theirs.refund.items()
+        if thing.get("payment_intent") in charged and ident not in known and not named_in(thing)
     ]
 
 

@@ -150,8 +150,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class Refund:
     """One refund of the charge, in the session's currency. `number` is its order's; 0 is a lost dispute, which takes
-    the money back in the same way; -1 is what the terms of a booking give back. `ordered` is not at Stripe yet,
-    `pending` is Stripe's own word."""
+    the money back in the same way; -1 is what the terms of a booking give back; -2 was made at Stripe itself. `ordered`
+    is not at Stripe yet, `pending` is Stripe's own word."""
 
     number: int
     id: str

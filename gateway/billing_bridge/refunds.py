@@ -34,6 +34,8 @@ Applied = tuple[Payment, tuple[Notice, ...]]
 
 # The number of the refund that nobody orders because the terms of the booking do.
 POLICY: Final = -1
+# And of those that were not ordered here at all, but made at Stripe itself.
+FOREIGN: Final = -2
 # Refusals of a reversal which say that the payee has not got the money: it is taken from the next transfers.
 WANT_OF_BALANCE: Final = frozenset({"balance_insufficient", "insufficient_funds"})
 # Reasons to withhold that an account's own change cannot cure.
@@ -317,8 +319,9 @@ def _case(payment: Payment, case: Mapping[str, Any]) -> Applied:
     return payment, (told_dispute(payment, dispute),)
 
 
-def refunds_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> Payment:
-    """What became of the refunds at the bank: one may come back days later."""
+def refunds_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> Applied:
+    """What became of the refunds at the bank: one may come back days later. One that somebody made at Stripe itself is
+    adopted, and borne like any other by the shares."""
     payment = replace(payment, reads=replace(payment.reads, refunds=step.attempt, tries=0))
     theirs = {item["id"]: item for item in listing.get("data", ())}
     for refund in payment.refunds:
@@ -326,4 +329,23 @@ def refunds_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> Pa
         if item is not None:
             status = REFUND_STATUS.get(str(item["status"]), "pending")
             payment = payment.with_refund(replace(refund, status=status, failure=item.get("failure_reason")))
-    return standing(payment)
+    adopted = _foreign(payment, theirs)
+    for refund in adopted:
+        payment = payment.with_refund(refund)
+    payment = standing(payment)
+    return payment, tuple(told_refund(payment, refund) for refund in adopted if refund.counts)
+
+
+def _foreign(payment: Payment, theirs: Mapping[str, Mapping[str, Any]]) -> list[Refund]:
+    """Of a booking's charge nobody can say which meeting it was for; `gateway reconcile` names it."""
+    if payment.part is not None:
+        return []
+    known = {refund.stripe_id for refund in payment.refunds}
+    return [
+        Refund(
+            FOREIGN, ident, item["amount"], None, "shares", REFUND_STATUS.get(str(item["status"]), "pending"), ident,
+            item.get("failure_reason"),
+        )
+        for ident, item in theirs.items()
+        if ident not in known and not (item.get("metadata") or {}).get("session")
+    ]  # fmt: skip

@@ -410,7 +410,7 @@ def _listed(payment: Payment, step: Step, outcome: Done | Declined | Refused, no
         return _read_again(payment, now, backoff_ms(payment.reads.tries)), ()
     if step.step == "disputes":
         return disputes_seen(payment, step, outcome.object)
-    return refunds_seen(payment, step, outcome.object), ()
+    return refunds_seen(payment, step, outcome.object)
 
 
 def _check(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:

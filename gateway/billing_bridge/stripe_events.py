@@ -33,7 +33,7 @@ REMEMBER_S: Final = 7 * 86_400
 ECHOES: Final = frozenset(
     {
         "payment_intent.created", "payment_intent.processing", "charge.succeeded", "charge.captured",
-        "charge.refunded", "refund.created", "transfer.created", "transfer.reversed",
+        "charge.refunded", "transfer.created", "transfer.reversed",
     }
 )  # fmt: skip
 TOPICS: Final[Mapping[str, Topic]] = {"charge.dispute.": "disputes", "refund.": "refunds", "account.": "accounts"}
@@ -101,8 +101,8 @@ class StripeEvents:
     async def _sessions_of(self, event: Mapping[str, Any]) -> list[str]:
         """Whom it concerns. An account that may receive again frees every transfer that waits for it."""
         thing = event["data"]["object"]
-        if event["type"] in ECHOES:
-            return []
+        if event["type"] in ECHOES or (event["type"] == "refund.created" and session_of(thing)):
+            return []  # a refund without our name on it was made by somebody at Stripe
         if event["type"] == "account.updated":
             able = (thing.get("capabilities") or {}).get("transfers") == "active"
             return await self._index.withheld(thing["id"]) if able else []

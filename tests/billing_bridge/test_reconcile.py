@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import stripe
 
 from gateway.billing_bridge.audit import YOUNG_S, Sweep, reconciled
 from gateway.billing_bridge.outcome import Done
 from gateway.billing_bridge.reconcile import Theirs, compare
 from gateway.billing_bridge.record import Payment
+from gateway.billing_bridge.stripe_events import StripeEvents
 from tests.billing_bridge.fixtures import AskStripe, Till
 from tests.billing_bridge.settling import Settling, finalize, live, order_refund, session_doc
 from tests.billing_bridge.test_worker import captured
@@ -81,6 +84,41 @@ def test_what_others_made_on_the_same_account_is_none_of_ours() -> None:
     assert differences(settling) == []
     settling.account.intents["pi_x"]["metadata"] = {"session": "ses_other"}
     assert differences(settling) == ["unknown payment_intent"]
+
+
+def test_a_refund_made_at_stripe_itself_is_named() -> None:
+    settling = lived()
+    made = {"id": "re_hand", "status": "succeeded", "amount": 100, "payment_intent": "pi_1", "metadata": {}}
+    settling.account.refunds.append(made)
+    assert differences(settling) == ["unknown refund"]
+    made["payment_intent"] = "pi_x"
+    assert differences(settling) == [], "of somebody else's charge"
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_refund_made_at_stripe_itself_is_adopted_by_its_event_or_by_the_sweep(
+    till: Till, ask: AskStripe, heard: bool
+) -> None:
+    payment = await captured(till)
+    made = await till.stripe.send(
+        "refunds.create", {"payment_intent": payment.payment_intent, "amount": 1500}, "by hand"
+    )
+    assert isinstance(made, Done)
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    if heard:
+        events = StripeEvents(till.journal, ["whsec_1"], till.clock)
+        body = {"id": "evt_1", "type": "refund.created", "livemode": False, "data": {"object": made.object}}
+        at_s = till.clock.wall_ms() // 1000
+        payload = json.dumps(body)
+        header = stripe.WebhookSignature.generate_signature_header(payload, "whsec_1", at_s)
+        await events.receive(payload.encode(), header)
+    sweep = Sweep(till.journal, till.stripe, till.clock)
+    assert await sweep.once() == [made.object["id"]], "until it is known"
+    payment = await till.settle()
+    assert (payment.status, payment.amount_refunded, payment.settled) == ("partially_refunded", 1500, True)
+    assert sorted(t["amount_reversed"] for t in (await ask.state())["transfers"]) == [30, 1350]
+    assert await sweep.once() == []
+    assert await reconciled(till.journal, till.stripe, 0) == (1, [])
 
 
 async def test_records_and_sandbox_are_compared_as_the_command_does(till: Till, ask: AskStripe) -> None:

@@ -57,6 +57,50 @@ def test_a_part_is_refunded_and_each_share_falls_to_that_of_the_remaining_total(
     shares_close(settling)
 
 
+def by_hand(settling: Settling, amount: int, ident: str = "re_hand", **changes: object) -> None:
+    """Somebody refunds in Stripe's dashboard."""
+    made = {"id": ident, "object": "refund", "status": "succeeded", "amount": amount, "payment_intent": "pi_1"}
+    settling.account.refunds.append(made | {"metadata": {}, "reason": "requested_by_customer"} | changes)
+    news(settling.session, "refunds")
+
+
+def test_law6_a_refund_made_at_stripe_itself_is_adopted_and_the_shares_follow() -> None:
+    settling = paid()
+    by_hand(settling, 1500)
+    payment = settling.run()
+    assert (payment.status, payment.amount_refunded, payment.settled) == ("partially_refunded", 1500, True)
+    assert settling.told[5:] == ["payment.refunded", "transfer.reversed", "transfer.reversed", "session.settled"]
+    news(settling.session, "refunds")
+    assert settling.run().refunds == payment.refunds, "once"
+    order_refund(settling.session, 3000)
+    assert settling.run().status == "refunded"
+    assert settling.account.refunded() == 4500
+    shares_close(settling)
+
+
+def test_a_refund_of_ours_is_never_taken_for_a_foreign_one() -> None:
+    settling = paid()
+    order_refund(settling.session, 1500)
+    settling.look("lost_after")  # made at Stripe, and we do not know yet
+    news(settling.session, "refunds")
+    payment = settling.run()
+    assert [(refund.number, refund.amount) for refund in payment.refunds] == [(1, 1500)]
+    by_hand(settling, 100, metadata={"session": "ses_other", "step": "refund"})
+    assert settling.run().amount_refunded == 1500
+    shares_close(settling)
+
+
+def test_a_refund_made_at_stripe_that_the_bank_returns_gives_the_shares_again() -> None:
+    settling = paid()
+    by_hand(settling, 1500, status="pending")
+    assert settling.run().amount_refunded == 1500
+    settling.account.refunds[0]["status"] = "failed"
+    news(settling.session, "refunds")
+    payment = settling.run()
+    assert (payment.status, payment.amount_refunded, payment.settled) == ("captured", 0, True)
+    shares_close(settling)
+
+
 def test_a_full_refund_takes_every_share_back() -> None:
     settling = paid()
     order_refund(settling.session, 4500)

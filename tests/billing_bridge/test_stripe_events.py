@@ -131,6 +131,7 @@ async def test_a_body_that_is_no_event_is_refused(journal: Journal, payload: byt
         event(metadata={}, transfer_group=None),
         event(metadata={"session": "ses_unknown"}),
         event(kind="payment_intent.created"),
+        event(kind="refund.created"),
         event(kind="charge.succeeded"),
         event(status="requires_capture"),
     ],
