@@ -144,6 +144,8 @@ class Bookings:
         found = await self.get(account, livemode, booking)
         if not any(docs.record.open for docs in found.meetings):
             raise Conflict("No meeting of this booking is left.", code="payment_state")
+        if found.payment["status"] in FUNDED:
+            raise _is_paid()
         await self._sessions.eligibility.check(found.booking)
         now = self._sessions.clock.wall_ms()
 
@@ -229,7 +231,7 @@ class Bookings:
             assert doc is not None
             assert payment is not None
             if pending and payment.body["status"] in FUNDED:
-                raise Conflict("The booking is paid.", code="payment_state")
+                raise _is_paid()
             before = BookingRecord.from_dict(doc.body)
             after = change(before)
             if after == before:
@@ -268,6 +270,10 @@ def _can_be_canceled(record: SessionRecord, by: CanceledBy, now: int) -> bool:
 
 def _paid(docs: Docs) -> int:
     return int(docs.payment["amount_captured"])
+
+
+def _is_paid() -> Conflict:
+    return Conflict("The booking is paid.", code="payment_state")
 
 
 def _unknown(booking: str) -> NotFound:

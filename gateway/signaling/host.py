@@ -208,6 +208,8 @@ def _in_words_of_the_protocol() -> Iterator[None]:
             raise SignalError(error.code, error.detail, fatal=True) from error
         raise SignalError("protocol", "Another gateway has the call.", fatal=True, close=Close.TRY_AGAIN) from error
     except InvalidRequest as error:
+        if error.code != "expert_not_payable":
+            raise
         # Why is the expert's own business.
         raise SignalError(error.code, "The expert cannot be paid now; nothing was held.", fatal=True) from error
     except (RelayUnavailable, StripeUnavailable) as error:
