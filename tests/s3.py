@@ -18,10 +18,18 @@ Answer = Callable[..., Any]
 SECRET = "s3cr3t-that-must-not-be-told"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": ""}
 BUCKET = "calls"
+REFUSALS = {
+    "503": ("503 Slow Down", "SlowDown"),
+    "lost": ("503 Slow Down", "SlowDown"),
+    "409": ("409 Conflict", "ConditionalRequestConflict"),
+    "skewed": ("403 Forbidden", "RequestTimeTooSkewed"),
+    "elsewhere": ("301 Moved Permanently", "PermanentRedirect"),
+    "denied": ("403 Forbidden", "AccessDenied"),
+}
 
 
 class S3Service:
-    """`fault`: given each request, says what becomes of it: None, "503" (not done), "lost" (done, and no word of it),
+    """`fault`: given each request, says what becomes of it: None, a refusal, "lost" (done, and no word of it), or
     "unconditional" (as a service that knows no conditions on writes)."""
 
     def __init__(self) -> None:
@@ -73,9 +81,10 @@ class S3Service:
             request = {name: value for name, value in request.items() if "MATCH" not in name}
         if fault == "lost":
             list(self._moto(request, lambda *_: None))
-        if fault in ("503", "lost"):
-            start("503 Slow Down", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>SlowDown</Code></Error>"]
+        if fault is not None and fault in REFUSALS:
+            status, code = REFUSALS[fault]
+            start(status, [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{code}</Code></Error>".encode()]
         return self._moto(request, start)  # type: ignore[no-any-return]
 
 

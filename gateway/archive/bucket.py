@@ -36,7 +36,8 @@ RETRYING: Final = timedelta(seconds=6)
 METADATA: Final = "169.254.169.254"
 CREDENTIALS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, if it has one)"
 GRANTS: Final = "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket"
-WRONG_REGION: Final = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed"})
+# The first is how the library tells of S3's PermanentRedirect.
+WRONG_REGION: Final = ("Received redirect without LOCATION", "<Code>AuthorizationHeaderMalformed</Code>")
 WRONG_KEY: Final = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
 
 
@@ -145,8 +146,8 @@ def _why(fault: Exception, place: BucketPlace) -> str:
     code, text = _code(fault), str(fault)
     if code in WRONG_KEY:
         return f"does not accept our credentials ({code}): set {CREDENTIALS} anew."
-    if code in WRONG_REGION:
-        return f"is in another region ({code}): correct [archive] region, or endpoint."
+    if any(sign in text for sign in WRONG_REGION):
+        return "is in another region: correct [archive] region, or endpoint."
     if code == "RequestTimeTooSkewed":
         return "refuses us because this machine's clock is wrong: set it."
     if METADATA in text:

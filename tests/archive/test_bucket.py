@@ -53,6 +53,36 @@ async def test_a_service_that_answers_503_or_not_at_all_is_away(
     assert "does not answer" in await refused(BucketPlace("calls", "a", "http://127.0.0.1:9"))
 
 
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        ("denied", "the key needs s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on calls"),
+        ("skewed", "clock is wrong"),
+        ("elsewhere", "correct [archive] region"),
+    ],
+)
+async def test_a_refusal_says_what_to_do(s3_service: S3Service, refusal: str, told: str) -> None:
+    with s3_service.failing(lambda request: refusal):
+        assert told in await refused(s3_service.place())
+
+
+async def test_a_conflict_of_two_writes_at_the_service_is_a_lost_race(s3_service: S3Service) -> None:
+    """S3 answers 409 while another conditional write of the same name is under way."""
+    archive, one = Archive(Bucket(s3_service.place())), snapshot(new_id("ses"))
+    await archive.made()
+    conflicts = iter(["409"])
+
+    def once(request: dict[str, str]) -> str | None:
+        return (
+            next(conflicts, None) if request["REQUEST_METHOD"] == "PUT" and "/money/" in request["PATH_INFO"] else None
+        )
+
+    with s3_service.failing(once):
+        await archive.keep([one])
+    assert await archive.find(one.session) == one
+    assert await archive.faults() == []
+
+
 async def test_a_service_that_ignores_conditions_is_refused(s3_service: S3Service) -> None:
     archive = Archive(Bucket(s3_service.place()))
     with s3_service.failing(lambda request: "unconditional"), pytest.raises(ArchiveUnavailable, match="conditions"):

@@ -12,6 +12,8 @@ from redis.asyncio import Redis
 from gateway.cli import main
 from gateway.dev.valkey import EmbeddedValkey
 from gateway.journal import Journal
+from tests.cli.ended import GOOD
+from tests.s3 import SECRET, S3Service
 from tests.settled import settled
 
 
@@ -43,3 +45,29 @@ async def test_by_hand_into_the_archive_and_back(tmp_path: Path, capsys: Any) ->
         code, told = await ended("restore", "--all")
         assert (code, told.count("newer in Redis"), told.count("is back")) == (0, 1, 1)
         assert (await journal.read(other, "session"))["session"] is not None
+
+
+async def test_in_a_bucket_with_the_credentials_of_the_environment(
+    redis: Redis, valkey_url: str, config: Path, s3_service: S3Service, capsys: Any
+) -> None:
+    place = s3_service.place()
+    archive = f'[archive]\nlocation = "s3://{place.bucket}/{place.prefix}"\nendpoint = "{place.endpoint}"\n'
+    config.write_text(f'{GOOD}[redis]\nurl = "{valkey_url}"\n{archive}')
+
+    async def told(*arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, [*arguments, "--config", str(config)])
+        return code, *capsys.readouterr()
+
+    session = await settled(Journal(redis))
+    with s3_service.guarded():
+        code, out, err = await told("archive", session)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "does not accept our credentials (InvalidAccessKeyId): set AWS_ACCESS_KEY_ID" in err
+    assert (await told("archive", session))[0] == 0
+    assert await told("archive", "--check") == (0, "1 sessions, 0 faults\n", "")
+    assert json.loads((await told("evidence", session))[1])["ledger"]["intact"]
+    await redis.flushall()
+    assert await told("restore", "--all") == (0, f"{session} is back in Redis\n", "")
+    shown = (await told("check-config"))[1]
+    assert json.loads(shown)["archive"]["endpoint"] == place.endpoint
+    assert SECRET not in shown
