@@ -66,7 +66,7 @@ def compare(ours: Iterable[tuple[Document, Document]], theirs: Theirs) -> list[D
         found += _intents(session["id"], payment, theirs, known["payment_intent"])
         found += _transfers(session["id"], payment, theirs, known["transfer"])
         found += _refunds(session["id"], payment, theirs, known["refund"])
-        charged |= dict.fromkeys(_charges(payment), session["id"])
+        charged |= dict.fromkeys(_charges(payment), str(session["id"]))
     return found + strays(known, theirs) + unordered(charged, known["refund"], theirs)
 
 
