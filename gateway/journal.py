@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -279,19 +279,18 @@ class Journal:
             "api_version": API_VERSION,
             "channel": self.channel,
             "docs": [
-                {"name": name, "version": str(version), "body": json.dumps(body, separators=(",", ":"))}
-                for name, (version, body) in put.items()
+                {"name": name, "version": str(version), "body": _json(body)} for name, (version, body) in put.items()
             ],
-            "events": [{"id": e.id, "type": e.type, "data": json.dumps(e.data, separators=(",", ":"))} for e in events],
+            "events": [{"id": e.id, "type": e.type, "data": _json(e.data)} for e in events],
             "queues": [{"at": _at(when), "channel": self._calls(queue)} for queue, when in queues.items()],
-            "lines": [{"at": line.at, "body": json.dumps(line.body, separators=(",", ":"))} for line in lines],
+            "lines": [{"at": line.at, "body": _json(line.body)} for line in lines],
             "fence": fence
             and {
                 "epoch": str(fence.epoch),
                 "owner": fence.owner,
                 **({} if fence.usage is None else {"usage": str(fence.usage)}),
             },
-            "final": None if finalized is None else json.dumps(finalized, separators=(",", ":")),
+            "final": None if finalized is None else _json(finalized),
             "here": True if self.archive is not None and _must_be_here(put) else None,
         }
         keys = [
@@ -455,6 +454,9 @@ class Journal:
                         yield message["data"].decode()
             except RedisError as error:
                 raise StoreUnavailable("The session store is away.") from error
+
+
+_json: Final = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes an encoder for each call
 
 
 class _Elsewhere(Exception):

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -66,7 +67,7 @@ class Endpoint:
         """The `webhook-signature` header (Standard Webhooks 1.0): one signature for each secret in force."""
         at = datetime.fromtimestamp(at_ms // 1000, UTC)
         live = [s for s in self.secrets if s.until is None or s.until > at_ms]
-        return " ".join(Webhook(secret.value).sign(event_id, at, body) for secret in live)
+        return " ".join(_signer(secret.value).sign(event_id, at, body) for secret in live)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))
@@ -77,6 +78,11 @@ class Endpoint:
         return cls(
             **{**body, "secrets": tuple(Secret(**one) for one in body["secrets"]), "types": tuple(body["types"])}
         )
+
+
+@lru_cache(maxsize=1024)
+def _signer(secret: str) -> Webhook:
+    return Webhook(secret)
 
 
 def new_webhook_secret() -> str:

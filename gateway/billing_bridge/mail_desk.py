@@ -32,11 +32,8 @@ class MailDesk:
 
     async def note_written(self, session: str, names: list[str], now: int) -> None:
         """Letters that are about to be written: an entry too many does no harm."""
-        pipe = self._journal.redis.pipeline(transaction=False)
-        for name in names:
-            pipe.execute_command("ZADD", WRITTEN, now, _member(session, name))
-        pipe.execute_command("ZREMRANGEBYSCORE", WRITTEN, "-inf", now - KEEP_MS)
-        await pipe.execute()
+        written = [("ZADD", WRITTEN, now, _member(session, name)) for name in names]
+        await self._journal.trips.ask(*written, ("ZREMRANGEBYSCORE", WRITTEN, "-inf", now - KEEP_MS))
 
     async def note_undeliverable(self, session: str, name: str, now: int) -> None:
         await self._journal.redis.zadd(UNDELIVERABLE, {_member(session, name): now})

@@ -92,7 +92,7 @@ class Webhooks:
         ready = self._reserve(active)
         names: list[str] = []
         try:
-            names, state = await self._stored(self._lanes.take(session, owner, ready, now, now + LEASE_MS))
+            names, state = await self._lanes.take(session, owner, ready, now, now + LEASE_MS)
         finally:
             self._busy.subtract(one for one in ready if one not in names)
         again = self._when_busy(active, names)
@@ -105,15 +105,15 @@ class Webhooks:
         buried = await self._stored(self._bury_orphans(session, state, {e.id for e in active}))
         if buried or any(name[:2] in ("o:", "l:") and name[2:] not in names for name in state):
             again = await self._stored(self._next_look(session, again))
-        await self._stored(self._journal.done(claim, _earliest(again, *(lane.next_at for lane in lanes))))
+        await self._journal.done(claim, _earliest(again, *(lane.next_at for lane in lanes)))
 
     async def _on_disk(self, claim: Claim) -> int | None:
         """Up to which event nothing can be lost any more; later ones have asked for another look. None: not now."""
-        count = await self._stored(self._journal.count_events(claim.session))
+        count = await self._journal.count_events(claim.session)
         try:
             await self._journal.disk.confirmed()
         except StoreUnavailable:
-            await self._stored(self._journal.done(claim, self._clock.wall_ms() + BUSY_MS))
+            await self._journal.done(claim, self._clock.wall_ms() + BUSY_MS)
             return None
         return count
 
@@ -155,7 +155,7 @@ class Webhooks:
             lane.look_again(self._clock.wall_ms() + _soon())
         finally:
             self._busy[endpoint] -= 1
-            await self._stored(self._lanes.give(session, owner, lane))
+            await self._lanes.give(session, owner, lane)
 
     async def _work_lane(self, session: str, lane: Lane, state: Mapping[str, str], live: bool) -> None:
         if lane.sequence is None:
@@ -168,7 +168,7 @@ class Webhooks:
     async def _first_attempts(self, session: str, lane: Lane, cursor: int, live: bool) -> None:
         """Every event after the cursor once, in order; those that come meanwhile have asked for another look."""
         until = self._clock.wall_ms() + LANE_BUDGET_MS
-        events = await self._stored(self._journal.events(session, cursor))
+        events = await self._journal.events(session, cursor)
         for event in events[: max(0, lane.known_to - cursor)]:
             paused = self._paused_until(lane.endpoint.id)
             if self._clock.wall_ms() > until or paused > self._clock.wall_ms():
@@ -180,7 +180,7 @@ class Webhooks:
 
     async def _retry(self, session: str, lane: Lane, delivery: Delivery, live: bool) -> None:
         assert lane.sequence is not None
-        event = (await self._stored(self._journal.events(session, lane.sequence - 1)))[0]
+        event = (await self._journal.events(session, lane.sequence - 1))[0]
         await self._attempt(lane, event, delivery, live)
 
     async def _attempt(self, lane: Lane, event: dict[str, Any], delivery: Delivery, live: bool) -> str:
@@ -197,7 +197,10 @@ class Webhooks:
         now = self._clock.wall_ms()
         self._health[endpoint.id] = self._health.get(endpoint.id, Health()).after(answer, now)
         result = attempted(delivery, answer, now, random.random())
-        await self._stored(self._note(lane, event, result, now))
+        if result.state == "delivered":
+            lane.drop.append(f"o:{endpoint.id}:{event['sequence']}")
+        else:
+            await self._stored(self._note(lane, event, result, now))
         if answer.gone:
             await self._endpoints.disable(endpoint.id, "gone")
             log.warning("webhook.endpoint_gone", endpoint=endpoint.id)
@@ -213,9 +216,8 @@ class Webhooks:
             await self._journal.redis.zadd(UNDELIVERED, {event["session"]: event["created"]}, lt=True)
             return
         lane.drop.append(f"o:{place}")
-        if result.state == "dead":
-            lane.put[f"d:{place}"] = f"{result.attempts}:{now}:{result.why}"
-            await self._list_dead(event, lane.endpoint.id, now)
+        lane.put[f"d:{place}"] = f"{result.attempts}:{now}:{result.why}"
+        await self._list_dead(event, lane.endpoint.id, now)
 
     async def _list_dead(self, event: Mapping[str, Any], endpoint: str, now: int) -> None:
         # Listed before the session's own record says so: after a crash in between it is seen twice, never not at all.
