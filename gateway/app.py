@@ -225,7 +225,7 @@ class Gateway:
         self._tasks.start("host", host.run)
         sweeper = Sweeper(
             self.journal, self.ledger, sessions, self.clock, owner=self.node.nonce, grace_ms=timers.grace_ms,
-            gone=self.node.gone,
+            gone=self.node.gone, settling=lambda: self.node.settling,
         )  # fmt: skip
         self._tasks.start("sweeper", sweeper.run)
         await self._serve_public(sessions, payees, host, extra_routes)

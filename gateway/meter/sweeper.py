@@ -45,14 +45,15 @@ class Records(Protocol):
 
 
 class Sweeper:
-    """Shell. `owner` is this node's nonce; `gone` tells whether another owner's heartbeat has stopped."""
+    """Shell. `owner` is this node's nonce; `gone` tells whether another owner's heartbeat has stopped, `settling`
+    whether Redis came back so lately that its owners had no time to renew their leases."""
 
     def __init__(
         self, journal: Journal, ledger: Ledger, sessions: Records, clock: Clock, *, owner: str, grace_ms: int,
-        gone: Callable[[str], Awaitable[bool]],
+        gone: Callable[[str], Awaitable[bool]], settling: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._journal, self._ledger, self._sessions, self._clock = journal, ledger, sessions, clock
-        self._owner, self._grace_ms, self._gone = owner, grace_ms, gone
+        self._owner, self._grace_ms, self._gone, self._settling = owner, grace_ms, gone, settling
 
     async def run(self) -> None:
         """Sweep until cancelled; Redis being away is waited out."""
@@ -113,6 +114,8 @@ class Sweeper:
         return await self._orphan(record, now)
 
     async def _owned(self, state: LeaseState, now: int) -> bool:
+        if state.owner and self._settling():
+            return True
         if state.owner in ("", self._owner):
             return state.owner == self._owner and state.until > now
         return state.until > now and not await self._gone(state.owner)

@@ -433,10 +433,12 @@ class Sessions:
         events = [Event(kind, data) for kind, data in step.events]
         await self.journal.commit(session, put, events=events, due=due, fence=fence, durable=durable)
 
-    async def finalize(self, session: str, fence: Fence, shown: Sequence[Interval] | None = None) -> SessionRecord:
+    async def finalize(
+        self, session: str, fence: Fence, shown: Sequence[Interval] | None = None, own: SessionRecord | None = None
+    ) -> SessionRecord:
         """Freeze the bill over exactly the rows it is made from; idempotent, exactly one `session.finalized` (law 8).
         `shown`: the intervals of former owners that were on display at the end; what they reported beyond is not billed
-        (law 9). Without it all counts.
+        (law 9). Without it all counts. `own`: the record as its owner knows it.
 
         Raises Conflict `fenced` when another owner has the session.
         """
@@ -446,6 +448,8 @@ class Sessions:
             if doc is None:
                 raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
             record = SessionRecord.from_dict(doc.body)
+            if own is not None:
+                record = core.remembered(record, own)
             if shown is not None:
                 record = replace(record, unseen=usage.unseen(fence.epoch, shown))
             final = bill(

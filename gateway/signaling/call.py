@@ -171,8 +171,9 @@ class Call:
         return self._missed(last)
 
     def _missed(self, last: Span) -> list[Outcome]:
-        """A stretch that began and ended between two reports still was the start."""
-        return [Together(last.start + self.offset_ms)] if self.record.started_at is None else []
+        """A stretch that began and ended between two reports, or before Redis took its word, still was the start."""
+        unsaid = self.record.started_at is None or self.record.status == "ready"
+        return [Together(last.start + self.offset_ms)] if unsaid else []
 
     @property
     def _returned(self) -> bool:

@@ -294,6 +294,7 @@ class Hosted:
                 await self._carry_out(self.room.presence(role, connected, now))
             case Together(at):
                 self.facts.together(at)
+                self._begun(at)
                 await self._change(lambda record: core.together(record, at))
                 await self._configure()
             case Apart():
@@ -305,6 +306,11 @@ class Hosted:
                 await self._end(outcome)
 
     # The record
+
+    def _begun(self, at: int) -> None:
+        """From here on it is metered and displayed, also when Redis does not take that now: its end will say so."""
+        if self.record.open and self.record.started_at is None:
+            self.call.record = replace(self.record, started_at=at)
 
     async def _change(self, change: Callable[[SessionRecord], core.Step]) -> None:
         fence = self.lease.fence() if self.lease else None
@@ -434,7 +440,9 @@ class Hosted:
         report = await self._host.relay.release(self.session)
         now = self._host.now()
         if report is not None:
-            self.call.heard(report, now)
+            for outcome in self.call.heard(report, now):
+                if isinstance(outcome, Together):
+                    self._begun(outcome.at)
         with suppress(StoreUnavailable):
             await self._count_others()
         if self.record.open:
@@ -452,7 +460,10 @@ class Hosted:
             await self._change(lambda record: core.ended(record, over.reason, over.at))
         if self._tab is not None and self._tab.losses:
             await self._change(core.restated)
-        self.call.record = await self._host.sessions.finalize(self.session, lease.fence(), self.call.earlier)
+        own = self.call
+        own.record = await self._host.sessions.finalize(
+            self.session, lease.fence(), own.earlier, own.record
+        )  # fmt: skip
         self.docs = await self._host.sessions.read(self.session)
         self.facts.finalized(self.record, lease.epoch)
         await self._tell_end()

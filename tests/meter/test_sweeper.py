@@ -105,6 +105,19 @@ async def test_law3_a_session_whose_owner_lives_is_left_alone(world: World) -> N
     assert (await world.record(session)).status == "live"
 
 
+async def test_law2_after_an_outage_owners_have_time_to_renew_what_ran_out_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, _ = await world.live()
+    world.clock.pass_ms(10 * GRACE_MS)
+    monkeypatch.setattr(world.sweeper, "_settling", lambda: True)
+    assert await world.sweeper.look(session) is not None
+    assert (await world.record(session)).status == "live"
+    monkeypatch.setattr(world.sweeper, "_settling", lambda: False)
+    assert await world.sweeper.look(session) is None
+    assert (await world.record(session)).end_reason == "node_lost"
+
+
 async def test_law3_an_orphan_has_the_grace_for_a_takeover_from_its_last_known_instant(world: World) -> None:
     session, lease = await world.live(used_ms=5)
     world.gone.add("n1")

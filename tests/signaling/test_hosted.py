@@ -298,6 +298,23 @@ async def test_law3_a_hang_up_that_the_store_does_not_take_is_written_when_it_is
     assert (types.count("session.ended"), types.count("session.finalized")) == (1, 1)
 
 
+async def test_law2_a_call_that_began_and_ended_while_the_store_was_away_is_billed(stage: Stage) -> None:
+    await stage.start()
+    (client, _), _ = await stage.sit("client"), await stage.sit("expert")
+    await stage.until(lambda: bool(stage.relay.configs) and stage.relay.configs[-1].funded)
+    stage.sessions.away = True
+    stage.since = stage.node.clock.boot_ms() - 5_000
+    stage.hear()
+    await stage.until(lambda: client.hosted.record.started_at is not None)
+    with pytest.raises(SignalError):
+        await client.receive(Leave(type="leave"))
+    stage.sessions.away = False
+    await stage.journal.redis.publish(stage.journal.channel, stage.session)
+    record = await stage.finalized()
+    assert record.started_at is not None
+    assert record.end_reason == "client_left"
+
+
 async def test_law4_while_the_store_is_away_the_relay_is_still_told_to_go_on(stage: Stage) -> None:
     await stage.start()
     await stage.call()

@@ -161,8 +161,9 @@ class Node:
         self.flusher = Flusher(p.ledger, self.clock, flush_ms=p.script.tick_ms, file=file)  # type: ignore[arg-type]
         with_all: Any = (sessions, p.ledger, self.relay, self, timers, resume, self.flusher, Turn())
         self.host = Host(Surroundings(*with_all))
-        gone = self.gone
-        sweep = Sweeper(p.journal, p.ledger, sessions, self.clock, owner=self.nonce, grace_ms=GRACE_MS, gone=gone)  # type: ignore[arg-type]
+        records: Any = (p.journal, p.ledger, sessions, self.clock)
+        how: Any = {"grace_ms": GRACE_MS, "gone": self.gone, "settling": self.settling}
+        sweep = Sweeper(*records, owner=self.nonce, **how)
         p.worker(process, "watch", 15_000, sweep._safely)
         self.books_kept = False
         self._keep_books()
@@ -180,6 +181,11 @@ class Node:
         for page in self.waiting:
             self.world.at(self.world.now + 1_000, page.join)
         self.waiting = []
+
+    def settling(self) -> bool:
+        """Whether the store has come back so lately that owners had no time to renew their leases."""
+        back = max(self.world.outage_until, self.process.cut_until)
+        return self.world.now < back + self.processes.ledger.lease_ms
 
     async def gone(self, nonce: str) -> bool:
         """Whether another owner's heartbeat has stopped, or seems to."""

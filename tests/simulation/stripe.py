@@ -334,7 +334,7 @@ class StripeAccount:
             self.short_of_balance -= 1
             return Refused("balance_insufficient")
         balance = source["latest_charge"].get("balance_transaction")
-        used = sum(transfer["amount"] for transfer in self.transfers)
+        used = sum(transfer["amount"] for transfer in self.transfers if "source_transaction" in transfer)
         if balance is None or p["currency"] != balance["currency"] or used + p["amount"] > balance["amount"]:
             self.breaches.append("law 6: a transfer beyond its charge, or in another currency")
             return Refused("transfer_invalid")
