@@ -33,11 +33,11 @@ class S3Service:
     "unconditional" (as a service that knows no conditions on writes)."""
 
     def __init__(self) -> None:
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+        from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
         from werkzeug.serving import make_server
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._moto: Answer = DomainDispatcherApplication(create_backend_app)
+        self._moto: Answer = create_backend_app("s3")
         self.fault: Callable[[Environ], str | None] = lambda request: None
         self.requests: list[str] = []
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler)
