@@ -50,11 +50,12 @@ class Tokens:
         return self._sign("join", session, role, now // 1000 + JOIN_TOKEN_S)
 
     def pay(self, session: str, *, expires_at: int) -> str:
-        """The secret of the client's pay page: it shows what is asked and takes a card, and opens nothing else."""
-        return self._sign("pay", session, "client", expires_at // 1000)
+        """The secret of the client's pay page: it shows what is asked and takes a card, and opens nothing else. The
+        same each time, so that who reads a session twice reads the same."""
+        return self._sign("pay", session, "client", expires_at // 1000, f"pay_{session}")
 
-    def _sign(self, kind: str, session: str, role: Role, expires: int) -> str:
-        claims = {"aud": kind, "sid": session, "role": role, "jti": new_id("tok"), "exp": expires}
+    def _sign(self, kind: str, session: str, role: Role, expires: int, ident: str = "") -> str:
+        claims = {"aud": kind, "sid": session, "role": role, "jti": ident or new_id("tok"), "exp": expires}
         return jwt.encode(claims, self._key, algorithm="HS256", headers={"kid": "1"})
 
     def open(self, kind: Literal["entry", "join", "pay"], token: str, *, now: int) -> Grant:

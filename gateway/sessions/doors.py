@@ -14,7 +14,8 @@ from gateway.tokens import JOIN_TOKEN_S, Grant, Tokens
 
 SPENT: Final = "gateway:spent:"
 # A bill that is due does not lapse; its link lasts as long as anybody may still mean to pay.
-PAY_MS: Final = 400 * 86_400_000
+DAY_MS: Final = 86_400_000
+PAY_MS: Final = 400 * DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,11 @@ class Doors:
         return bool(await self._redis.exists(f"{SPENT}{token}"))
 
     def pay_link(self, session: str) -> str | None:
-        """The client's page to pay with a card; None where there is no such page."""
+        """The client's page to pay with a card, the same all day; None where there is no such page."""
         if not self._pay_url:
             return None
-        return f"{self._pay_url}/pay#{self._tokens.pay(session, expires_at=self._clock.wall_ms() + PAY_MS)}"
+        expires_at = self._clock.wall_ms() // DAY_MS * DAY_MS + PAY_MS
+        return f"{self._pay_url}/pay#{self._tokens.pay(session, expires_at=expires_at)}"
 
     def payer(self, secret: str) -> str:
         """The session that a pay page's secret is for. Raises Unauthorized `link_expired` or `link_invalid`."""

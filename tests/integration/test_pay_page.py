@@ -122,7 +122,7 @@ async def test_r04_before_the_call_another_card_is_held_from_the_link_of_the_lob
     entered = await stand.caller(made, "client").enter()
     assert (await stand.caller(made, "expert").enter())["pay_url"] is None
     page = Page(stand, made["payment"]["pay_url"])
-    assert entered["pay_url"].startswith(f"{page.origin}/pay#")
+    assert entered["pay_url"] == made["payment"]["pay_url"], "the same for who reads it twice"
     shown = await page.open()
     assert (shown["state"], shown["asks"], shown["amount"]) == ("hold", "hold", 180_000)
     assert (await page.pay("pm_card_mastercard"))["state"] == "held"

@@ -125,6 +125,7 @@ function figures(session, payment, currency) {
   const rows = [
     ["Status", make("span", { className: "tag", "data-status": payment.status ?? "none" }, (payment.status ?? "none").replaceAll("_", " "))],
     payment.decline_code ? ["Declined", payment.decline_code.replaceAll("_", " ")] : null,
+    payment.pay_url ? ["The client", make("a", { href: payment.pay_url, target: "_blank", rel: "noopener", "data-testid": "demo-pay-link" }, "opens the pay page")] : null,
     payment.amount_held ? ["Held", money(payment.amount_held, currency)] : null,
     card ? ["Card", make("span", { className: "card" }, card)] : null,
     session.billable_seconds !== undefined && session.billable_seconds !== null ? ["Billable", `${session.billable_seconds} s`] : null,
