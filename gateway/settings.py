@@ -283,7 +283,7 @@ class Secrets(Group):
 class Archive(Group):
     location: Annotated[str, Field(min_length=1)] | None = None
     endpoint: str | None = Field(default=None, pattern=r"^https?://[^/?#@]+$")
-    region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
+    region: str | None = Field(default=None, pattern=r"^[a-z0-9-]{1,32}$")
     after_days: Annotated[int, Field(ge=1, le=366)] = 30
     every_minutes: Annotated[int, Field(ge=1, le=1440)] = 60
     per_second: Positive = 50

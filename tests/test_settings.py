@@ -237,6 +237,7 @@ def test_the_sample_names_every_key_and_tells_the_true_defaults() -> None:
         "publishable_key",
         "location",
         "endpoint",
+        "region",
     }
     for group, keys in known.items():
         if isinstance(keys, dict):

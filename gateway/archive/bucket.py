@@ -50,7 +50,9 @@ class Bucket:
         self._place = place
         self._readers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="bucket")
         plain = (place.endpoint or "").startswith("http://")
-        config: S3Config = {"region": place.region}
+        config: S3Config = {}
+        if place.region:
+            config["region"] = place.region
         if place.endpoint:
             config["endpoint"] = place.endpoint
         self._s3 = S3Store(

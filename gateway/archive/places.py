@@ -12,12 +12,12 @@ from gateway.errors import GatewayError
 
 @dataclass(frozen=True, slots=True)
 class BucketPlace:
-    """Where a bucket is. Without an endpoint it is at AWS."""
+    """Where a bucket is. Without an endpoint it is at AWS; without a region, in `AWS_REGION` or us-east-1."""
 
     bucket: str
     prefix: str = ""
     endpoint: str | None = None
-    region: str = "us-east-1"
+    region: str | None = None
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/") + (f" at {self.endpoint}" if self.endpoint else "")
