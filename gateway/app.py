@@ -33,6 +33,7 @@ from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.billing_bridge.audit import Sweep
 from gateway.billing_bridge.endpoints import Endpoints, configured
 from gateway.billing_bridge.mailer import Mailer, MailSettings
+from gateway.billing_bridge.platform import Unhurried
 from gateway.billing_bridge.receipt import Issuer
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.wallets import Wallets
@@ -198,8 +199,9 @@ class Gateway:
         accounts = Accounts(self.journal, bridge.platforms, self.clock, settings.stripe.payout_weekday)
         loops = {"bridge": bridge.run, "mailer": mailer.run, "webhooks": webhooks.run, "accounts": accounts.run}
         loops["wallets"] = Wallets(self.journal, bridge.platforms, self.clock).run
-        for name, client in stripe.items():
-            sweep = Sweep(self.journal, client, self.clock, sole=settings.stripe.sole_gateway, platform=name)
+        for name, platform in bridge.platforms.items():
+            asking = Unhurried(platform)
+            sweep = Sweep(self.journal, asking, self.clock, sole=settings.stripe.sole_gateway, platform=name)
             loops[f"sweep {name}"] = sweep.run
         if self.archive is not None:
             loops["archiver"] = Archiver(self.journal, self.archive, archiver_settings(settings), self.clock).run
@@ -247,7 +249,9 @@ class Gateway:
     ) -> None:
         settings = self._settings
         mailer = Mailer(self.journal, mail_settings(settings), self.clock, self._pay_link())
-        events = StripeEvents(self.journal, platforms.webhook_secrets(settings), self.clock)
+        events = StripeEvents(
+            self.journal, platforms.webhook_secrets(settings), self.clock, livemode=settings.stripe.livemode
+        )
         bookings = Bookings(sessions, open_payment=payment.opened)
         context = ApiContext(
             sessions=sessions, keys=key_ring(settings), idempotency=Idempotency(self.redis),

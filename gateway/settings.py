@@ -214,6 +214,22 @@ class Stripe(Group):
             raise ValueError(f"minimum_minor has no row for the settlement currency {missing[0]}")
         return self
 
+    @model_validator(mode="after")
+    def _one_mode(self) -> Self:
+        for name, platform in self.platforms.items():
+            if _moves_real_money(platform.api_key) is not self.livemode:
+                raise ValueError(f"platforms.{name}.api_key is of another mode than the first account's")
+        return self
+
+    @property
+    def livemode(self) -> bool:
+        """Whether its keys move real money."""
+        return _moves_real_money(self.api_key)
+
+
+def _moves_real_money(key: SecretStr) -> bool:
+    return key.get_secret_value().startswith(("sk_live_", "rk_live_"))
+
 
 class Pay(Group):
     host: str = "127.0.0.1"
@@ -355,6 +371,18 @@ class Settings(BaseSettings):
         """So that an absent group is reported by its missing keys, not by the group's name alone."""
         return {"media": {}, "stripe": {}, "secrets": {}} | data
 
+    @model_validator(mode="after")
+    def _keys_of_one_mode(self) -> Self:
+        """Or a session that says "test mode" would charge real cards, and one that says nothing would charge none."""
+        for number, key in enumerate(self.api_keys):
+            if key.livemode is not self.stripe.livemode:
+                words = {True: "live", False: "test"}
+                raise ValueError(
+                    f"api_keys.{number} is a {words[key.livemode]} key, but stripe.api_key is a "
+                    f"{words[self.stripe.livemode]} one: a gateway serves the one mode or the other"
+                )
+        return self
+
     @classmethod
     def load(cls, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
         """Read `file` and the environment under `overrides` (groups of keys). Raises BadConfiguration."""
@@ -434,7 +462,8 @@ def _problems(model: type[Settings], fault: ValidationError, file: Path | None) 
         elif error["type"] == "missing":
             yield f"{key}: required, and set neither in the file nor in the environment ({_variable(path)})"
         else:
-            yield f"{where}{key}: {error['msg'].removeprefix('Value error, ')}"
+            named = f"{key}: " if key else ""  # what several groups say together has no key
+            yield f"{where}{named}{error['msg'].removeprefix('Value error, ')}"
 
 
 def _variable(path: list[str]) -> str:

@@ -169,6 +169,7 @@ def test_r17_further_platform_accounts_are_read_with_their_countrys_currency(loa
         (('"AU"', '"NZ"'), "settlement_currency is required"),
         (('"AU"', '"AU"\ncurrencies = ["aud"]'), "stripe.platforms.au.currencies.0"),
         (("api_key", "apikey"), "stripe.platforms.au.api_key: required"),
+        (("sk_test_au", "sk_live_au"), "platforms.au.api_key is of another mode"),
         (('"AU"', '"AU"\n[stripe.minimum_minor]\nusd = 50'), "no row for the settlement currency aud"),
     ],
 )
@@ -251,3 +252,15 @@ def test_the_sample_names_every_key_and_tells_the_true_defaults() -> None:
 def test_the_sample_is_refused_until_its_secrets_are_filled_in() -> None:
     with pytest.raises(BadConfiguration, match="signing_key"):
         Settings.load(SAMPLE)
+
+
+@pytest.mark.parametrize("stripe", ["sk_test_1", "sk_live_1", "rk_live_1"])
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_test_key_never_charges_real_cards_nor_a_live_one_none(load, monkeypatch, stripe: str, ours: bool) -> None:
+    monkeypatch.setenv("STRIPE_API_KEY", stripe)
+    live = "_live_" in stripe
+    keys = f"[[api_keys]]\nsha256 = '{'0' * 64}'\naccount = 'acc_1'\nlivemode = {str(ours).lower()}\n"
+    if ours is live:
+        assert load(keys).stripe.livemode is live
+    else:
+        assert "api_keys.0 is a" in problems(load, keys)

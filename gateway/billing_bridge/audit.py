@@ -9,8 +9,8 @@ looks back further than it must, and leaves alone what a bridge may be writing d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Final, Protocol, cast
 
 import structlog
 from prometheus_client import Counter
@@ -18,10 +18,9 @@ from redis.exceptions import RedisError
 
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.nudges import nudge
-from gateway.billing_bridge.outcome import Done
+from gateway.billing_bridge.outcome import Done, Outcome
 from gateway.billing_bridge.reconcile import Difference, Theirs, compare, named_in
 from gateway.billing_bridge.record import Payment
-from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
 from gateway.journal import NOW, Journal
@@ -41,7 +40,13 @@ POINT: Final = "gateway:stripe:swept"
 HELD: Final = frozenset({"requires_capture", "requires_action", "requires_confirmation", "requires_payment_method"})
 
 
-async def listed(stripe: StripeClient, kind: str, since_s: int) -> AsyncIterator[dict[str, Any]]:
+class Asks(Protocol):
+    """`StripeClient`, or one that keeps to the account's limits."""
+
+    async def send(self, operation: str, params: Mapping[str, Any], key: str | None = None) -> Outcome: ...
+
+
+async def listed(stripe: Asks, kind: str, since_s: int) -> AsyncIterator[dict[str, Any]]:
     """Everything of a kind that Stripe made since then, newest first. Raises StripeUnavailable."""
     params: dict[str, Any] = {"created": {"gte": since_s}, "limit": 100}
     while True:
@@ -56,7 +61,7 @@ async def listed(stripe: StripeClient, kind: str, since_s: int) -> AsyncIterator
         params["starting_after"] = page[-1]["id"]
 
 
-async def theirs(stripe: StripeClient, since_s: int) -> Theirs:
+async def theirs(stripe: Asks, since_s: int) -> Theirs:
     kinds = ("payment_intent", "transfer", "refund")
     return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in kinds])
 
@@ -79,7 +84,7 @@ async def ours(journal: Journal, since_s: int = 0) -> list[tuple[dict[str, Any],
 
 
 async def reconciled(
-    journal: Journal, stripe: StripeClient, since_s: int, platform: str = MAIN
+    journal: Journal, stripe: Asks, since_s: int, platform: str = MAIN
 ) -> tuple[int, list[Difference]]:
     """How many sessions of a platform account were compared, and every difference. Stripe is asked first: what it made
     after that is no difference, and our records are then at least as new. Older sessions only say what is known: a
@@ -109,7 +114,7 @@ class Sweep:
     gateway uses the account."""
 
     def __init__(
-        self, journal: Journal, stripe: StripeClient, clock: Clock, *, sole: bool = False, platform: str = MAIN
+        self, journal: Journal, stripe: Asks, clock: Clock, *, sole: bool = False, platform: str = MAIN
     ) -> None:
         self._journal, self._stripe, self._clock, self._sole = journal, stripe, clock, sole
         self._index = Index(journal.redis)

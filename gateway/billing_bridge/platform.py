@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
@@ -17,6 +18,9 @@ from gateway.payees.routes import MAIN
 
 # A request that waits longer than this for its turn is looked at anew: the session may have changed.
 PATIENCE_S: Final = 15.0
+# Behind holds, captures, what follows them, and what only asks about one session.
+LAST: Final[Rank] = (4, 0)
+WAITS_S: Final = (1.0, 5.0, 20.0)
 
 
 class Platform:
@@ -65,3 +69,20 @@ class Platform:
         """Send all who wait away."""
         self._pace.halt()
         self._gate.halt()
+
+
+class Unhurried:
+    """A platform account's client for what nobody waits for: within the limits, behind all else, and asked again while
+    Stripe is busy."""
+
+    def __init__(self, platform: Platform, waits_s: Sequence[float] = WAITS_S) -> None:
+        self._platform, self._waits_s = platform, waits_s
+
+    async def send(self, operation: str, params: Mapping[str, Any], key: str | None = None) -> Outcome:
+        """As `StripeClient.send`."""
+        for wait_s in self._waits_s:
+            outcome = await self._platform.send(Call(operation, params, key), LAST)
+            if not isinstance(outcome, Busy):
+                return outcome
+            await asyncio.sleep(max(wait_s, outcome.retry_after_ms / 1000))
+        return await self._platform.send(Call(operation, params, key), LAST)

@@ -42,10 +42,11 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
 
     from gateway.app import archive
     from gateway.billing_bridge.audit import reconciled
+    from gateway.billing_bridge.platform import Unhurried
     from gateway.clock import SystemClock
     from gateway.journal import Journal
     from gateway.keys import Keys
-    from gateway.payees.platforms import clients
+    from gateway.payees.platforms import bridge_settings, clients
 
     settings = Settings.load(args.config)
     since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400
@@ -55,6 +56,7 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
         journal = Journal(redis, Keys(settings.redis.partitions), archive=kept)
         for platform, stripe in clients(settings).items():
             async with stripe:
-                compared, differences = await reconciled(journal, stripe, since_s, platform)
+                client = Unhurried(bridge_settings(settings, platform).platform(redis, stripe, platform))
+                compared, differences = await reconciled(journal, client, since_s, platform)
             count, found = count + compared, found + differences
     return count, found

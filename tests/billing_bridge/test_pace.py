@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
 
-from gateway.billing_bridge.pace import Pace
+from gateway.billing_bridge.calls import Call
+from gateway.billing_bridge.outcome import Busy, Done, Outcome
+from gateway.billing_bridge.pace import Pace, Rank
+from gateway.billing_bridge.platform import LAST, Unhurried
 from gateway.billing_bridge.record import Payment, Step
 from gateway.billing_bridge.worker import rank_of
 from gateway.dev.sandbox.limits import Limits
@@ -142,3 +146,23 @@ async def test_captures_go_in_the_order_in_which_their_holds_are_lost(till: Till
     holds = [hold_until for _, hold_until in sorted(done)]
     late = holds[2:]  # a bucket's worth goes before the others are there
     assert late == sorted(late)
+
+
+class Platformed:
+    """Stripe's answers in turn, and what was asked of it in which rank."""
+
+    def __init__(self, *answers: Outcome) -> None:
+        self.answers, self.ranks = list(answers), list[Rank]()
+
+    async def send(self, call: Call, rank: Rank) -> Outcome:
+        self.ranks.append(rank)
+        return self.answers.pop(0)
+
+
+async def test_what_nobody_waits_for_goes_last_and_is_asked_again_while_stripe_is_busy() -> None:
+    platform: Any = Platformed(Busy("rate_limit"), Busy("own_limit"), Done({"id": "1"}))
+    assert await Unhurried(platform, (0, 0, 0)).send("refunds.list", {}) == Done({"id": "1"})
+    assert set(platform.ranks) == {LAST}
+    platform = Platformed(*[Busy("rate_limit")] * 4)
+    assert await Unhurried(platform, (0, 0, 0)).send("refunds.list", {}) == Busy("rate_limit")
+    assert platform.answers == []
