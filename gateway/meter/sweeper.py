@@ -32,10 +32,17 @@ AT_ONCE: Final = 1
 OWNED_MS: Final = 15_000
 
 
+class Found(Protocol):
+    """A session's records as they were read."""
+
+    @property
+    def record(self) -> SessionRecord: ...
+
+
 class Records(Protocol):
     """What the sweeper needs of the use cases (`gateway.sessions.sessions.Sessions`)."""
 
-    async def apply_payment(self, session: str) -> SessionRecord: ...
+    async def apply_payment(self, session: str) -> Found: ...
 
     async def apply(
         self, session: str, change: Callable[[SessionRecord], Step], *, fence: Fence | None = None
@@ -102,7 +109,7 @@ class Sweeper:
 
     async def look(self, session: str) -> int | None:
         """Do what is due for one session; when to look again (wall ms), or None if never."""
-        record = await self._sessions.apply_payment(session)
+        record = (await self._sessions.apply_payment(session)).record
         if record.status == "finalized":
             return None
         now = self._clock.wall_ms()

@@ -373,12 +373,14 @@ class Sessions:
         """A session for the gateway itself. Raises NotFound."""
         return await self._read(session)
 
-    async def apply_payment(self, session: str) -> SessionRecord:
-        """What the payment record says, done to the session: money held makes it ready; money lost ends it."""
-        payment = (await self._read(session)).payment
-        if payment["status"] in FUNDED:
-            return await self.apply(session, core.funded)
-        return (await self._read(session)).record
+    async def apply_payment(self, session: str) -> Docs:
+        """What the payment record says, done to the session: money held makes it ready. The records as they then are;
+        one trip, since mostly nothing is to be done."""
+        docs = await self._read(session)
+        if docs.payment["status"] not in FUNDED or not core.funded(docs.record).changed:
+            return docs
+        await self.apply(session, core.funded)
+        return await self._read(session)
 
     async def apply(
         self,

@@ -147,8 +147,8 @@ class Host:
         await self._orphans.settle(session)
         self._orphans.adopted(session)
         earlier = (await self._with.ledger.usage(session)).intervals
-        await self._with.sessions.apply_payment(session)
-        return Hosted(self._with, await self._with.sessions.read(session), lease, await self._room(session), earlier)
+        docs = await self._with.sessions.apply_payment(session)
+        return Hosted(self._with, docs, lease, await self._room(session), earlier)
 
     async def _hosting(self, hosted: Hosted) -> None:
         try:

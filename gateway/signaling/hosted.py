@@ -338,8 +338,7 @@ class Hosted:
     async def _refresh(self) -> None:
         """Someone changed a record of the session: the bridge, the API, another owner."""
         before = self.docs
-        await self._host.sessions.apply_payment(self.session)
-        self.docs = await self._host.sessions.read(self.session)
+        self.docs = await self._host.sessions.apply_payment(self.session)
         was = self.record
         await self._take(self.docs.record)
         if was.open and not self.record.open:

@@ -15,7 +15,7 @@ from gateway.errors import Conflict, NotFound, StoreUnavailable
 from gateway.ids import new_id
 from gateway.journal import Journal
 from gateway.meter.ledger import Lease, Ledger
-from gateway.meter.sweeper import OWNED_MS, Sweeper
+from gateway.meter.sweeper import OWNED_MS, Found, Sweeper
 from gateway.session import SessionRecord
 from gateway.sessions import sessions as module
 from gateway.sessions.sessions import Rules, Sessions
@@ -184,7 +184,7 @@ class Broken:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def apply_payment(self, session: str) -> SessionRecord:
+    async def apply_payment(self, session: str) -> Found:
         raise self.error
 
     async def apply(self, *_: Any, **__: Any) -> SessionRecord:
@@ -232,7 +232,7 @@ class Hanging(Broken):
         super().__init__(AssertionError("never"))
         self.asked = asyncio.Event()
 
-    async def apply_payment(self, session: str) -> SessionRecord:
+    async def apply_payment(self, session: str) -> Found:
         self.asked.set()
         await asyncio.Event().wait()
         raise self.error

@@ -159,7 +159,7 @@ class Market:
                 await self.outstanding[number]()
             except (StoreUnavailable, NotFound):
                 await sleep(pause)
-                pause = min(2 * pause, 60_000)
+                pause = min(2 * pause, 600_000)
                 continue
             except Conflict:
                 self.refusals += 1
