@@ -10,8 +10,7 @@ import asyncio
 import json
 import random
 from collections import Counter as Tally
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
@@ -37,9 +36,10 @@ SLOT_S: Final = 2.0  # a lane that got no place at its endpoint by then makes ro
 BUSY_MS: Final = 500  # when to look again at a session whose lane another pass holds
 BODY_BYTES: Final = 20_000  # Standard Webhooks: keep payloads small
 
-PAGE: Final = 100  # events read at a time when many are sent again
+PAGE: Final = 500  # events read at a time when many are sent again
 STORE_AT_ONCE: Final = 32  # the client's pool refuses beyond 100 connections, and others use it too
 T = TypeVar("T")
+_Place = tuple[str, int, str]  # event, its sequence, endpoint
 
 DELIVERIES = Counter("gateway_webhook_deliveries_total", "Attempts to deliver an event", ["outcome"])
 OLDEST = Gauge("gateway_webhook_oldest_undelivered_seconds", "Age of the oldest event still to be delivered")
@@ -278,48 +278,69 @@ class Webhooks:
         """Start the attempts of one event anew: for the endpoints where it is dead, or, with `session`, for all that
         want it (or for `endpoint` alone), also where it had arrived. Returns to how many. Raises NotFound (code
         `event_not_found`)."""
-        places = await self._dead_places(event_id) if session is None else await self._all_places(event_id, session)
-        places = [place for place in places if endpoint in (None, place[2])]
-        if not places:
+        await self._endpoints.list()  # one that was enabled a moment ago counts
+        if session is None:
+            found = await self._dead_places(event_id)
+        else:
+            found = {session: await self._places(session, {event_id})}
+        started = 0
+        for one, places in found.items():
+            started += await self._start(one, [place for place in places if endpoint in (None, place[2])])
+        if not started:
             raise NotFound("No such event to send again.", code="event_not_found")
-        now = self._clock.wall_ms()
-        for owner, sequence, endpoint in places:
-            await self._journal.wake(owner)
-            place = f"{endpoint}:{sequence}"
-            await self._lanes.change(owner, {f"o:{place}": f"0:{now}:resend"}, [f"d:{place}"])
-            await self._journal.redis.zrem(DEAD, f"{event_id}|{owner}|{sequence}|{endpoint}")
-            await self._journal.schedule(QUEUE, owner, now)
-        return len(places)
+        return started
 
     async def resend_since(self, at: int, endpoint: str | None = None, account: str | None = None) -> int:
         """All events made at `at` (wall ms) or later once more, to one endpoint or to all that want them (of an
         account, if given); a receiver tells those it had by their ids. Returns how many deliveries were started."""
+        await self._endpoints.list()
         started, after = 0, ""
         while page := await self._journal.events_since(at, after, PAGE):
+            events: dict[str, set[str]] = {}
             for event, session, _ in page:
-                if account is None or await self.owner(session) == account:
-                    with suppress(NotFound):
-                        started += await self.resend(event, session, endpoint)
+                events.setdefault(session, set()).add(event)
+            again = (self._stored(self._again(*each, endpoint, account)) for each in events.items())
+            started += sum(await asyncio.gather(*again))
             after = page[-1][0]
         return started
+
+    async def _again(self, session: str, events: set[str], endpoint: str | None, account: str | None) -> int:
+        if account is not None and await self.owner(session) != account:
+            return 0
+        places = await self._places(session, events)
+        return await self._start(session, [place for place in places if endpoint in (None, place[2])])
+
+    async def _start(self, session: str, places: Sequence[_Place]) -> int:
+        """The attempts of these anew; returns how many."""
+        if not places:
+            return 0
+        await self._journal.wake(session)
+        now, names = self._clock.wall_ms(), [f"{endpoint}:{sequence}" for _, sequence, endpoint in places]
+        opens = {f"o:{name}": f"0:{now}:resend" for name in names}
+        await self._lanes.change(session, opens, [f"d:{name}" for name in names])
+        dead = [f"{event}|{session}|{sequence}|{endpoint}" for event, sequence, endpoint in places]
+        await self._journal.redis.zrem(DEAD, *dead)
+        await self._journal.schedule(QUEUE, session, now)
+        return len(places)
 
     async def owner(self, session: str) -> str | None:
         """The account of a session, or of a connected account's stream; None when there is no such thing."""
         body = await owning(self._journal, session)
         return None if body is None else str(body["account"])
 
-    async def _dead_places(self, event_id: str) -> list[tuple[str, int, str]]:
-        places = []
+    async def _dead_places(self, event_id: str) -> dict[str, list[_Place]]:
+        found: dict[str, list[_Place]] = {}
         async for member, _ in self._journal.redis.zscan_iter(DEAD, match=f"{event_id}|*", count=1000):
             _, session, sequence, endpoint = member.decode().split("|")
-            places.append((session, int(sequence), endpoint))
-        return places
+            found.setdefault(session, []).append((event_id, int(sequence), endpoint))
+        return found
 
-    async def _all_places(self, event_id: str, session: str) -> list[tuple[str, int, str]]:
+    async def _places(self, session: str, events: Collection[str]) -> list[_Place]:
+        """Where these events of a session go, whether they had arrived or not."""
         owner = await self.owner(session)
-        known = [e for e in (await self._endpoints.list()) if e.enabled and e.account in (None, owner)]
-        events = [event for event in await self._journal.events(session) if event["id"] == event_id]
-        return [(session, event["sequence"], e.id) for event in events for e in known if e.takes(event)]
+        known = [e for e in (await self._endpoints.cached()).values() if e.enabled and e.account in (None, owner)]
+        found = [event for event in await self._journal.events(session) if event["id"] in events]
+        return [(event["id"], event["sequence"], e.id) for event in found for e in known if e.takes(event)]
 
     async def _measure(self) -> None:
         while True:
