@@ -1,19 +1,18 @@
-"""`python -m tests.faults.sandbox PORT FOLDER`: Stripe's sandbox as a process that can be killed and started again."""
+"""Stripe's sandbox as a process that can be killed and started again."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 
 from gateway.dev.sandbox import Sandbox, SandboxConfig
 
+SECRET = "whsec_yard"
 
-async def main(port: int, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    await Sandbox(SandboxConfig(port=port, data_dir=folder)).start()
+
+async def main(port: str, folder: str, events_to: str) -> None:
+    """Until the end of the process."""
+    Path(folder).mkdir(exist_ok=True)
+    config = SandboxConfig(port=int(port), data_dir=Path(folder), webhook_url=events_to, webhook_secret=SECRET)
+    await Sandbox(config).start()
     await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from tests.faults.yard import Part, Yard, yard
+from tests.faults.checks import checked
+from tests.faults.yard import Part, Yard
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 HELD_BACK_MS = 500
 POINTS = {
     "capture": "POST /v1/payment_intents/*/capture",
     "transfer_expert": "POST /v1/transfers",
 }
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
-    async with yard(tmp_path_factory.mktemp("yard")) as made:
-        yield made
 
 
 def done(step: str) -> Any:
@@ -46,9 +39,9 @@ async def test_law5_killed_while_a_call_to_stripe_is_under_way(running: Yard, pa
     await running.fault(POINTS[step], "slow", ms=HELD_BACK_MS)
     session = await running.over()
     await running.sent(session, step)
-    running.kill(part)
+    await running.kill(part)
     await running.back(part)
-    await running.check(session)
+    await checked(running, session, mailed_again=part != "sandbox")
 
 
 @pytest.mark.parametrize(
@@ -58,9 +51,9 @@ async def test_law5_killed_after_stripe_did_it_and_before_anybody_knew(running: 
     await running.fault(POINTS[step], "timeout_after_commit", ms=60_000)
     session = await running.over()
     await running.done_at_stripe(session, done(step))
-    running.kill(part)
+    await running.kill(part)
     await running.back(part)
-    await running.check(session)
+    await checked(running, session, mailed_again=part != "sandbox")
 
 
 @pytest.mark.parametrize("part", ["bridge", "node"])
@@ -81,7 +74,7 @@ async def test_law5_killed_while_the_hold_is_placed_and_the_order_repeated_holds
             await asyncio.sleep(0.02)
     session = found[0]["id"]
     await running.sent(session, "hold")
-    running.kill(part)
+    await running.kill(part)
     await running.back(part)
     await asyncio.gather(ordering, return_exceptions=True)
     assert (await order())["id"] == session
@@ -102,26 +95,23 @@ async def test_law8_killed_while_mails_and_events_wait_to_be_answered(running: Y
         async with asyncio.timeout(15):
             while not any(session in str(mail["Message-ID"]) for mail in running.sink.mails):
                 await asyncio.sleep(0.02)
-        running.kill(part)
+        await running.kill(part)
     finally:
         running.answering.set()
     await running.back(part)
-    await running.check(session)
+    await checked(running, session, mailed_again=True)
 
 
 async def test_law3_a_node_killed_in_a_call_bills_no_more_than_was_talked(running: Yard) -> None:
     since = time.monotonic()
     session, client, expert = await running.talk(seconds=2.0)
-    running.kill("node")
+    await running.kill("node")
     lasted = time.monotonic() - since
     for caller in (client, expert):
         await caller.close()
     await running.back("node")
-    async with asyncio.timeout(20):
-        while (await running.get(f"/v1/sessions/{session['id']}"))["status"] != "finalized":
-            await running.journal.schedule("watch", session["id"], 1)  # else looked at every fifteen seconds
-            await asyncio.sleep(0.2)
-    final = await running.check(session["id"])
+    await running.watched(session["id"])
+    final = await checked(running, session["id"])
     assert final["end_reason"] == "node_lost"
     assert 1 <= final["billable_seconds"] <= lasted
 
@@ -129,10 +119,10 @@ async def test_law3_a_node_killed_in_a_call_bills_no_more_than_was_talked(runnin
 async def test_law3_valkey_killed_in_a_call_that_is_hung_up_meanwhile(running: Yard) -> None:
     since = time.monotonic()
     session, client, _ = await running.talk()
-    running.kill("valkey")
+    await running.kill("valkey")
     await client.say("leave")
     lasted = time.monotonic() - since
     await running.back("valkey")
-    final = await running.check(session["id"])
+    final = await checked(running, session["id"], mailed_again=True)
     assert final["end_reason"] == "client_left"
     assert final["billable_seconds"] <= lasted
