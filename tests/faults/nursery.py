@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.app import serve
-from gateway.cli import main, run
+from gateway.cli import main
+from gateway.cli.process import run
 from gateway.settings import Settings
 from tests.faults import sandbox
 
