@@ -59,9 +59,13 @@ def remaining(payment: Payment) -> int:
 
 
 def entitled(order: Order, payment: Payment, payee: str) -> tuple[int, int]:
-    """A payee's share of what is left: in the settlement currency and in the session's."""
+    """A payee's share of what is left: in the settlement currency and in the session's. Of a meeting's fee no more is
+    shared than its terms leave, even if the bank returned what they give back."""
     assert payment.settlement is not None
-    share: int = getattr(order.shares_of(remaining(payment)), payee)
+    left = remaining(payment)
+    if order.booked and order.bill is not None:
+        left = min(left, order.bill.total)
+    share: int = getattr(order.shares_of(left), payee)
     return settled_share(payment.settlement.amount, share, payment.amount_captured), share
 
 

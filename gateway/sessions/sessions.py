@@ -450,6 +450,8 @@ class Sessions:
             if doc is None:
                 raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
             record = SessionRecord.from_dict(doc.body)
+            if record.status == "finalized":
+                return record
             if own is not None:
                 record = core.remembered(record, own)
             if shown is not None:
@@ -458,8 +460,6 @@ class Sessions:
                 record, usage.intervals, minimum=self.rules.minimum(record.currency, record.platform)
             ).to_dict()
             step = core.finalized(record, final, sealed(record, usage.sealed, final))
-            if not step.changed:
-                return record
             await self._carry_over(step.record)  # first, for nobody finalizes twice
             try:
                 await self.journal.commit(

@@ -16,7 +16,7 @@ from gateway.billing_bridge.reconcile import Theirs, compare
 from gateway.billing_bridge.record import Part, Payment
 from gateway.money import split
 from tests.billing_bridge.account import Account
-from tests.billing_bridge.settling import Settling, finalize, live, order_refund, session_doc
+from tests.billing_bridge.settling import Settling, finalize, live, news, order_refund, session_doc
 
 FAULTS = (None, "busy", "lost_before", "lost_after", "in_flight", "error", "crash_before", "crash_after")
 FEE = 4_500
@@ -97,6 +97,22 @@ def test_r14_what_does_not_stay_is_given_back_before_the_shares_are_made() -> No
     assert (payment.status, payment.amount_refunded, payment.amount_total) == ("partially_refunded", 2_250, 2_250)
     assert [refund["amount"] for refund in world.refunds] == [2_250]
     assert (world.net("acct_expert"), world.net("acct_ambassador"), world.reversals) == (2_025, 45, [])
+
+
+def test_r14_what_the_terms_give_back_is_nobodys_share_even_if_the_bank_returns_it() -> None:
+    world = World()
+    run(world)
+    world.end(0, 2_250)
+    world.end(1, 0)
+    run(world)
+    world.return_refund()
+    world.refunds[0]["status"] = "failed"
+    for meeting in world.meetings[:2]:
+        news(meeting.session, "refunds")
+    run(world)
+    assert [refund["status"] for refund in world.refunds] == ["failed", "failed"]
+    assert (world.net("acct_expert"), world.net("acct_ambassador")) == (2_025, 45)
+    assert [m.payment.settled for m in world.meetings] == [True, True, False]
 
 
 def test_r14_a_refund_that_was_ordered_before_counts_toward_what_goes_back() -> None:
