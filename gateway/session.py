@@ -264,15 +264,18 @@ def paid(new: NewSession) -> bool:
 
 def opened(
     new: NewSession, *, id: str, account: str, livemode: bool, now: int, cap_ms: int, expires_ms: int,
-    granted_ms: int | None = None,
+    granted_ms: int | None = None, minimum: int = 0,
 ) -> Step:  # fmt: skip
     """A new session from an order. The limit is min(cap, what was chosen); unpaid kinds have R15's limit. Of the free
-    part that the order offers it has `granted_ms`, or all of it if that is None."""
+    part that the order offers it has `granted_ms`, or all of it if that is None. What could at most cost less than
+    `minimum`, the smallest charge, will never be charged: nothing is held for it."""
     limit_ms = min(new.max_minutes * 60_000, cap_ms)
     if new.kind in ("free", "pro_bono"):
         limit_ms = min(limit_ms, FREE_LIMIT_MINUTES * 60_000)
     free_ms = min(new.free_minutes * 60_000 if granted_ms is None else granted_ms, limit_ms)
     amount = hold_amount(new.unit_amount, limit_ms, free_ms) if new.kind in ("metered", "booked") else 0
+    if new.meeting is None and amount < minimum:
+        amount = 0
     # A meeting's fee is a part of its booking's charge.
     funding = Funding(1, new.client.payment_method, amount, now) if amount and new.meeting is None else None
     record = SessionRecord(

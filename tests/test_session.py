@@ -199,3 +199,14 @@ def test_r16_what_is_held_or_running_or_over_keeps_its_price() -> None:
     running = core.together(held, NOW).record
     for kept in (held, running, core.ended(record(), "canceled", NOW).record):
         assert not core.made_free(kept, "transfers_inactive").changed
+
+
+@pytest.mark.parametrize(("left_ms", "amount"), [(9_000, 0), (10_000, 50), (60_000, 300)])
+def test_what_could_never_be_charged_is_not_held(left_ms: int, amount: int) -> None:
+    """A minute, all but some seconds of it free: Stripe takes no charge below 0.50, so no card could be held."""
+    one = core.opened(
+        order(max_minutes=1, free_minutes=1), id="ses_1", account="acc_test", livemode=False, now=NOW,
+        cap_ms=5_400_000, expires_ms=86_400_000, granted_ms=60_000 - left_ms, minimum=50,
+    ).record  # fmt: skip
+    assert (one.amount_max, one.funding is None, one.funded) == (amount, amount == 0, amount == 0)
+    assert one.status == ("created" if amount else "ready")

@@ -100,6 +100,7 @@ class Sessions:
             step = core.opened(
                 terms, id=session_id, account=account, livemode=livemode, now=now, cap_ms=self.rules.cap_ms,
                 expires_ms=self.rules.expires_ms, granted_ms=await self._grant(terms, account, livemode, session_id),
+                minimum=self.rules.minimum(terms.currency, terms.platform),
             )  # fmt: skip
             await self.place(step, people_of(terms))
         docs = await self._first_word(session_id)

@@ -488,3 +488,10 @@ async def test_r02_without_a_card_the_free_part_may_be_used_up_and_the_answer_sa
     assert (second.payment["status"], second.payment["decline_code"]) == ("failed", "card_required")
     paid = await sessions.pay(ACCOUNT, second.record.id, "pm_card_visa")
     assert paid.payment["status"] == "pending"
+
+
+async def test_5_money_a_session_too_small_to_be_charged_needs_no_card(sessions: Sessions) -> None:
+    one = await create(sessions, unit_amount=1, max_minutes=49)
+    assert (one.record.status, one.payment["status"], one.record.amount_max) == ("ready", "none", 0)
+    other = await create(sessions, unit_amount=1, max_minutes=50)
+    assert (other.record.status, other.record.amount_max) == ("created", 50)
