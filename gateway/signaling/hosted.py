@@ -48,6 +48,8 @@ EMPTY_MS: Final = 30_000
 LINGER_MS: Final = 600_000
 # Longer: an end by the API whose announcement was lost cuts the call that much later. Shorter: reads for nothing.
 REREAD_MS: Final = 5_000
+# Ends whose instant was known before.
+BY_LIMIT: Final[frozenset[core.EndReason]] = frozenset({"limit_reached", "cap_reached"})
 # The hold was there and is gone: the card's bank let it go, or someone released it (5-money, end reasons).
 LOST_FUNDS: Final = frozenset({"failed", "due", "released"})
 
@@ -426,6 +428,9 @@ class Hosted:
         """Cut first, then say so: nothing is forwarded after the instant that is billed."""
         if self._over is not None:
             return
+        if end.reason not in BY_LIMIT:
+            # By the clock that its usage is in: Redis's may have been set back since, and would cut that off.
+            end = replace(end, at=max(end.at, self._host.node.clock.boot_ms() + self.call.offset_ms))
         await self._cut(end)
         try:
             await self._change(lambda record: core.ended(record, end.reason, end.at))
