@@ -111,8 +111,8 @@ class Trips:
 
 
 async def _answers(connection: Connection, commands: Sequence[Command]) -> list[Any]:
-    """What a pipeline of redis-py does, with one time-out for all answers instead of one for each: a third of the
-    cost. And it would wrap an error in words of its own, so that a conflict looked like an outage."""
+    """What a pipeline of redis-py does, but with one time-out for all answers instead of one for each, and with errors
+    in the server's words: wrapped in its own, a conflict would look like an outage."""
     await connection.send_packed_command(connection.pack_commands(commands))
     answers: list[Any] = []
     try:
