@@ -21,6 +21,7 @@ from gateway.billing_bridge.nudges import nudge
 from gateway.billing_bridge.outcome import Done, Outcome
 from gateway.billing_bridge.reconcile import Difference, Theirs, compare, named_in
 from gateway.billing_bridge.record import Payment
+from gateway.billing_bridge.refunds import DISPUTE_STATUS
 from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
 from gateway.journal import NOW, Journal
@@ -35,6 +36,8 @@ SWEEP_EVERY_MS: Final = 600_000
 YOUNG_S: Final = 900
 # Our clock and Stripe's may differ, and a bridge may have written its result late.
 OVERLAP_S: Final = 3_600
+# How long a case may go on after it was opened, and be decided without our hearing of it.
+DISPUTED_S: Final = 120 * 86_400
 FIRST_LOOK_BACK_S: Final = 7 * 86_400
 POINT: Final = "gateway:stripe:swept"
 HELD: Final = frozenset({"requires_capture", "requires_action", "requires_confirmation", "requires_payment_method"})
@@ -143,8 +146,26 @@ class Sweep:
                     seen += await self._see_to(session, thing)
                 elif kind == "refund":
                     seen += await self._adopt_refund(thing)
+        seen += await self._disputes(now_s)
         await self._journal.redis.set(self._point, now_s)
         return seen
+
+    async def _disputes(self, now_s: int) -> list[str]:
+        """Cases whose event was lost: opened or decided, and not so in our records."""
+        seen: list[str] = []
+        async for case in listed(self._stripe, "dispute", now_s - DISPUTED_S):
+            session = await self._index.session_of(case) if case["created"] <= now_s - YOUNG_S else None
+            for one in await self._paid_by(session) if session else ():
+                doc = (await self._journal.read(one, "payment"))["payment"]
+                if doc is not None and not _decided(Payment.from_dict(doc.body), case):
+                    await nudge(self._journal, one, "disputes", {"type": "dispute.listed"})
+                    seen += self._note("adopted", one, case)
+        return seen
+
+    async def _paid_by(self, owner: str) -> list[str]:
+        """The session itself, or all that a booking's charge paid for."""
+        doc = (await self._journal.read(owner, "session"))["session"] if owner.startswith("bkg_") else None
+        return [owner] if doc is None else list(doc.body["meetings"])
 
     async def _see_to(self, session: str, thing: dict[str, Any]) -> list[str]:
         docs = await self._journal.read(session, "payment", "stripe")
@@ -194,6 +215,14 @@ def _known(payment: Payment, ident: str) -> bool:
     return ident in ids | {transfer.stripe_id for transfer in payment.transfers} | {
         r.stripe_id for r in payment.refunds
     }
+
+
+def _decided(payment: Payment, case: dict[str, Any]) -> bool:
+    """Whether the record has the case as it stands."""
+    if any(refund.stripe_id == case["id"] for refund in payment.refunds):
+        return True  # lost, and taken back
+    status = DISPUTE_STATUS.get(str(case["status"]), "open")
+    return payment.dispute is not None and (payment.dispute.id, payment.dispute.status) == (case["id"], status)
 
 
 def _asked_for(payment: Payment, thing: dict[str, Any]) -> bool:

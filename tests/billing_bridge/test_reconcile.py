@@ -121,6 +121,22 @@ async def test_a_refund_made_at_stripe_itself_is_adopted_by_its_event_or_by_the_
     assert await reconciled(till.journal, till.stripe, 0) == (1, [])
 
 
+async def test_a_case_whose_events_were_lost_is_found_when_opened_and_when_decided(till: Till, ask: AskStripe) -> None:
+    payment = await captured(till)
+    case = await ask.post("disputes", charge=payment.charge)
+    sweep = Sweep(till.journal, till.stripe, till.clock)
+    assert await sweep.once() == [], "a young one's event is on its way"
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    assert await sweep.once() == [case["id"]]
+    assert (await till.settle()).status == "disputed"
+    assert await sweep.once() == []
+    await ask.post(f"disputes/{case['id']}", status="lost")
+    assert await sweep.once() == [case["id"]]
+    payment = await till.settle()
+    assert (payment.status, payment.settled) == ("refunded", True)
+    assert await sweep.once() == []
+
+
 async def test_records_and_sandbox_are_compared_as_the_command_does(till: Till, ask: AskStripe) -> None:
     await captured(till)
     await till.refund(1500)
