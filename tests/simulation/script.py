@@ -172,7 +172,7 @@ def _money(rng: Random, script: Script) -> None:
         cards["pm_1"] = rng.choice(("ok", "3ds_abandoned", "3ds_abandoned", "3ds_ok"))
         script.other_card_at = rng.randrange(0, 6_000)
     if story == "at_join_other_card" and script.client_at is not None:
-        script.other_card_at = max(0, script.client_at + rng.randrange(-100, 150))
+        script.other_card_at = max(0, script.client_at + rng.randrange(-100, 500))
     _losses(rng, script)
     if rng.random() < 0.2:
         script.balance_late_ms = rng.choice((800, 20_000, 3_600_000))
@@ -236,11 +236,12 @@ def _afterwards(rng: Random, script: Script) -> None:
 
 
 def aimed(rng: Random, story: str) -> list[tuple[str, int]]:
-    """Faults without which a story rarely shows what it is there for: kind, and which call to Stripe they befall."""
+    """Faults without which a story rarely shows what it is there for: kind, and which call to Stripe they befall. The
+    first call looks at the card, the second makes the hold, the third finds that it was lost."""
     if story in ("meddled", "canceled", "waived_early") and rng.random() < 0.5:
-        return [(rng.choice(("stripe_timeout_after_commit", "stripe_500_after_commit", "stripe_timeout")), 1)]
+        return [(rng.choice(("stripe_timeout_after_commit", "stripe_500_after_commit", "stripe_timeout")), 2)]
     if story in ("canceled", "waived_early") and rng.random() < 0.6:
-        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (1, 2, 3)]
+        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in (2, 3, 4)]
     if story in ("hold_lost", "due_then_paid") and rng.random() < 0.6:
-        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in range(3, 9)]
+        return [(rng.choice(("stripe_429", "stripe_unreachable")), call) for call in range(4, 10)]
     return []

@@ -13,7 +13,7 @@ from tests.simulation.run import Simulation, simulate
 from tests.simulation.tally import Tally
 
 # Orders of the marketplace, some of which are bookings of several sessions: a minute of one core (docs/simulation.md).
-ORDERS = int(os.environ.get("SIMULATED_ORDERS", "7000"))
+ORDERS = int(os.environ.get("SIMULATED_ORDERS", "11000"))
 
 
 @pytest.mark.timeout(max(300, ORDERS // 10))
