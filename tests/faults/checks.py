@@ -107,5 +107,7 @@ async def _whole(yard: Yard, mine: set[str]) -> None:
     async for key in yard.redis.scan_iter("{receipts:*}:*", count=1000):
         rows = await yard.redis.hgetall(key)
         last = int(rows.pop(b"last"))
-        numbers = sorted(int(row.split(b":")[0]) for row in rows.values())
-        assert numbers == list(range(1, last + 1)), f"numbers without gaps: {key!r}"
+        series = key.decode().rpartition(":")[2]
+        numbers = [f"{series}-{int(row.split(b':')[0]):06d}" for row in rows.values()]
+        numbers += [number for number in yard.put_away if number.startswith(f"{series}-")]
+        assert sorted(numbers) == [f"{series}-{n:06d}" for n in range(1, last + 1)], "numbers without gaps"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from gateway.meter.ledger import Ledger
 from tests.faults.checks import checked
-from tests.faults.yard import Part, Yard
+from tests.faults.yard import Part, Point, Yard
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -114,6 +115,22 @@ async def test_law3_a_node_killed_in_a_call_bills_no_more_than_was_talked(runnin
     final = await checked(running, session["id"])
     assert final["end_reason"] == "node_lost"
     assert 1 <= final["billable_seconds"] <= lasted
+
+
+async def test_law3_a_node_killed_at_the_end_of_a_call_and_again_at_its_bill(running: Yard) -> None:
+    session, client, expert = await running.talk(seconds=2.5)
+    points: tuple[Point, ...] = (
+        ("node", '"type": "session.ended"', "after"),
+        ("node", '"type": "session.finalized"', "before"),
+    )
+    left = time.time() * 1000
+    await running.killed_at(points, client.say("leave"))
+    for caller in (client, expert):
+        await caller.close()
+    found = await checked(running, session["id"])
+    assert found["end_reason"] == "client_left"
+    usage = await Ledger(running.redis, running.journal.keys).usage(session["id"])
+    assert left - 1_000 <= max(row.end for row in usage.rows) <= left + 500
 
 
 async def test_law3_valkey_killed_in_a_call_that_is_hung_up_meanwhile(running: Yard) -> None:

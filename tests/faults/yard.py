@@ -61,6 +61,7 @@ class Yard(Market):
     # Set while mails and events are taken; cleared, their senders wait for an answer.
     answering: asyncio.Event = field(default_factory=asyncio.Event)
     callers: list[Caller] = field(default_factory=list)
+    put_away: list[str] = field(default_factory=list)  # numbers of receipts that went into the archive
 
     @property
     def journal(self) -> Journal:
