@@ -436,12 +436,10 @@ class Sessions:
         events = [Event(kind, data) for kind, data in step.events]
         await self.journal.commit(session, put, events=events, due=due, fence=fence, durable=durable)
 
-    async def finalize(
-        self, session: str, fence: Fence, shown: Sequence[Interval] | None = None, own: SessionRecord | None = None
-    ) -> SessionRecord:
+    async def finalize(self, session: str, fence: Fence, shown: Sequence[Interval] | None = None) -> SessionRecord:
         """Freeze the bill over exactly the rows it is made from; idempotent, exactly one `session.finalized` (law 8).
         `shown`: the intervals of former owners that were on display at the end; what they reported beyond is not billed
-        (law 9). Without it all counts. `own`: the record as its owner knows it.
+        (law 9). Without it all counts.
 
         Raises Conflict `fenced` when another owner has the session.
         """
@@ -453,8 +451,6 @@ class Sessions:
             record = SessionRecord.from_dict(doc.body)
             if record.status == "finalized":
                 return record
-            if own is not None:
-                record = core.remembered(record, own)
             if shown is not None:
                 record = replace(record, unseen=usage.unseen(fence.epoch, shown))
             final = bill(

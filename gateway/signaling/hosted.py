@@ -464,10 +464,7 @@ class Hosted:
             await self._change(lambda record: core.ended(record, over.reason, over.at))
         if self._tab is not None and self._tab.losses:
             await self._change(core.restated)
-        own = self.call
-        own.record = await self._host.sessions.finalize(
-            self.session, lease.fence(), own.earlier, own.record
-        )  # fmt: skip
+        self.call.record = await self._host.sessions.finalize(self.session, lease.fence(), self.call.earlier)
         self.docs = await self._host.sessions.read(self.session)
         self.facts.finalized(self.record, lease.epoch)
         await self._tell_end()
