@@ -88,6 +88,8 @@ def _capped(p: Processes, record: SessionRecord) -> list[str]:
     """Law 4: nothing is forwarded later than one second after the limit, counted from the first instant together, or
     from the next if the first was lost: a process that dies, or Redis with its power, takes a moment along."""
     lost = 1_000 if p.world.deaths else 0
+    if lost and any(kind.startswith("store_") for kind in p.world.faults.happened_total):
+        lost += p.script.tick_ms  # until the word of the start is written again
     if "store_power_loss" in p.world.faults.happened_total:
         # Until its owner has noticed, within ticks that are some twenty times as long as the real ones.
         lost = 2_000 + REREAD_MS + 3 * p.script.tick_ms
