@@ -15,7 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.driver_info import DriverInfo
 from redis.exceptions import RedisError
 
-from gateway import __version__, supervisor
+from gateway import __version__, platforms, supervisor
 from gateway.api.auth import ApiKey, KeyRing
 from gateway.api.context import ApiContext, PayPage
 from gateway.api.health import private_app
@@ -31,14 +31,9 @@ from gateway.billing_bridge import payment
 from gateway.billing_bridge.accounts import Accounts
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.billing_bridge.audit import Sweep
-from gateway.billing_bridge.endpoints import Endpoints, configured
-from gateway.billing_bridge.mailer import Mailer, MailSettings
 from gateway.billing_bridge.platform import Unhurried
-from gateway.billing_bridge.receipt import Issuer
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.wallets import Wallets
-from gateway.billing_bridge.webhook_desk import WebhookDesk
-from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
 from gateway.billing_bridge.worker import Bridge
 from gateway.bookings.bookings import Bookings
 from gateway.changes import Changes
@@ -50,11 +45,12 @@ from gateway.meter.ledger import Ledger
 from gateway.meter.sweeper import Sweeper
 from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node, RedisClock
-from gateway.payees import platforms
 from gateway.payees.earnings import Earnings
 from gateway.payees.payability import Payees
 from gateway.payees.routes import MAIN
 from gateway.plans import relay_plan
+from gateway.receipts.mailer import Mailer, MailSettings
+from gateway.receipts.receipt import Issuer
 from gateway.sessions.doors import Doors
 from gateway.sessions.paying import PayDesk
 from gateway.sessions.sessions import Rules, Sessions
@@ -65,6 +61,9 @@ from gateway.signaling.host import Host
 from gateway.signaling.turn import Turn
 from gateway.signaling.websocket import add_signaling
 from gateway.tokens import Tokens
+from gateway.webhooks.endpoints import Endpoints, configured
+from gateway.webhooks.webhook_desk import WebhookDesk
+from gateway.webhooks.webhooks import Webhooks, WebhookSettings
 
 log = structlog.get_logger(__name__)
 

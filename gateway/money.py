@@ -57,3 +57,18 @@ def split(total: int, commission_bps: int, ambassador_bps: int = 0) -> Shares:
     commission = round_half_up(total * commission_bps, BPS)
     ambassador = commission * ambassador_bps // BPS
     return Shares(total, total - commission, commission - ambassador, ambassador)
+
+
+def settled_shares(balance_amount: int, shares: Shares) -> Shares:
+    """The shares of a total, in the currency that its charge was settled in: parts floored, the platform keeps the
+    rest, so that law 6 holds there too. `balance_amount` is the balance transaction's gross amount."""
+    if shares.total == 0:
+        return Shares(balance_amount, 0, balance_amount, 0)
+    expert = settled_share(balance_amount, shares.expert, shares.total)
+    ambassador = settled_share(balance_amount, shares.ambassador, shares.total)
+    return Shares(balance_amount, expert, balance_amount - expert - ambassador, ambassador)
+
+
+def settled_share(balance_amount: int, share: int, total: int) -> int:
+    """One share of a charge of `total` that was settled as `balance_amount`: floored, at the charge's own rate."""
+    return balance_amount * share // total

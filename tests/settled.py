@@ -9,13 +9,13 @@ from typing import Any
 from gateway.archive.archive import Archive
 from gateway.archive.directory import Directory as ArchiveDirectory
 from gateway.billing_bridge.record import Payment, Settlement, Step, Transfer
-from gateway.billing_bridge.register import key_of
 from gateway.clock import SystemClock
 from gateway.ids import new_id
 from gateway.journal import Event, Journal
 from gateway.meter.chain import sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
+from gateway.receipts.register import key_of
 from gateway.session import SessionRecord
 from gateway.sessions.directory import Directory
 from gateway.sessions.orders import people_of

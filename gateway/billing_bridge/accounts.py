@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.billing_bridge import claims
 from gateway.billing_bridge.account_steps import applied, freeing, look_at, next_call
 from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.index import Index
@@ -20,6 +19,7 @@ from gateway.billing_bridge.platform import Platform
 from gateway.clock import Clock
 from gateway.errors import Conflict
 from gateway.journal import Claim, Doc, Event, Journal
+from gateway.outbox import claims
 from gateway.payees.accounts import DOC, QUEUE, Connected
 from gateway.payees.payability import enter, wish
 from gateway.payees.routes import MAIN

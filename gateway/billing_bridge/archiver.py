@@ -22,13 +22,13 @@ from gateway.archive.hot import QUEUE, Put, bring_back
 from gateway.archive.segment import ArchiveDamaged
 from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge.debts import Debts
-from gateway.billing_bridge.mail_desk import UNDELIVERABLE
-from gateway.billing_bridge.register import Register
 from gateway.billing_bridge.rest import BUSY_MS, WAITING_MS, rests_from
-from gateway.billing_bridge.webhooks import DEAD
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, NotFound
 from gateway.journal import NOW, Journal
+from gateway.receipts.mail_desk import UNDELIVERABLE
+from gateway.receipts.register import Register
+from gateway.webhooks.webhooks import DEAD
 
 log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from gateway.billing_bridge.calls import (
 )
 from gateway.billing_bridge.expiring import half_at
 from gateway.billing_bridge.order import Order, order_of
-from gateway.billing_bridge.pricing import Terms, minimum_charge, settled_shares
+from gateway.billing_bridge.pricing import Terms, minimum_charge
 from gateway.billing_bridge.record import (
     FINAL,
     PAID,
@@ -46,6 +46,7 @@ from gateway.billing_bridge.refunds import (
     retargeted,
     with_orders,
 )
+from gateway.money import settled_shares
 
 # Networks let a hold go at `capture_before`; Stripe cancels the intent a moment later.
 EXPIRY_SLACK_MS = 5_000

@@ -1,4 +1,4 @@
-"""Money at the border of Stripe: shares in the settlement currency, the smallest charge, the statement's words."""
+"""Money at the border of Stripe: the smallest charge, and the words on a card's statement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from gateway.money import BPS, Shares
+from gateway.money import BPS
 
 # Stripe's smallest charges by settlement currency (docs.stripe.com/currencies); CAD and CHF are taken to be like USD
 # until confirmed.
@@ -51,21 +51,6 @@ def minimum_charge(currency: str, terms: Terms) -> int:
     settled //= SMALL_UNITS.get(terms.settlement_currency, 1)
     own = terms.minimum_minor.get(currency, settled)
     return -(-max(own, settled) * (BPS + terms.foreign_margin_bps) // BPS)
-
-
-def settled_shares(balance_amount: int, shares: Shares) -> Shares:
-    """The shares of a total, in the currency that its charge was settled in: parts floored, the platform keeps the
-    rest, so that law 6 holds there too. `balance_amount` is the balance transaction's gross amount."""
-    if shares.total == 0:
-        return Shares(balance_amount, 0, balance_amount, 0)
-    expert = settled_share(balance_amount, shares.expert, shares.total)
-    ambassador = settled_share(balance_amount, shares.ambassador, shares.total)
-    return Shares(balance_amount, expert, balance_amount - expert - ambassador, ambassador)
-
-
-def settled_share(balance_amount: int, share: int, total: int) -> int:
-    """One share of a charge of `total` that was settled as `balance_amount`: floored, at the charge's own rate."""
-    return balance_amount * share // total
 
 
 def descriptor_suffix(name: str, prefix_length: int = 10) -> str | None:

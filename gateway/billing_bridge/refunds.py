@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from gateway.billing_bridge.calls import forgive_step, owe_step, refund_step, restore_step, reversal_step
 from gateway.billing_bridge.order import Order, RefundOrder
-from gateway.billing_bridge.pricing import settled_share
 from gateway.billing_bridge.record import (
     PAID,
     Dispute,
@@ -29,6 +28,7 @@ from gateway.billing_bridge.record import (
     told_refund,
     told_transfer,
 )
+from gateway.money import settled_share
 
 Applied = tuple[Payment, tuple[Notice, ...]]
 

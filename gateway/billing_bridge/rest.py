@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from gateway.archive.snapshot import Snapshot
-from gateway.billing_bridge import letters
+from gateway.receipts import letters
 
 # A booking has no end of its own: once its charge is shared out, its meetings are what is left of it.
 OVER: Final = ("finalized", "booked")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.billing_bridge import claims
 from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.cards import supported
 from gateway.billing_bridge.outcome import Busy, Done, Outcome, Unknown
@@ -14,6 +13,7 @@ from gateway.billing_bridge.platform import Platform
 from gateway.clock import Clock
 from gateway.journal import Claim, Journal
 from gateway.kept_cards import ASKED, KEPT_S, KEY, QUEUE, KeptCard, offered, written
+from gateway.outbox import claims
 from gateway.payees.routes import MAIN
 
 LEASE_MS: Final = 60_000

@@ -15,7 +15,6 @@ from redis.exceptions import RedisError
 
 from gateway.billing_bridge.accounts import watch
 from gateway.billing_bridge.calls import OWN, call_of
-from gateway.billing_bridge.claims import Calls
 from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.expiring import alarmed
 from gateway.billing_bridge.index import Index, waiting_for
@@ -33,6 +32,7 @@ from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, StoreUnavailable
 from gateway.journal import NOW, Claim, Doc, Event, Journal
 from gateway.keys import Line
+from gateway.outbox.claims import Calls
 from gateway.payees.earned import line_of
 from gateway.payees.routes import MAIN
 

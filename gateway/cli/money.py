@@ -46,7 +46,7 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
     from gateway.clock import SystemClock
     from gateway.journal import Journal
     from gateway.keys import Keys
-    from gateway.payees.platforms import bridge_settings, clients
+    from gateway.platforms import bridge_settings, clients
 
     settings = Settings.load(args.config)
     since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400

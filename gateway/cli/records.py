@@ -121,10 +121,10 @@ async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Dead letters and undeliverable mails; or a session's events and mails; or what sending again started; or the
     endpoint that was enabled. Raises NotFound."""
     from gateway.app import endpoints, webhook_settings
-    from gateway.billing_bridge.endpoints import Endpoints
-    from gateway.billing_bridge.mail_desk import MailDesk
-    from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
     from gateway.clock import SystemClock
+    from gateway.receipts.mail_desk import MailDesk
+    from gateway.webhooks.endpoints import Endpoints
+    from gateway.webhooks.webhooks import Webhooks, WebhookSettings
 
     settings, clock = Settings.load(args.config) if args.config else None, SystemClock()
     async with opened(args) as journal:

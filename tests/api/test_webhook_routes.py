@@ -11,13 +11,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.api.context import ApiContext
 from gateway.api.routes import public_app
-from gateway.billing_bridge.endpoints import Endpoints, configured, new_webhook_secret
-from gateway.billing_bridge.lanes import HASH
-from gateway.billing_bridge.webhook_desk import WebhookDesk
-from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings
 from gateway.clock import SystemClock
 from gateway.ids import born_ms, first_id, new_id
 from gateway.journal import Event, Journal
+from gateway.webhooks.endpoints import Endpoints, configured, new_webhook_secret
+from gateway.webhooks.lanes import HASH
+from gateway.webhooks.webhook_desk import WebhookDesk
+from gateway.webhooks.webhooks import Webhooks, WebhookSettings
 from tests.api.market import FULL, LIVE, READER, STRANGER
 from tests.api.test_routes import documented
 

@@ -14,13 +14,13 @@ import pytest
 from gateway.billing_bridge.account_steps import FREE_AGAIN_MS, WITHHELD_LOOK_MS
 from gateway.billing_bridge.accounts import Accounts
 from gateway.billing_bridge.stripe_events import StripeEvents
-from gateway.billing_bridge.webhooks import owning
 from gateway.changes import Changes
 from gateway.errors import InvalidRequest, StripeUnavailable
 from gateway.payees.accounts import DOC, Connected, stream_of
 from gateway.payees.payability import FRESH_MS, RESTRICTED_FRESH_MS, Payees
 from gateway.payees.routes import MAIN, Payability, Platform, Schedule
 from gateway.session import NewExpert
+from gateway.webhooks.webhooks import owning
 from tests.billing_bridge.fixtures import Till
 from tests.billing_bridge.test_stripe_events import SECRET, At, signed
 from tests.orders import order

@@ -14,14 +14,7 @@ from gateway.archive.hot import Hot
 from gateway.archive.snapshot import Snapshot
 from gateway.billing_bridge.archiver import DAY_MS, Archiver, ArchiverSettings
 from gateway.billing_bridge.debts import Debts
-from gateway.billing_bridge.endpoints import Endpoints
-from gateway.billing_bridge.lanes import Lanes
-from gateway.billing_bridge.mail_desk import UNDELIVERABLE
-from gateway.billing_bridge.mailer import Mailer, MailSettings
-from gateway.billing_bridge.receipt import Issuer
 from gateway.billing_bridge.record import Step
-from gateway.billing_bridge.register import key_of
-from gateway.billing_bridge.webhooks import DEAD, Webhooks, WebhookSettings
 from gateway.clock import SystemClock
 from gateway.errors import NotFound
 from gateway.ids import new_id
@@ -30,6 +23,13 @@ from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.meter.replay import replay
 from gateway.payees.earnings import Earnings
+from gateway.receipts.mail_desk import UNDELIVERABLE
+from gateway.receipts.mailer import Mailer, MailSettings
+from gateway.receipts.receipt import Issuer
+from gateway.receipts.register import key_of
+from gateway.webhooks.endpoints import Endpoints
+from gateway.webhooks.lanes import Lanes
+from gateway.webhooks.webhooks import DEAD, Webhooks, WebhookSettings
 from tests.settled import archive_in, settled, traces
 
 SETTINGS = ArchiverSettings(quiet_ms=0)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gateway.billing_bridge.mailer import Mailer
+from gateway.receipts.mailer import Mailer
 from tests.billing_bridge.clocks import StandingClock, look
 from tests.billing_bridge.fixtures import Till
-from tests.billing_bridge.post import Sink, settings_for, sunk
-from tests.billing_bridge.receipt_cases import people, session
+from tests.receipts.post import Sink, settings_for, sunk
+from tests.receipts.receipt_cases import people, session
 
 
 @dataclass

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.billing_bridge.pricing import MINIMUM_MINOR, Terms, descriptor_suffix, minimum_charge, settled_shares
+from gateway.billing_bridge.pricing import MINIMUM_MINOR, Terms, descriptor_suffix, minimum_charge
 from gateway.dev.sandbox.currencies import exchanged
-from gateway.money import CURRENCIES, Shares, split
+from gateway.money import CURRENCIES, Shares, settled_shares, split
 
 totals = st.integers(1, 10_000_000)
 bps = st.integers(0, 10_000)

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.billing_bridge.order import order_of
-from gateway.billing_bridge.pricing import settled_shares
 from gateway.billing_bridge.record import Payment
 from gateway.errors import Conflict
-from gateway.money import split
+from gateway.money import settled_shares, split
 from gateway.sessions.refunds import NewRefund, ordered, refundable
 from tests.billing_bridge.account import FAULTS, Account
 from tests.billing_bridge.settling import NOW, Settling, finalize, live, news, order_refund, recharge, session_doc

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.billing_bridge.endpoints import Endpoints
-from gateway.billing_bridge.mail_desk import MailDesk
 from gateway.cli import main
 from gateway.clock import SystemClock
 from gateway.dev.valkey import EmbeddedValkey
 from gateway.journal import Event, Journal
 from gateway.meter.ledger import Ledger
+from gateway.receipts.mail_desk import MailDesk
+from gateway.webhooks.endpoints import Endpoints
 from tests.archive.test_evidence import docs
 from tests.cli.ended import ended, keep
 from tests.orders import NOW

@@ -26,12 +26,12 @@ from aiohttp import web
 from gateway.billing_bridge.record import Payment
 from gateway.dev.valkey import binary
 from gateway.journal import Journal
-from tests.billing_bridge.post import Sink, sunk
 from tests.conftest import free_port
 from tests.faults.sandbox import SECRET
 from tests.faults.wire import Side, Stop, Wire, wire
 from tests.integration.caller import Caller
 from tests.market import Market
+from tests.receipts.post import Sink, sunk
 
 T = TypeVar("T")
 Part = Literal["valkey", "sandbox", "node", "bridge", "archiver"]

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from gateway.journal import NOW
-from tests.billing_bridge.receipt_cases import bill, session
 from tests.integration.conftest import Stand
+from tests.receipts.receipt_cases import bill, session
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"payment_method": "4242424242424242", "attempt": 1}, "card_number_refused"),

@@ -10,9 +10,9 @@ from gateway.api.answers import PaymentStatus
 from gateway.bookings.booking import NewBooking, booked
 from gateway.sessions.asked import of_booking, of_session, state_of, state_of_booking
 from gateway.sessions.shown import Docs
-from tests.billing_bridge.receipt_cases import payment, people
-from tests.billing_bridge.receipt_cases import session as finished
 from tests.orders import NOW, order
+from tests.receipts.receipt_cases import payment, people
+from tests.receipts.receipt_cases import session as finished
 
 
 def docs(money: str = "due", letters: Any = None, **changes: Any) -> Docs:

@@ -13,13 +13,13 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge import payment as payments
-from gateway.billing_bridge.delivery import Delivery, attempted
 from gateway.billing_bridge.pricing import Terms, minimum_charge
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
 from gateway.errors import StoreUnavailable
 from gateway.journal import Claim
 from gateway.money import CURRENCIES
+from gateway.outbox.delivery import Delivery, attempted
 from gateway.payees.routes import MAIN
 from gateway.session import SessionRecord
 from gateway.sessions.sessions import Rules as SessionRules

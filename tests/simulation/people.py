@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from gateway.billing_bridge.delivery import Answer
 from gateway.errors import Conflict, NotFound, StoreUnavailable
+from gateway.outbox.delivery import Answer
 from gateway.signaling.messages import Close
 from tests.simulation import faults
 from tests.simulation.world import World, sleep

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.billing_bridge import rendering
-from gateway.billing_bridge.receipt import ROLES, Receipt, Role, compose, iso_week, plain, readiness, timeline
 from gateway.errors import Bug
-from tests.billing_bridge.receipt_cases import (
+from gateway.receipts import rendering
+from gateway.receipts.receipt import ROLES, Receipt, Role, compose, iso_week, plain, readiness, timeline
+from tests.receipts.receipt_cases import (
     HALF_HOUR,
     INTERRUPTED,
     ISSUER,
@@ -322,7 +322,7 @@ def test_the_html_needs_nothing_from_elsewhere() -> None:
 
 
 def test_every_language_has_every_word_with_the_same_placeholders() -> None:
-    words = json.loads(files("gateway.billing_bridge").joinpath("templates/words.json").read_text("utf-8"))
+    words = json.loads(files("gateway.receipts").joinpath("templates/words.json").read_text("utf-8"))
     assert tuple(words) == rendering.LANGUAGES
     for language in words.values():
         assert {key: set(re.findall(r"{\w+}", text)) for key, text in language.items()} == {

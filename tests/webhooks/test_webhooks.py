@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from gateway.billing_bridge import webhooks as sender
-from gateway.billing_bridge.endpoints import Endpoint, Endpoints, configured, new_webhook_secret
-from gateway.billing_bridge.outbound import Outbound, PublicResolver, public
-from gateway.billing_bridge.webhooks import Webhooks, WebhookSettings, body_of
 from gateway.clock import SystemClock
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.journal import Event, Journal
+from gateway.webhooks import webhooks as sender
+from gateway.webhooks.endpoints import Endpoint, Endpoints, configured, new_webhook_secret
+from gateway.webhooks.outbound import Outbound, PublicResolver, public
+from gateway.webhooks.webhooks import Webhooks, WebhookSettings, body_of
 from tests.billing_bridge.clocks import look
 
 SESSION = "ses_01kt0q8m3fe9w7r2c5x6y8z0ab"

@@ -21,8 +21,8 @@ from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_interval, format_time, get_timezone_gmt, get_timezone_name
 from babel.numbers import NumberPattern, format_decimal, format_percent, parse_pattern
 
-from gateway.billing_bridge.receipt import Card, Line, Receipt, Settlement, Span, Week
 from gateway.money import minor_units
+from gateway.receipts.receipt import Card, Line, Receipt, Settlement, Span, Week
 
 LANGUAGES: Final = ("en", "de", "fr", "es")
 # The page needs inline styles and nothing else. Its link is a secret, so it must not leave in a Referer.
@@ -474,7 +474,7 @@ def _columns(label: str, value: str) -> str:
 
 @cache
 def _catalogue() -> dict[str, dict[str, str]]:
-    source = files("gateway.billing_bridge").joinpath("templates/words.json").read_text("utf-8")
+    source = files("gateway.receipts").joinpath("templates/words.json").read_text("utf-8")
     words: dict[str, dict[str, str]] = json.loads(source)
     return words
 
@@ -482,7 +482,7 @@ def _catalogue() -> dict[str, dict[str, str]]:
 @cache
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("gateway.billing_bridge"),
+        loader=jinja2.PackageLoader("gateway.receipts"),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

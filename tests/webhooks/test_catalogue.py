@@ -11,18 +11,18 @@ import pytest
 
 from gateway.billing_bridge.account_steps import applied
 from gateway.billing_bridge.calls import Call
-from gateway.billing_bridge.catalogue import CATALOGUE, EVENT_TYPES, RESERVED, EventType, as_markdown
-from gateway.billing_bridge.delivery import WEBHOOK_SCHEDULE_MS
-from gateway.billing_bridge.mailer import _sent
 from gateway.billing_bridge.outcome import Done
-from gateway.billing_bridge.receipt import compose
 from gateway.billing_bridge.record import Payment, Transfer, public
 from gateway.meter.record import Bill
 from gateway.money import Shares
+from gateway.outbox.delivery import WEBHOOK_SCHEDULE_MS
 from gateway.payees.accounts import Connected, shown
 from gateway.payees.routes import Account, Schedule
+from gateway.receipts.mailer import _sent
+from gateway.receipts.receipt import compose
 from gateway.session import TRANSITIONS, NewClient, NewExpert, NewSession, opened, summary
-from tests.billing_bridge.receipt_cases import ISSUER, LINK, START, payment, people, session
+from gateway.webhooks.catalogue import CATALOGUE, EVENT_TYPES, RESERVED, EventType, as_markdown
+from tests.receipts.receipt_cases import ISSUER, LINK, START, payment, people, session
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs/webhooks.md").read_text("utf-8")

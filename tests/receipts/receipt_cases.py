@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.billing_bridge.receipt import Issuer
 from gateway.money import billable_ms, price, split
+from gateway.receipts.receipt import Issuer
 
 START = 1_795_275_845_000  # 2026-11-21 15:44:05 UTC, a Saturday
 SESSION = "ses_01kt0q8m3fe9w7r2c5x6y8z0ab"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.billing_bridge import claims
 from gateway.journal import NOW, Claim, Journal
+from gateway.outbox import claims
 
 QUEUE = "mail"
 LEASE_MS = 60_000

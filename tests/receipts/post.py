@@ -11,8 +11,8 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from gateway.billing_bridge.mailer import MailSettings
-from tests.billing_bridge.receipt_cases import ISSUER
+from gateway.receipts.mailer import MailSettings
+from tests.receipts.receipt_cases import ISSUER
 
 
 class Sink:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from hmac import compare_digest
 from typing import Any, Final
 
-from gateway.billing_bridge.correction import Facts, at_rest, corrected, differs
-from gateway.billing_bridge.delivery import MAIL_SCHEDULE_MS, Answer, Delivery, attempted
-from gateway.billing_bridge.receipt import ROLES, Receipt, Role, readiness
+from gateway.outbox.delivery import MAIL_SCHEDULE_MS, Answer, Delivery, attempted
+from gateway.receipts.correction import Facts, at_rest, corrected, differs
+from gateway.receipts.receipt import ROLES, Receipt, Role, readiness
 
 Letter = dict[str, Any]
 Letters = Mapping[str, Any]

@@ -18,8 +18,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from gateway.billing_bridge.delivery import Answer, retry_after_ms
 from gateway.clock import Clock
+from gateway.outbox.delivery import Answer, retry_after_ms
 
 TIMEOUT_S: Final = 15.0  # Standard Webhooks: 15 to 30 s; a receiver should store the event and answer
 ANSWER_BYTES: Final = 16_384  # more of an answer is not read: the status is all we need

@@ -23,17 +23,18 @@ import structlog
 from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge import claims, letters, mime, rendering
-from gateway.billing_bridge.correction import Facts
-from gateway.billing_bridge.delivery import Answer
-from gateway.billing_bridge.mail_desk import QUEUE, MailDesk, mail_id
-from gateway.billing_bridge.receipt import Issuer, Receipt, Role, compose, plain, readiness
-from gateway.billing_bridge.register import key_of
-from gateway.billing_bridge.smtp import Post, Refused, Undelivered
 from gateway.clock import Clock
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.ids import new_secret
 from gateway.journal import Claim, Doc, Event, Journal
+from gateway.outbox import claims
+from gateway.outbox.delivery import Answer
+from gateway.receipts import letters, mime, rendering
+from gateway.receipts.correction import Facts
+from gateway.receipts.mail_desk import QUEUE, MailDesk, mail_id
+from gateway.receipts.receipt import Issuer, Receipt, Role, compose, plain, readiness
+from gateway.receipts.register import key_of
+from gateway.receipts.smtp import Post, Refused, Undelivered
 from gateway.scripts import checked, piped
 
 MEASURE_S: Final = 5.0

@@ -19,12 +19,12 @@ from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 from yarl import URL
 
-from gateway.billing_bridge.catalogue import EVENT_TYPES
-from gateway.billing_bridge.outbound import Blocked, judge
 from gateway.clock import Clock
 from gateway.disk import Disk
 from gateway.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from gateway.ids import new_id
+from gateway.webhooks.catalogue import EVENT_TYPES
+from gateway.webhooks.outbound import Blocked, judge
 
 KEY: Final = "webhooks:endpoints"
 FRESH_MS: Final = 1_000  # how long a sender may go on with what it read: a change is in force after that

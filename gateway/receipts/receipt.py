@@ -13,9 +13,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from gateway.billing_bridge.pricing import settled_share
 from gateway.errors import Bug
-from gateway.money import minor_units, split
+from gateway.money import minor_units, settled_share, split
 
 Role = Literal["client", "expert"]
 ROLES: Final[tuple[Role, Role]] = ("client", "expert")

@@ -14,8 +14,8 @@ import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from gateway.archive.snapshot import Snapshot
-from gateway.billing_bridge import letters
 from gateway.errors import StoreUnavailable
+from gateway.receipts import letters
 
 # KEYS: a register. ARGV: a number that was given out
 RAISE = """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.billing_bridge.mime import mail
+from gateway.receipts.mime import mail
 
 TO = Address("Zoë", "client", "example.com")
 LINES = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=200)

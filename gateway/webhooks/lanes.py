@@ -20,10 +20,10 @@ from typing import Any, Final, cast
 
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge.delivery import Delivery
-from gateway.billing_bridge.endpoints import Endpoint
 from gateway.errors import StoreUnavailable
 from gateway.journal import Journal
+from gateway.outbox.delivery import Delivery
+from gateway.webhooks.endpoints import Endpoint
 
 QUEUE: Final = "outbox"
 HASH: Final = "deliveries"

@@ -18,15 +18,15 @@ import structlog
 from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 
-from gateway.billing_bridge import claims
-from gateway.billing_bridge.delivery import Answer, Delivery, Health, attempted
-from gateway.billing_bridge.endpoints import Endpoint, Endpoints
-from gateway.billing_bridge.lanes import QUEUE, Lane, Lanes, delivery_view, lane_of, opened
-from gateway.billing_bridge.outbound import TIMEOUT_S, Outbound
 from gateway.clock import Clock
 from gateway.errors import NotFound, StoreUnavailable
 from gateway.ids import new_secret
 from gateway.journal import Claim, Journal
+from gateway.outbox import claims
+from gateway.outbox.delivery import Answer, Delivery, Health, attempted
+from gateway.webhooks.endpoints import Endpoint, Endpoints
+from gateway.webhooks.lanes import QUEUE, Lane, Lanes, delivery_view, lane_of, opened
+from gateway.webhooks.outbound import TIMEOUT_S, Outbound
 
 DEAD: Final = "webhooks:dead"
 UNDELIVERED: Final = "webhooks:undelivered"

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from gateway.billing_bridge.receipt import (
+from gateway.money import split
+from gateway.receipts.receipt import (
     Earnings,
     Line,
     Outcome,
@@ -22,7 +23,6 @@ from gateway.billing_bridge.receipt import (
     iso_week,
     plain,
 )
-from gateway.money import split
 
 _COUNTED: Final = frozenset({"pending", "succeeded"})  # refunds that are on their way to the client, or there
 

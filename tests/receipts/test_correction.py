@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.billing_bridge import letters, rendering
-from gateway.billing_bridge.correction import Facts, at_rest, corrected, differs
-from gateway.billing_bridge.receipt import ROLES, Receipt, Role, compose
 from gateway.money import split
-from tests.billing_bridge.receipt_cases import ISSUER, LINK, START, bill, payment, people, refunded, session
+from gateway.receipts import letters, rendering
+from gateway.receipts.correction import Facts, at_rest, corrected, differs
+from gateway.receipts.receipt import ROLES, Receipt, Role, compose
+from tests.receipts.receipt_cases import ISSUER, LINK, START, bill, payment, people, refunded, session
 
 NOW = START + 5_000_000
 

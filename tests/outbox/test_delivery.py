@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.billing_bridge.delivery import (
+from gateway.outbox.delivery import (
     HANGS_BEFORE_PAUSE,
     JITTER,
     PAUSE_MAX_MS,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.billing_bridge.endpoints import Endpoint, Endpoints
-from gateway.billing_bridge.webhooks import Webhooks, owning
 from gateway.errors import Conflict, NotFound
 from gateway.journal import Journal
+from gateway.webhooks.endpoints import Endpoint, Endpoints
+from gateway.webhooks.webhooks import Webhooks, owning
 
 # Events read at a time; those of other accounts are skipped, so a page may take several reads.
 PAGE: Final = 100

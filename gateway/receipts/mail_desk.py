@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from gateway.billing_bridge import letters
 from gateway.errors import Conflict, NotFound
 from gateway.journal import NOW, Journal
+from gateway.receipts import letters
 
 QUEUE: Final = "mail"
 # Sorted sets of SESSION|LETTER: those given up, by when; and all, by when they were written.

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from gateway.billing_bridge.mail_desk import MailDesk, mail_id
-from gateway.billing_bridge.mailer import Mailer
-from gateway.billing_bridge.receipt import ROLES
 from gateway.errors import NotFound
 from gateway.journal import NOW, Journal
+from gateway.receipts.mail_desk import MailDesk, mail_id
+from gateway.receipts.mailer import Mailer
+from gateway.receipts.receipt import ROLES
 from tests.billing_bridge.clocks import StandingClock, look
-from tests.billing_bridge.post import Sink, settings_for, sunk
-from tests.billing_bridge.receipt_cases import (
+from tests.receipts.post import Sink, settings_for, sunk
+from tests.receipts.receipt_cases import (
     SESSION,
     START,
     bill,

@@ -1,0 +1,1 @@
+"""Webhooks out: endpoints, signatures, lanes in order, attempts (Standard Webhooks 1.0)."""
