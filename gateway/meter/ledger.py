@@ -4,14 +4,14 @@ The lease of a session is a hash {epoch, owner, until, usage, final, high}: `epo
 expires, `until` is Redis time, `usage` counts changes of the ledger, `high` is the latest Redis time seen, so that a
 step back of its clock moves nothing back (6-media, Owners and clocks). For each epoch N, `at:N` tells when it was
 acquired, and `seq:N` the highest sequence of its flushes: what a hung Redis executes late, after its writer has long
-written anew, changes nothing.
+written anew, changes nothing. `late:ROW` tells from when on a row was reported only after another had taken over.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import redis.asyncio as aioredis
@@ -121,6 +121,12 @@ local function write(lease_key, usage_key)
   if lease[7] and sequence ~= '-' and tonumber(lease[7]) > tonumber(sequence) then return 'stale', 0, usage end
   local rows, ahead = rows_of(epoch, owner, from, to)
   local change = {}
+  if current ~= epoch then
+    for i = 1, #rows, 2 do
+      local before = call('HGET', usage_key, rows[i])
+      call('HSETNX', lease_key, 'late:' .. rows[i], match(before or rows[i + 1], before and '%d+$' or '^%d+'))
+    end
+  end
   if #rows > 0 then
     call('HSET', usage_key, unpack(rows))
     usage = usage + 1
@@ -162,15 +168,21 @@ class Row:
     start: int
     end: int
 
+    @property
+    def name(self) -> str:
+        return f"{self.epoch}:{self.owner}:{self.number}"
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """A session's ledger as read: rows in order of epoch and number, and the version to freeze it at. `dropped`: the
-    rows were kept for their time, and are gone; the frozen bill still has their union."""
+    rows were kept for their time, and are gone; the frozen bill still has their union. `late`: from when on a row (by
+    its place in `rows`) was reported only after another owner had taken over."""
 
     rows: tuple[Row, ...]
     version: int
     dropped: bool = False
+    late: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def intervals(self) -> tuple[Interval, ...]:
@@ -180,6 +192,14 @@ class Usage:
         """What owners before `epoch` used beyond what is `shown` of them, and which `epoch` itself did not use."""
         own = [(row.start, row.end) for row in self.rows if row.epoch == epoch]
         return without(((row.start, row.end) for row in self.rows if row.epoch != epoch), (*own, *shown))
+
+    @property
+    def unclaimed(self) -> tuple[Interval, ...]:
+        """What was reported late and no owner can say to have displayed: the last one died with that knowledge."""
+        late = [(since, self.rows[place].end) for place, since in self.late.items()]
+        rows = enumerate(self.rows)
+        timely = ((row.start, min(row.end, self.late.get(place, row.end))) for place, row in rows)
+        return without((span for span in late if span[0] < span[1]), (span for span in timely if span[0] < span[1]))
 
     @property
     def sealed(self) -> list[SealedRow]:
@@ -340,15 +360,16 @@ class Ledger:
         """The whole ledger of a session. The version is read first: rows newer than it only make freezing fail."""
         try:
             pipe = self._redis.pipeline(transaction=True)
-            pipe.execute_command("HMGET", self._keys.of(session, "lease"), "epoch", "usage", ROWS)
+            pipe.execute_command("HGETALL", self._keys.of(session, "lease"))
             pipe.execute_command("HGETALL", self._keys.of(session, "usage"))
-            (epoch, version, dropped), rows = await pipe.execute()
+            lease, rows = (_text(answer) for answer in await pipe.execute())
         except RedisError as error:
             raise _translated(error) from error
-        if epoch is None and self._archive is not None and (kept := await self._archive.find(session)):
-            version, rows, dropped = kept.lease.get("usage"), _encoded(kept.usage), kept.rows_dropped
+        if "epoch" not in lease and self._archive is not None and (kept := await self._archive.find(session)):
+            lease, rows = kept.lease, kept.usage
         read = tuple(sorted(_rows(rows), key=lambda r: (r.epoch, r.number, r.owner)))
-        return Usage(read, int(version or 0), bool(dropped))
+        late = {place: int(lease[name]) for place, row in enumerate(read) if (name := f"late:{row.name}") in lease}
+        return Usage(read, int(lease.get("usage", 0)), ROWS in lease, late)
 
     async def state(self, session: str) -> LeaseState | None:
         """The lease, or None if nobody ever owned the session."""
@@ -363,18 +384,18 @@ class Ledger:
         return LeaseState(int(epoch), owner.decode(), int(until), final is not None)
 
 
-def _rows(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> list[Row]:
+def _text(answer: Mapping[bytes, bytes] | Sequence[bytes]) -> Mapping[str, str]:
     pairs = answer.items() if isinstance(answer, Mapping) else zip(answer[::2], answer[1::2], strict=True)
+    return {name.decode(): value.decode() for name, value in pairs}
+
+
+def _rows(fields: Mapping[str, str]) -> list[Row]:
     rows = []
-    for key, value in pairs:
-        epoch, owner, number = key.decode().split(":")
-        start, end = value.decode().split(":")
+    for name, value in fields.items():
+        epoch, owner, number = name.split(":")
+        start, end = value.split(":")
         rows.append(Row(int(epoch), owner, int(number), int(start), int(end)))
     return rows
-
-
-def _encoded(rows: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {name.encode(): value.encode() for name, value in rows.items()}
 
 
 def _translated(error: RedisError) -> Exception:

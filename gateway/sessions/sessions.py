@@ -439,7 +439,7 @@ class Sessions:
     async def finalize(self, session: str, fence: Fence, shown: Sequence[Interval] | None = None) -> SessionRecord:
         """Freeze the bill over exactly the rows it is made from; idempotent, exactly one `session.finalized` (law 8).
         `shown`: the intervals of former owners that were on display at the end; what they reported beyond is not billed
-        (law 9). Without it all counts.
+        (law 9). None: nobody is left to say, and what was reported late is not billed.
 
         Raises Conflict `fenced` when another owner has the session.
         """
@@ -451,8 +451,8 @@ class Sessions:
             record = SessionRecord.from_dict(doc.body)
             if record.status == "finalized":
                 return record
-            if shown is not None:
-                record = replace(record, unseen=usage.unseen(fence.epoch, shown))
+            unseen = usage.unclaimed if shown is None else usage.unseen(fence.epoch, shown)
+            record = replace(record, unseen=unseen)
             final = bill(
                 record, usage.intervals, minimum=self.rules.minimum(record.currency, record.platform)
             ).to_dict()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from tests.meter.life import Valkey
 NODES, SESSIONS = 24, 4
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(60)
 async def test_law3_a_killed_node_loses_at_most_a_second_whenever_it_is_killed(
     tmp_path: Path,
@@ -36,7 +38,12 @@ async def test_law3_a_killed_node_loses_at_most_a_second_whenever_it_is_killed(
     assert fleet.stdin is not None
     try:
         pids = [int(await fleet.stdout.readline()) for _ in range(NODES)]
-        await asyncio.sleep(1.5)
+        sessions = {pid: [f"ses_{pid}x{number}" for number in range(SESSIONS)] for pid in pids}
+        async with Redis.from_url(valkey.url) as redis:
+            ledger = Ledger(redis, Keys(4))
+            for session in chain(*sessions.values()):
+                while not (await ledger.usage(session)).rows:
+                    await asyncio.sleep(0.05)
         killed = {}
         for pid in pids:
             await asyncio.sleep(random.uniform(0, 0.1))
@@ -45,9 +52,7 @@ async def test_law3_a_killed_node_loses_at_most_a_second_whenever_it_is_killed(
         async with Redis.from_url(valkey.url) as redis:
             ledger = Ledger(redis, Keys(4))
             lost = [
-                killed[pid] - (await ledger.usage(f"ses_{pid}x{number}")).rows[-1].end
-                for pid in pids
-                for number in range(SESSIONS)
+                killed[pid] - (await ledger.usage(session)).rows[-1].end for pid in pids for session in sessions[pid]
             ]
     finally:
         fleet.stdin.close()

@@ -264,6 +264,23 @@ async def test_law9_what_a_former_owner_reports_once_it_is_over_is_not_billed(se
     assert (again.differences, again.broken) == ({}, []), "the ledger alone still gives the bill"
 
 
+async def test_law9_nor_when_the_owner_that_might_have_displayed_it_died_as_well(sessions: Sessions) -> None:
+    session = (await create(sessions)).record.id
+    former = await live(sessions, session)
+    start = former.acquired_at
+    await asyncio.sleep(0.05)  # Redis's clock: rows are clipped to it
+    await sessions.ledger.write([Write(former, {1: (start, start + 10)}, 1)])
+    await sessions.ledger.acquire(session, "n2", owner_gone=True)
+    await sessions.ledger.write([Write(former, {1: (start, start + 30), 2: (start + 35, start + 40)}, 2, renew=False)])
+    await sessions.apply(session, lambda record: core.ended(record, "node_lost", start + 60_000))
+    swept = await sessions.ledger.acquire(session, "n3", owner_gone=True)
+    final = await sessions.finalize(session, swept.fence())
+    assert final.bill is not None
+    assert (final.bill["union_ms"], final.unseen) == (10, ((start + 10, start + 30), (start + 35, start + 40)))
+    again = await replay(sessions.journal, sessions.ledger, session, minimum=sessions.rules.minimum("usd", "main"))
+    assert (again.differences, again.broken) == ({}, [])
+
+
 async def test_5_money_a_bill_below_the_smallest_charge_is_waived_and_says_so(sessions: Sessions) -> None:
     session = (await create(sessions)).record.id
     lease = await live(sessions, session)

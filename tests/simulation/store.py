@@ -37,6 +37,7 @@ class Rules:
         self.sequences: dict[int, int] = {}
         self.claims: dict[str, int] = {}
         self.rows: dict[tuple[int, str, int], Interval] = {}
+        self.late: dict[tuple[int, str, int], int] = {}
         self.finals: list[Mapping[str, Any]] = []
         self.values: dict[str, Any] = {}
         self.woken: Callable[[str], None] = lambda queue: None
@@ -174,6 +175,8 @@ class Rules:
             start = max(start, begin)
             if end > to:
                 ahead, end = max(ahead, end - to), to
+            if self.epoch != epoch:
+                self.late.setdefault((epoch, owner, number), self.rows.get((epoch, owner, number), (0, start))[1])
             self.rows[epoch, owner, number] = (start, max(start, end))
         if write.rows:
             self.usage += 1
@@ -189,8 +192,11 @@ class Rules:
             self.until, self.owner = 0, ""
 
     def ledger(self) -> Usage:
-        rows = (Row(epoch, owner, number, s, e) for (epoch, owner, number), (s, e) in self.rows.items())
-        return Usage(tuple(sorted(rows, key=lambda r: (r.epoch, r.number))), self.usage)
+        rows = [Row(epoch, owner, number, s, e) for (epoch, owner, number), (s, e) in self.rows.items()]
+        rows.sort(key=lambda r: (r.epoch, r.number, r.owner))
+        named = ((place, (row.epoch, row.owner, row.number)) for place, row in enumerate(rows))
+        late = {place: self.late[name] for place, name in named if name in self.late} if self.late else {}
+        return Usage(tuple(rows), self.usage, late=late)
 
     def state(self) -> LeaseState | None:
         return None if self.epoch is None else LeaseState(self.epoch, self.owner, self.until, self.final)
@@ -198,7 +204,7 @@ class Rules:
     # --- what a power loss takes
 
     _KEPT = ("epoch", "owner", "until", "high", "usage", "final")
-    _COPIED = ("docs", "events", "queues", "claims", "epochs", "sequences", "rows", "finals", "values")
+    _COPIED = ("docs", "events", "queues", "claims", "epochs", "sequences", "rows", "late", "finals", "values")
 
     def _remember(self) -> None:
         if self.snapshots is None:
