@@ -273,10 +273,10 @@ def _without_unsent_holds(order: Order, payment: Payment, terms: Terms) -> Payme
 
 def _without_hold(order: Order, payment: Payment, terms: Terms) -> tuple[Payment, tuple[Notice, ...]]:
     """Where a payment ends that has no hold any more: nothing was due, or something still is."""
-    unsent = order.recharged and payment.status == "pending" and payment.find("hold", payment.attempt) is None
+    unsent = order.can_hold and payment.status == "pending" and payment.find("hold", payment.attempt) is None
     if payment.open_steps or payment.live_intents or unsent:
         return payment, ()
-    if payment.status in ("awaiting_join", "pending") and nothing_due(order, payment, terms):
+    if payment.status in ("awaiting_join", "pending") and (order.waived or nothing_due(order, payment, terms)):
         return payment.to("none"), ()
     if payment.status == "due" and order.waived:
         payment = payment.to("released", amount_total=0)

@@ -167,6 +167,14 @@ def test_law5_a_canceled_booking_is_not_charged_any_more() -> None:
     assert (world.booking.payment.status, world.booking.payment.settled, world.captures) == ("released", True, 0)
 
 
+def test_law5_a_booking_canceled_before_its_card_was_charged_is_settled() -> None:
+    world = World()
+    world.booking.die("crash_after")  # the card was looked at
+    world.booking.session["canceled"] = True
+    run(world)
+    assert (world.booking.payment.status, world.booking.payment.settled, world.intents) == ("none", True, {})
+
+
 def test_law6_a_lost_dispute_of_the_charge_is_each_meetings_part_of_it() -> None:
     world = World(count=3)
     run(world)

@@ -451,6 +451,16 @@ def test_authentication_abandoned_leaves_the_bill_due() -> None:
     assert settling.account.unfinished() == []
 
 
+def test_law5_a_due_bill_waived_before_the_card_named_for_it_was_charged_is_settled() -> None:
+    settling = due()
+    recharge(settling.session, "pm_other")
+    settling.die("crash_before")
+    settling.session["waived_after"] = True
+    payment = settling.run()
+    assert (payment.status, payment.amount_waived, payment.settled) == ("none", 4500, True)
+    assert len(settling.account.intents) == 1, "the card was never charged"
+
+
 def test_law5_a_card_confirmed_at_the_last_moment_is_the_one_that_paid() -> None:
     settling = due()
     recharge(settling.session, "pm_action")

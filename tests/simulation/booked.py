@@ -31,13 +31,13 @@ def broken(p: Processes) -> list[str]:
     forgotten = [meeting["session"]["status"] for meeting in meetings if meeting["session"]["status"] != "finalized"]
     if forgotten:
         return [*found, f"law 5: forgotten meetings, {forgotten}"]
-    found += _charged(p, docs["payment"].body, meetings)
+    found += _charged(p, docs["session"].body, docs["payment"].body, meetings)
     for number, meeting in enumerate(meetings, 1):
         found += _settled(number, p, meeting)
     return [*found, *_shared(p, meetings)]
 
 
-def _charged(p: Processes, payment: Body, meetings: list[Body]) -> list[str]:
+def _charged(p: Processes, record: Body, payment: Body, meetings: list[Body]) -> list[str]:
     """Law 5: charged once, the whole fee, or not at all; the parts are the charge."""
     stripe, found = p.stripe, []
     fee = p.script.terms.unit_amount * p.script.terms.max_minutes
@@ -54,6 +54,8 @@ def _charged(p: Processes, payment: Body, meetings: list[Body]) -> list[str]:
             found.append(f"law 5: a meeting has {meeting['payment']['amount_captured']} of {received}")
     if any(step["state"] in ("intent", "sent", "unknown") for step in payment["steps"]):
         found.append("law 5: a step of the booking stays open for ever")
+    if record["canceled"] and not payment["settled"]:
+        found.append(f"law 5: the booking was canceled and never settled: {payment['status']}")
     return found
 
 
