@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ WAITING = Gauge("gateway_stripe_waiting_requests", "Requests that wait for their
 # reach Stripe, and still be within the second's worth that Stripe allows at once.
 BURST_S: Final = 0.5
 PAUSE_S: Final = 0.02
+PLENTY: Final = 1_000_000
 
 Rank = tuple[int, int]
 
@@ -74,12 +75,16 @@ class _Waiter:
 
 
 class Pace:
-    """Shell over Redis. `per_second`, `per_endpoint`: 0 is no limit; `name` tells buckets apart."""
+    """Shell over Redis. `per_second`, `per_endpoint`: 0 is no limit; `name` tells buckets apart; `room` says how many
+    of an operation may be let go now for other reasons."""
 
-    def __init__(self, redis: aioredis.Redis, per_second: int, per_endpoint: int, name: str = "send") -> None:
+    def __init__(
+        self, redis: aioredis.Redis, per_second: int, per_endpoint: int, name: str = "send",
+        room: Callable[[str], int] = lambda operation: PLENTY,
+    ) -> None:  # fmt: skip
         self._take = redis.register_script(TAKE)
         self._key = f"{{stripe:{name}}}:tokens"
-        self._limits = (per_second, per_endpoint)
+        self._limits, self._room = (per_second, per_endpoint), room
         self._waiting: dict[str, list[_Waiter]] = {}
         self._numbers = itertools.count()
         self._pacer: asyncio.Task[None] | None = None
@@ -88,7 +93,7 @@ class Pace:
         """Whether the request may go now; nobody overtakes those who wait for the same endpoint. Raises RedisError."""
         if not any(self._limits):
             return True
-        if self._waiting.get(operation):
+        if self._waiting.get(operation) or self._room(operation) <= 0:
             return False
         return (await self._ask([(operation, rank[0], 1)]))[0] == 1
 
@@ -105,6 +110,9 @@ class Pace:
         except TimeoutError:
             return False
 
+    def waiting(self, operation: str) -> int:
+        return len(self._waiting.get(operation, ()))
+
     def halt(self) -> None:
         """Send all who wait away."""
         for waiters in self._waiting.values():
@@ -115,10 +123,11 @@ class Pace:
     async def _run(self) -> None:
         """Hand out turns until nobody waits."""
         while self._still_waiting():
-            wanted = [(op, waiters[0].rank[0], len(waiters)) for op, waiters in self._waiting.items()]
+            ready = ((op, min(len(waiters), self._room(op))) for op, waiters in self._waiting.items())
+            wanted = [(op, self._waiting[op][0].rank[0], number) for op, number in ready if number > 0]
             wanted.sort(key=lambda each: each[1])
             try:
-                granted = await self._ask(wanted)
+                granted = await self._ask(wanted) if wanted else []
             except RedisError as error:
                 log.warning("pace.store_away", error=type(error).__name__)
                 granted = [0] * len(wanted)

@@ -16,8 +16,10 @@ from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.payees.routes import MAIN
 
-# A request that waits longer than this for its turn is looked at anew: the session may have changed.
-PATIENCE_S: Final = 15.0
+# A request that waits longer than this to begin is looked at anew: the session may have changed. Not sooner, for its turn
+# may come and go meanwhile.
+BEGIN_S: Final = 25.0
+GO_S: Final = 15.0
 # Behind holds, captures, what follows them, and what only asks about one session.
 LAST: Final[Rank] = (4, 0)
 WAITS_S: Final = (1.0, 5.0, 20.0)
@@ -40,10 +42,14 @@ class Platform:
     ) -> None:
         self.stripe, self.terms = stripe, terms
         suffix = "" if name == MAIN else f":{name}"
-        # Who may begin, in order of urgency; a little more than may go, so that the gate never stands idle.
-        self._pace = Pace(redis, -(-per_second * 21 // 20), -(-per_endpoint * 21 // 20), f"begin{suffix}")
         # Who may go, once the step is on disk: fsyncs come once a second, and would let a second's worth go together.
         self._gate = Pace(redis, per_second, per_endpoint, f"send{suffix}")
+        # Who may begin, in order of urgency; a little more than may go, so that the gate never stands idle, but while a
+        # second's worth waits there nobody: what has begun is not overtaken by what is more urgent.
+        self._pace = Pace(
+            redis, -(-per_second * 21 // 20), -(-per_endpoint * 21 // 20), f"begin{suffix}",
+            lambda operation: (per_endpoint or per_second) - self._gate.waiting(operation),
+        )  # fmt: skip
         self._slots = asyncio.Semaphore(concurrency)
 
     async def may_begin(self, operation: str, rank: Rank) -> bool:
@@ -52,13 +58,15 @@ class Platform:
 
     async def turn(self, operation: str, rank: Rank) -> bool:
         """Wait until they have; False if that takes too long, or the bridge stops."""
-        return await self._pace.turn(operation, rank, PATIENCE_S)
+        return await self._pace.turn(operation, rank, BEGIN_S)
 
     async def send(self, call: Call, rank: Rank) -> Outcome:
         """One request; Busy if the limits had no room for long, or the bridge stops."""
+        # Within a class whoever began first goes first: what began when nobody waited would else be overtaken for ever.
+        begun = (rank[0], 0)
         try:
-            gone = await self._gate.at_once(call.operation, rank)
-            if not gone and not await self._gate.turn(call.operation, rank, PATIENCE_S):
+            gone = await self._gate.at_once(call.operation, begun)
+            if not gone and not await self._gate.turn(call.operation, begun, GO_S):
                 return Busy("own_limit")
         except RedisError:
             return Busy("store_away")

@@ -75,6 +75,17 @@ async def test_who_runs_out_of_patience_or_is_sent_away_goes_nowhere(redis: aior
     assert not await waiting
 
 
+async def test_nobody_begins_while_enough_have_begun_and_wait(redis: aioredis.Redis) -> None:
+    room = {"transfers.create": 0, "refunds.create": 1}
+    pace = Pace(redis, 100, 100, room=room.__getitem__)
+    assert not await pace.at_once("transfers.create", (2, 0))
+    assert not await pace.turn("transfers.create", (2, 0), 0.1)
+    assert await pace.at_once("refunds.create", (2, 0)), "others are not held up"
+    waiting = [asyncio.create_task(pace.turn("transfers.create", (2, n), 0.2)) for n in range(3)]
+    room["transfers.create"] = 1
+    assert any(await asyncio.gather(*waiting))
+
+
 async def test_two_bridges_at_full_speed_stay_within_what_stripe_allows(redis: aioredis.Redis) -> None:
     limits, refused = Limits(60, 20), 0
 
