@@ -16,8 +16,8 @@ from gateway.billing_bridge.pricing import Terms
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.payees.routes import MAIN
 
-# A request that waits longer than this to begin is looked at anew: the session may have changed. Not sooner, for its turn
-# may come and go meanwhile.
+# A request that waits longer than this to begin is looked at anew, since the session may have changed. Not sooner: its
+# turn may come and go meanwhile.
 BEGIN_S: Final = 25.0
 GO_S: Final = 15.0
 # Behind holds, captures, what follows them, and what only asks about one session.
