@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from gateway.errors import Conflict
 
-CHARGED: Final = frozenset({"captured", "partially_refunded", "refunded", "disputed"})
+# `capturing` with a step that Stripe refused outright: another follows, and the hold is not let go between them.
+CHARGED: Final = frozenset({"capturing", "captured", "partially_refunded", "refunded", "disputed"})
 
 
 def charge_sent(payment: Mapping[str, Any]) -> bool:
@@ -30,4 +31,4 @@ def _charges(step: Mapping[str, Any]) -> bool:
 def check(payment: Mapping[str, Any]) -> None:
     """Raises Conflict `payment_state`."""
     if charge_sent(payment):
-        raise Conflict("The card is charged already; refund it instead.", code="payment_state")
+        raise Conflict("The card is being charged, or was charged already: refund it then.", code="payment_state")

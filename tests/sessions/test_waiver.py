@@ -45,6 +45,20 @@ def test_r15_a_bill_that_is_paid_at_once_is_sent_with_its_hold() -> None:
     assert not waiver.charge_sent({"status": "pending", "steps": [hold | {"state": "failed"}]})
 
 
+def test_r15_a_charge_that_stripe_refused_for_a_while_is_sent_again_and_stays_sent() -> None:
+    world = Settling(session_doc())
+    world.run()
+    live(world.session)
+    world.account.refusing["payment_intents.capture"] = "some_refusal"
+    finalize(world.session, 4500)
+    for _ in range(3):
+        world.look()
+    assert world.payment.status == "capturing"
+    assert not waive(world)
+    world.account.refusing.clear()
+    assert world.run().amount_captured == 4500
+
+
 def test_r15_what_was_charged_cannot_be_waived_but_a_meetings_fee_can() -> None:
     assert waiver.charge_sent({"status": "captured", "steps": []})
     assert not waiver.charge_sent({"status": "captured", "steps": [], "part": {"number": 1, "count": 2}})
