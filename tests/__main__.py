@@ -1,7 +1,7 @@
-"""`make test`: all tests, in two halves side by side, since calls in real time mostly wait.
+"""`make test`: all tests, in three parts side by side, since calls in real time mostly wait, and killed processes, too.
 
 First what is measured on an otherwise idle machine; then the calls, which are held against real time and have the
-machine's first attention, and beside them, at the lowest priority, everything else. What failed is run
+machine's first attention, and beside them, at the lowest priority, the faults and everything else. What failed is run
 once more with nothing beside it. With arguments: pytest with them.
 """
 
@@ -13,8 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-REPORT = Path("build/test-rest.txt")
 CALLS = ("tests/e2e", "tests/integration", "tests/web")
+FAULTS = ("tests/faults",)
+BESIDE = {"faults": FAULTS, "rest": tuple(f"--ignore={folder}" for folder in (*CALLS, *FAULTS))}
 PYTEST = (sys.executable, "-m", "pytest")
 
 
@@ -24,39 +25,48 @@ def main(arguments: list[str]) -> int:
     begun = time.monotonic()
     codes = {"alone": subprocess.call([*PYTEST, "-m", "alone", *_cache("alone")])}
     codes |= _side_by_side()
-    codes = {half: code and _once_more(half) for half, code in codes.items()}
-    ended = ", ".join(f"{half} {'passed' if code == 0 else 'failed'}" for half, code in codes.items())
+    codes = {part: code and _once_more(part) for part, code in codes.items()}
+    ended = ", ".join(f"{part} {'passed' if code == 0 else 'failed'}" for part, code in codes.items())
     print(f"{time.monotonic() - begun:.0f} s in all: {ended}")
     return max(codes.values())
 
 
 def _side_by_side() -> dict[str, int]:
-    REPORT.parent.mkdir(exist_ok=True)
-    others = [f"--ignore={folder}" for folder in CALLS]
-    with REPORT.open("wb") as report:
-        rest = subprocess.Popen(
-            [*PYTEST, "-m", "not alone", *_cache("rest"), "--basetemp", "build/tmp-rest", *others],
+    beside = {part: _begun(part, where) for part, where in BESIDE.items()}
+    print("Beside the calls: " + ", ".join(map(str, map(_report, beside))), flush=True)
+    try:
+        codes = {"calls": subprocess.call([*PYTEST, "-m", "not alone", *_cache("calls"), *CALLS])}
+        codes |= {part: process.wait() for part, process in beside.items()}
+    finally:
+        for process in beside.values():
+            process.kill()
+    for part in beside:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_report(part).read_bytes())
+    return codes
+
+
+def _begun(part: str, where: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    _report(part).parent.mkdir(exist_ok=True)
+    with _report(part).open("wb") as report:
+        return subprocess.Popen(
+            [*PYTEST, "-m", "not alone", *_cache(part), "--basetemp", f"build/tmp-{part}", *where],
             stdout=report, stderr=subprocess.STDOUT, preexec_fn=lambda: os.nice(19),
         )  # fmt: skip
-        print(f"Everything but the calls runs beside them: {REPORT}", flush=True)
-        try:
-            calls = subprocess.call([*PYTEST, "-m", "not alone", *_cache("calls"), *CALLS])
-            code = rest.wait()
-        finally:
-            rest.kill()
-    sys.stdout.flush()
-    sys.stdout.buffer.write(REPORT.read_bytes())
-    return {"calls": calls, "rest": code}
 
 
-def _once_more(half: str) -> int:
+def _report(part: str) -> Path:
+    return Path(f"build/test-{part}.txt")
+
+
+def _once_more(part: str) -> int:
     """Real time is what a busy machine takes away: what failed is run again with nothing beside it, and then counts."""
-    print(f"Once more, alone, what failed of {half}:", flush=True)
-    return subprocess.call([*PYTEST, "--last-failed", "--last-failed-no-failures", "none", *_cache(half)])
+    print(f"Once more, alone, what failed of {part}:", flush=True)
+    return subprocess.call([*PYTEST, "--last-failed", "--last-failed-no-failures", "none", *_cache(part)])
 
 
-def _cache(half: str) -> tuple[str, ...]:
-    return "-o", f"cache_dir=build/cache-{half}"
+def _cache(part: str) -> tuple[str, ...]:
+    return "-o", f"cache_dir=build/cache-{part}"
 
 
 if __name__ == "__main__":
