@@ -89,7 +89,11 @@ def _capped(p: Processes, record: SessionRecord) -> list[str]:
     from the next if the first was lost: a process that dies, or Redis with its power, takes a moment along."""
     lost = 1_000 if p.world.deaths else 0
     if lost and any(kind.startswith("store_") for kind in p.world.faults.happened_total):
-        lost += p.script.tick_ms  # until the word of the start is written again
+        first = min((start for start, _, _ in p.truth.stretches), default=0)
+        # Until Redis is back, and the word of the start is written again.
+        lost += p.script.tick_ms + max(
+            (until - first for since, until in p.world.outages if since <= first < until), default=0
+        )
     if "store_power_loss" in p.world.faults.happened_total:
         # Until its owner has noticed, within ticks that are some twenty times as long as the real ones.
         lost = 2_000 + REREAD_MS + 3 * p.script.tick_ms

@@ -144,11 +144,11 @@ class Simulation:
         return next((node for node in self.processes.nodes if node.process.alive and node.hosted is not None), None)
 
     def _store_outage(self) -> bool:
-        self.world.outage_until = self.world.now + self.world.rng.randrange(2_000, 25_000)
+        self.world.away(self.world.rng.randrange(2_000, 25_000))
         return True
 
     def _store_restart(self) -> bool:
-        self.world.outage_until = self.world.now + self.world.rng.randrange(100, 1_500)
+        self.world.away(self.world.rng.randrange(100, 1_500))
         return True
 
     def _store_power_loss(self) -> bool:
@@ -156,7 +156,7 @@ class Simulation:
         if not self.processes.streams.lose(self.world.rng.randrange(1_000)):
             self.processes.rules.unconfirmed = self._power_is_about_to_fail
             return False
-        self.world.outage_until = self.world.now + self.world.rng.randrange(100, 3_000)
+        self.world.away(self.world.rng.randrange(100, 3_000))
         return True
 
     def _power_is_about_to_fail(self) -> None:

@@ -159,10 +159,16 @@ class World:
         self.steps = 0
         self.deaths = 0
         self.outage_until = 0
+        self.outages: list[tuple[int, int]] = []  # from, to, since the beginning
         self.bugs: list[str] = []
         self.trace: list[str] | None = None
 
     # --- time
+
+    def away(self, ms: int) -> None:
+        """Redis answers nobody for so long."""
+        self.outage_until = self.now + ms
+        self.outages.append((self.now - START, self.outage_until - START))
 
     def at(self, when: int, call: Callable[..., None], *args: Any) -> None:
         self.count += 1
