@@ -86,8 +86,8 @@ def _metered(p: Processes, record: SessionRecord) -> list[str]:
 
 def _capped(p: Processes, record: SessionRecord) -> list[str]:
     """Law 4: nothing is forwarded later than one second after the limit, counted from the first instant together, or
-    from the next if the first was lost: a process that dies, or Redis with its power, takes a moment along."""
-    lost = 1_000 if p.world.deaths else 0
+    from the next if the first was lost: an owner that dies or is replaced, or Redis with its power, takes it along."""
+    lost = 1_000 if p.world.deaths or (p.rules.epoch or 0) > 1 else 0
     if lost and any(kind.startswith("store_") for kind in p.world.faults.happened_total):
         first = min((start for start, _, _ in p.truth.stretches), default=0)
         # Until Redis is back, and the word of the start is written again.
