@@ -4,4 +4,4 @@ __version__ = "0.1.0"
 
 from gateway.waiting import mend
 
-mend()
+mend()  # before anything of redis-py or aiosmtplib runs

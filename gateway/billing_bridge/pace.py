@@ -111,6 +111,7 @@ class Pace:
             return False
 
     def waiting(self, operation: str) -> int:
+        """How many of this process wait for their turn."""
         return len(self._waiting.get(operation, ()))
 
     def halt(self) -> None:

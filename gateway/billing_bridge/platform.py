@@ -44,8 +44,8 @@ class Platform:
         suffix = "" if name == MAIN else f":{name}"
         # Who may go, once the step is on disk: fsyncs come once a second, and would let a second's worth go together.
         self._gate = Pace(redis, per_second, per_endpoint, f"send{suffix}")
-        # Who may begin, in order of urgency; a little more than may go, so that the gate never stands idle, but while a
-        # second's worth waits there nobody: what has begun is not overtaken by what is more urgent.
+        # Who may begin, in order of urgency: a little more than may go, so that the gate never stands idle, but nobody
+        # while a second's worth waits there, where urgency counts no more.
         self._pace = Pace(
             redis, -(-per_second * 21 // 20), -(-per_endpoint * 21 // 20), f"begin{suffix}",
             lambda operation: (per_endpoint or per_second) - self._gate.waiting(operation),
