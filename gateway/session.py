@@ -400,6 +400,14 @@ def remembered(stored: SessionRecord, own: SessionRecord) -> SessionRecord:
     return replace(stored, started_at=own.started_at)
 
 
+def began(record: SessionRecord, at: int) -> Step:
+    """Both were together at `at` already, says the usage of a former owner, whose word of the start was lost: cap and
+    limit count from there (R6, law 4)."""
+    if not record.open or record.started_at is None or record.started_at <= at:
+        return unchanged(record)
+    return Step(replace(record, started_at=at))
+
+
 def restated(record: SessionRecord) -> Step:
     """The record as its owner knows it, put again after Redis lost something."""
     return Step(record)

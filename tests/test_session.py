@@ -52,6 +52,15 @@ def test_together_is_the_start_only_the_first_time() -> None:
     assert again.events[0][0] == "session.resumed"
 
 
+def test_law4_an_earlier_start_that_a_former_owner_metered_counts() -> None:
+    ready = core.funded(record()).record
+    live = core.together(ready, NOW + 5).record
+    assert core.began(live, NOW).record == replace(live, started_at=NOW)
+    assert not core.began(live, NOW + 5).changed, "usage of its own tells nothing new"
+    assert not core.began(ready, NOW).changed, "its start is still to come"
+    assert not core.began(core.ended(live, "client_left", NOW + 9).record, NOW).changed, "what is over is not moved"
+
+
 def test_law2_an_unfunded_session_never_goes_live() -> None:
     assert core.together(record(), NOW).changed is False
 

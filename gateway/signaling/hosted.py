@@ -121,6 +121,7 @@ class Hosted:
             changed.clear()
             self._read_at = boot
             await self._count_others()
+            await self._heed_others()
             await self._refresh()
 
     async def _count_others(self) -> None:
@@ -130,6 +131,13 @@ class Hosted:
             return
         usage = await self._host.ledger.usage(self.session)
         self.call.earlier = tuple((row.start, row.end) for row in usage.rows if row.epoch != lease.epoch)
+
+    async def _heed_others(self) -> None:
+        """A former owner may have died, or been replaced, before its word of the start was kept."""
+        first, started = min((start for start, _ in self.call.earlier), default=None), self.record.started_at
+        if first is not None and started is not None and first < started:
+            await self._change(lambda record: core.began(record, first))
+            await self._configure()
 
     def _deserted(self) -> bool:
         if self.seats:

@@ -410,6 +410,23 @@ async def test_law9_what_a_former_owner_writes_after_the_takeover_is_on_display_
     assert bill["amount_total"] == socket.said("meter")[-1].cost
 
 
+async def test_law4_the_limit_counts_from_what_a_former_owner_metered_although_its_word_of_the_start_was_lost(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REREAD_MS", 20)
+    await stage.start()
+    former = await stage.ledger.acquire(stage.session, "former")
+    await stage.ledger.release(former)
+    (client, _), _ = await stage.call()
+    began, first = (await stage.record()).started_at, former.acquired_at
+    assert began is not None
+    assert first < began
+    await stage.ledger.write([Write(former, {1: (first, first + 50)}, 1, renew=False)])
+    await stage.until(lambda: client.hosted.record.started_at == first)
+    assert (await stage.record()).started_at == first
+    assert stage.relay.configs[-1].deadline == first + client.hosted.record.limit_ms - client.hosted.call.offset_ms
+
+
 async def test_law9_what_a_former_owner_writes_while_the_store_is_away_at_the_end_is_not_billed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.session import SessionRecord
+from gateway.signaling.hosted import UNTIL_MS
 from tests.simulation import booked
 from tests.simulation.gateway import MINIMUMS, Processes
 from tests.simulation.quiet import REREAD_MS
 from tests.simulation.relay import PRESENCE_MS
+from tests.simulation.world import START
 
 GIVEN_TAILS_MS = 10_000
 # Faults after which usage may be missing: then only over-billing is judged, and under-billing by its own bound.
@@ -85,29 +87,32 @@ def _metered(p: Processes, record: SessionRecord) -> list[str]:
 
 
 def _capped(p: Processes, record: SessionRecord) -> list[str]:
-    """Law 4: nothing is forwarded later than one second after the limit, counted from the first instant together, or
-    from the next if the first was lost: an owner that dies or is replaced, or Redis with its power, takes it along."""
-    lost = 1_000 if p.world.deaths or (p.rules.epoch or 0) > 1 else 0
-    if lost and any(kind.startswith("store_") for kind in p.world.faults.happened_total):
-        first = min((start for start, _, _ in p.truth.stretches), default=0)
-        # Until Redis is back, and the word of the start is written again.
-        lost += p.script.tick_ms + max(
-            (until - first for since, until in p.world.outages if since <= first < until), default=0
-        )
-    if "store_power_loss" in p.world.faults.happened_total:
-        # Until its owner has noticed, within ticks that are some twenty times as long as the real ones.
-        lost = 2_000 + REREAD_MS + 3 * p.script.tick_ms
-    stretches = sorted(p.truth.stretches)
-    while len(stretches) > 1 and stretches[0][1] - stretches[0][0] <= lost:
+    """Law 4: nothing is forwarded later than one second after the limit, counted from the first instant together that
+    anybody knows of: an owner that dies or is replaced, or Redis with its power, may take the word of it along."""
+    stretches = sorted((start, end) for start, end, _ in p.truth.stretches)
+    while len(stretches) > 1 and _forgotten(p, *stretches[0]):
         stretches.pop(0)
     if not stretches:
         return []
-    start = stretches[0][0]
-    end = max(stretch[1] for stretch in p.truth.stretches)
+    start, end = stretches[0][0], max(end for _, end in stretches)
     limit = min(p.script.terms.max_minutes * 60_000, p.script.cap_ms)
     if end > start + limit + 1_000 + _stepped(p):
         return [f"law 4: forwarded {end - start - limit} ms beyond the limit"]
     return []
+
+
+def _forgotten(p: Processes, start: int, end: int) -> bool:
+    """Whether a stretch may have left no trace: none is in the ledger, and no longer than its gate stays open without
+    an owner's word, or while Redis was away, or until its owner noticed what Redis lost with its power (its ticks are
+    some twenty times as long as the real ones). Law 2 bounds what is lost of usage."""
+    if any(s - START < end and start < e - START for s, e in p.rules.rows.values()):
+        return False
+    lost = UNTIL_MS if p.world.deaths or (p.rules.epoch or 0) > 1 else 0
+    if lost:
+        lost += max((until - start for since, until in p.world.outages if since <= start < until), default=0)
+    if "store_power_loss" in p.world.faults.happened_total:
+        lost = max(lost, 2_000 + REREAD_MS + 3 * p.script.tick_ms)
+    return end - start <= lost
 
 
 def _stepped(p: Processes) -> int:
