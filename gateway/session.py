@@ -392,7 +392,7 @@ def together(record: SessionRecord, at: int) -> Step:
 def remembered(stored: SessionRecord, own: SessionRecord) -> SessionRecord:
     """The stored record with the start that its owner knows of: Redis may have lost it, or was away. Not one that
     someone ended before it, or a meeting that was called off by then."""
-    if stored.started_at is not None or own.started_at is None:
+    if stored.started_at is not None or own.started_at is None or stored.status == "finalized":
         return stored
     canceled = stored.meeting is not None and stored.meeting.canceled_by is not None
     if canceled or (stored.ended_at is not None and stored.ended_at <= own.started_at):

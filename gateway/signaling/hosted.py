@@ -325,11 +325,13 @@ class Hosted:
     async def _change(self, change: Callable[[SessionRecord], core.Step]) -> None:
         fence = self.lease.fence() if self.lease else None
         own, before = self.record, self.record.status
-        await self._take(
-            await self._host.sessions.apply(
-                self.session, lambda stored: change(core.remembered(stored, own)), fence=fence
-            )
-        )
+
+        def told(stored: SessionRecord) -> core.Step:
+            known = core.remembered(stored, own)
+            step = change(known)
+            return replace(step, changed=step.changed or known is not stored)
+
+        await self._take(await self._host.sessions.apply(self.session, told, fence=fence))
         if self.record.status != before:
             self.seats.send_both(wire.Status(status=self.record.status))
 

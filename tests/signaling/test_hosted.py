@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis.asyncio as aioredis
 
+from gateway import session as core
 from gateway.billing_bridge import payment
 from gateway.bookings.meetings import Meeting
 from gateway.changes import Changes
@@ -313,6 +314,23 @@ async def test_law2_a_call_that_began_and_ended_while_the_store_was_away_is_bill
     record = await stage.finalized()
     assert record.started_at is not None
     assert record.end_reason == "client_left"
+
+
+async def test_law2_a_call_whose_start_the_store_did_not_take_is_billed_when_someone_else_ends_it(stage: Stage) -> None:
+    await stage.start()
+    (client, _), _ = await stage.sit("client"), await stage.sit("expert")
+    await stage.until(lambda: bool(stage.relay.configs) and stage.relay.configs[-1].funded)
+    stage.sessions.away = True
+    stage.since = stage.node.clock.boot_ms() - 5_000
+    stage.hear()
+    await stage.until(lambda: client.hosted.record.started_at is not None)
+    now = stage.node.clock.wall_ms()
+    await Sessions.apply(stage.sessions, stage.session, lambda record: core.ended(record, "canceled", now))
+    stage.sessions.away = False
+    await stage.journal.redis.publish(stage.journal.channel, stage.session)
+    record = await stage.finalized()
+    assert record.started_at is not None
+    assert record.end_reason == "canceled"
 
 
 async def test_law3_a_clock_that_was_set_back_meanwhile_cuts_off_nothing_that_was_used(
