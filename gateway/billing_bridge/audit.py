@@ -86,20 +86,23 @@ async def ours(journal: Journal, since_s: int = 0) -> list[tuple[dict[str, Any],
     return sorted(found, key=lambda each: str(each[0]["id"]))
 
 
-async def reconciled(
-    journal: Journal, stripe: Asks, since_s: int, platform: str = MAIN
-) -> tuple[int, list[Difference]]:
-    """How many sessions of a platform account were compared, and every difference. Stripe is asked first: what it made
-    after that is no difference, and our records are then at least as new. Older sessions only say what is known: a
-    refund of today may belong to one of last year."""
-    listing = await theirs(stripe, since_s)
+async def reconciled(journal: Journal, accounts: Mapping[str, Asks], since_s: int) -> tuple[int, list[Difference]]:
+    """How many sessions were compared, each with the platform account that pays it, and every difference. Stripe is
+    asked first: what it made after that is no difference, and our records are then at least as new. Older sessions only
+    say what is known: a refund of today may belong to one of last year."""
+    listings = {name: await theirs(stripe, since_s) for name, stripe in accounts.items()}
     records = await ours(journal, since_s)
     there = {session["id"] for session, _ in records}
-    records += await archived(journal, {named for named in map(named_in, listing.all()) if named} - there)
-    records = [each for each in records if each[0].get("platform", MAIN) == platform]
+    named = {named_in(thing) for listing in listings.values() for thing in listing.all()} - {""}
+    records += await archived(journal, named - there)
     mine = {session["id"] for session, _ in records if session.get("created", 0) >= since_s * 1000}
-    found = compare(records, listing)
-    return len(mine), [each for each in found if each.session in mine or each.what.startswith("unknown")]
+    found = [
+        each
+        for name, listing in listings.items()
+        for each in compare([each for each in records if each[0].get("platform", MAIN) == name], listing)
+        if each.session in mine or each.what.startswith("unknown")
+    ]
+    return len(mine), found
 
 
 async def archived(journal: Journal, sessions: Iterable[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli.commands import FAILED, OK, Commands
-from gateway.cli.place import met
+from gateway.cli.place import accounts, opened, where
 from gateway.cli.process import once
-from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.billing_bridge.reconcile import Difference
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     about = "compare bills, payment records and Stripe, and name every difference (exit code 1)"
     reconcile = commands.add("reconcile", _reconcile, about)
-    reconcile.add_argument("--config", type=Path, metavar="FILE", help="the configuration of Redis and Stripe")
+    where(reconcile)
     reconcile.add_argument(
         "--days", type=int, default=30, help="sessions created in the last so many days (default %(default)s)"
     )
@@ -38,25 +36,9 @@ def _reconcile(args: argparse.Namespace) -> int:
 
 
 async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
-    from redis.asyncio import Redis
-
-    from gateway.app import archive
     from gateway.billing_bridge.audit import reconciled
-    from gateway.billing_bridge.platform import Unhurried
     from gateway.clock import SystemClock
-    from gateway.journal import Journal
-    from gateway.keys import Keys
-    from gateway.platforms import bridge_settings, clients
 
-    settings = Settings.load(args.config)
     since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400
-    count, found = 0, list[Difference]()
-    async with Redis.from_url(settings.redis.url.get_secret_value()) as redis:
-        kept = await met(archive(settings), redis)
-        journal = Journal(redis, Keys(settings.redis.partitions), archive=kept)
-        for platform, stripe in clients(settings).items():
-            async with stripe:
-                client = Unhurried(bridge_settings(settings, platform).platform(redis, stripe, platform))
-                compared, differences = await reconciled(journal, client, since_s, platform)
-            count, found = count + compared, found + differences
-    return count, found
+    async with opened(args) as journal, accounts(args, journal.redis) as stripes:
+        return await reconciled(journal, stripes, since_s)

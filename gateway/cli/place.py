@@ -1,10 +1,10 @@
-"""Whose records a command reads: those of a configuration, or of a `gateway dev`'s data directory."""
+"""Whose records a command reads, and whose Stripe: those of a configuration, or of a `gateway dev`'s data directory."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.archive.archive import Archive
+    from gateway.billing_bridge.audit import Asks
     from gateway.journal import Journal
 
 
@@ -62,3 +63,26 @@ async def met(archive: Archive | None, redis: Redis) -> Archive | None:
     if archive is not None:
         await meet(archive, redis)
     return archive
+
+
+@asynccontextmanager
+async def accounts(args: argparse.Namespace, redis: Redis) -> AsyncIterator[dict[str, Asks]]:
+    """Stripe's platform accounts by name: those of a configuration, kept to their limits, or what the sandbox of a
+    data directory has."""
+    from gateway.billing_bridge.platform import Unhurried
+    from gateway.dev.at_rest import AtRest, files
+    from gateway.platforms import bridge_settings, clients
+
+    async with AsyncExitStack() as opened_here:
+        if args.config:
+            settings = Settings.load(args.config)
+            yield {
+                name: Unhurried(
+                    bridge_settings(settings, name).platform(redis, await opened_here.enter_async_context(client), name)
+                )
+                for name, client in clients(settings).items()
+            }
+            return
+        yield {
+            name: opened_here.enter_context(closing(AtRest(file))) for name, file in files(args.data / "stripe").items()
+        }

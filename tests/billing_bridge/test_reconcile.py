@@ -14,6 +14,7 @@ from gateway.billing_bridge.outcome import Done
 from gateway.billing_bridge.reconcile import Theirs, compare
 from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.stripe_events import StripeEvents
+from gateway.payees.routes import MAIN
 from tests.billing_bridge.fixtures import AskStripe, Till
 from tests.billing_bridge.settling import Settling, finalize, live, order_refund, session_doc
 from tests.billing_bridge.test_worker import captured
@@ -118,7 +119,7 @@ async def test_a_refund_made_at_stripe_itself_is_adopted_by_its_event_or_by_the_
     assert (payment.status, payment.amount_refunded, payment.settled) == ("partially_refunded", 1500, True)
     assert sorted(t["amount_reversed"] for t in (await ask.state())["transfers"]) == [30, 1350]
     assert await sweep.once() == []
-    assert await reconciled(till.journal, till.stripe, 0) == (1, [])
+    assert await reconciled(till.journal, {MAIN: till.stripe}, 0) == (1, [])
 
 
 async def test_a_case_whose_events_were_lost_is_found_when_opened_and_when_decided(till: Till, ask: AskStripe) -> None:
@@ -141,10 +142,10 @@ async def test_records_and_sandbox_are_compared_as_the_command_does(till: Till, 
     await captured(till)
     await till.refund(1500)
     payment = await till.settle()
-    assert await reconciled(till.journal, till.stripe, 0) == (1, [])
+    assert await reconciled(till.journal, {MAIN: till.stripe}, 0) == (1, [])
     transfer = payment.transfers[0].stripe_id
     await till.stripe.send("transfers.reversals.create", {"transfer": transfer, "amount": 10}, "by hand")
-    count, found = await reconciled(till.journal, till.stripe, 0)
+    count, found = await reconciled(till.journal, {MAIN: till.stripe}, 0)
     assert (count, [(each.object, each.what, each.ours, each.theirs) for each in found]) == (
         1, [(transfer, "reversed", 1350, 1360)],
     )  # fmt: skip
@@ -155,7 +156,7 @@ async def test_a_refund_of_an_old_session_is_no_stray(till: Till) -> None:
     await till.refund(1500)
     await till.settle()
     since_s = 2
-    count, found = await reconciled(till.journal, till.stripe, since_s)
+    count, found = await reconciled(till.journal, {MAIN: till.stripe}, since_s)
     assert (count, found) == (0, [])
 
 

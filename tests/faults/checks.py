@@ -11,6 +11,7 @@ from gateway.billing_bridge.audit import reconciled
 from gateway.billing_bridge.stripe_client import StripeClient
 from gateway.meter.ledger import Ledger
 from gateway.meter.replay import replay
+from gateway.payees.routes import MAIN
 from tests.faults.yard import STRIPE_KEY, Yard
 
 ONCE: Final = ("session.created", "session.ended", "session.finalized", "payment.captured")
@@ -102,7 +103,7 @@ async def _arrived(yard: Yard, stream: str) -> list[dict[str, Any]]:
 async def _whole(yard: Yard, mine: set[str]) -> None:
     """What spans sessions: Stripe, and the registers of receipts."""
     async with StripeClient(STRIPE_KEY, yard.stripe) as stripe:
-        _, differences = await reconciled(yard.journal, stripe, 0)
+        _, differences = await reconciled(yard.journal, {MAIN: stripe}, 0)
     assert [str(each) for each in differences if each.session in mine] == []
     async for key in yard.redis.scan_iter("{receipts:*}:*", count=1000):
         rows = await yard.redis.hgetall(key)
