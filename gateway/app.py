@@ -53,7 +53,8 @@ from gateway.receipts.mailer import Mailer, MailSettings
 from gateway.receipts.receipt import Issuer
 from gateway.sessions.doors import Doors
 from gateway.sessions.paying import PayDesk
-from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.rules import Rules
+from gateway.sessions.sessions import Sessions
 from gateway.settings import Settings
 from gateway.sfu.remote import RemoteRelay
 from gateway.signaling.call import Timers
@@ -225,7 +226,7 @@ class Gateway:
         )  # fmt: skip
         self._tasks.start("host", host.run)
         sweeper = Sweeper(
-            self.journal, self.ledger, sessions, self.clock, owner=self.node.nonce, grace_ms=timers.grace_ms,
+            self.journal, self.ledger, sessions.records, self.clock, owner=self.node.nonce, grace_ms=timers.grace_ms,
             gone=self.node.gone, settling=lambda: self.node.settling,
         )  # fmt: skip
         self._tasks.start("sweeper", sweeper.run)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from redis.exceptions import RedisError
 
 from gateway.errors import StoreUnavailable
 from gateway.journal import Journal
+
+T = TypeVar("T")
 
 
 class Changes:
@@ -40,13 +43,19 @@ class Changes:
             if not self._waiting[session]:
                 del self._waiting[session]
 
-
-async def changed_before(until: float, changed: asyncio.Event) -> bool:
-    """Wait for a change, but look again after half a second: wake-ups may be lost. False once `until` has passed."""
-    left = until - asyncio.get_running_loop().time()
-    if left <= 0:
-        return False
-    with suppress(TimeoutError):
-        async with asyncio.timeout(min(left, 0.5)):
-            await changed.wait()
-    return True
+    async def until(
+        self, session: str, look: Callable[[], Awaitable[T]], said: Callable[[T], bool], wait_s: float
+    ) -> T:  # fmt: skip
+        """What `look` finds once it is what was waited for, or when `wait_s` seconds have passed. It looks at each
+        change, and each half second, since wake-ups may be lost."""
+        async with self.of(session) as changed:
+            until = asyncio.get_running_loop().time() + wait_s
+            while True:
+                changed.clear()
+                found = await look()
+                left = until - asyncio.get_running_loop().time()
+                if said(found) or left <= 0:
+                    return found
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, 0.5)):
+                        await changed.wait()

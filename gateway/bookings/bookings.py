@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from gateway import session as sessions_core
 from gateway.bookings import booking as core
 from gateway.bookings.booking import BookingRecord, NewBooking
 from gateway.bookings.meetings import CanceledBy
-from gateway.changes import changed_before
 from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.journal import NOW, Event
 from gateway.session import Role, SessionRecord
@@ -20,7 +20,8 @@ from gateway.sessions import asked
 from gateway.sessions.directory import Wanted
 from gateway.sessions.doors import Entry
 from gateway.sessions.orders import people_of
-from gateway.sessions.sessions import ATTEMPTS, FUNDED, Sessions
+from gateway.sessions.records import ATTEMPTS, FUNDED
+from gateway.sessions.sessions import Sessions
 from gateway.sessions.shown import Docs
 
 
@@ -47,7 +48,7 @@ class Bookings:
         self, sessions: Sessions, *, open_payment: Callable[[dict[str, Any], int], dict[str, Any]], wait_s: float = 10.0
     ) -> None:
         self._sessions, self._open_payment, self._wait_s = sessions, open_payment, wait_s
-        self._journal = sessions.journal
+        self._journal, self._records = sessions.journal, sessions.records
 
     async def create(self, new: NewBooking, *, account: str, livemode: bool, booking_id: str) -> Booked:
         """All meetings, then the booking with the order to charge it; waits for the card's first word, at most ten
@@ -83,18 +84,9 @@ class Bookings:
 
     async def _first_word(self, booking: str) -> Booked:
         """The booking once its card has answered and, if it was charged, once its meetings know."""
-        async with self._sessions.changes.of(booking) as changed:
-            until = asyncio.get_running_loop().time() + self._wait_s
-            while True:
-                changed.clear()
-                found = await self.read(booking)
-                waits = found.payment["status"] == "pending" or (
-                    found.payment["amount_captured"] and not found.payment["settled"]
-                )
-                if not waits or not await changed_before(until, changed):
-                    break
+        found = await self._sessions.changes.until(booking, partial(self.read, booking), _answered, self._wait_s)
         for docs in found.meetings:
-            await self._sessions.apply_payment(docs.record.id)
+            await self._records.apply_payment(docs.record.id)
         return await self.read(booking)
 
     async def get(self, account: str, livemode: bool, booking: str) -> Booked:
@@ -126,7 +118,7 @@ class Bookings:
         if docs["session"] is None or docs["payment"] is None:
             raise _unknown(booking)
         record = BookingRecord.from_dict(docs["session"].body)
-        meetings = tuple(await asyncio.gather(*map(self._sessions.read, record.meetings)))
+        meetings = tuple(await asyncio.gather(*map(self._records.read, record.meetings)))
         ways = {each.record.id: self._ways(each.record) for each in meetings if each.record.open}
         payment, wanted = docs["payment"].body, any(each.record.open for each in meetings)
         waits = asked.state_of_booking(payment, wanted=wanted) in asked.WAITING
@@ -191,9 +183,9 @@ class Bookings:
 
     async def _call_off(self, session: str, by: CanceledBy, now: int) -> bool:
         """False if it began a moment ago."""
-        await self._sessions.apply_payment(session)  # whether it is paid decides what goes back
+        await self._records.apply_payment(session)  # whether it is paid decides what goes back
         try:
-            await self._sessions.apply(session, lambda record: sessions_core.canceled(record, by, now), durable=True)
+            await self._records.apply(session, lambda record: sessions_core.canceled(record, by, now), durable=True)
         except Conflict as error:
             if error.code != "meeting_state":
                 raise
@@ -249,6 +241,11 @@ class Bookings:
                 raise
             return
         raise GatewayError(f"{booking} changes faster than it can be written.")
+
+
+def _answered(found: Booked) -> bool:
+    charged = bool(found.payment["amount_captured"])
+    return found.payment["status"] != "pending" and (not charged or found.payment["settled"])
 
 
 def _chosen(found: Booked, meeting: int | None, by: CanceledBy, now: int) -> list[Docs]:

@@ -40,7 +40,7 @@ class Found(Protocol):
 
 
 class Records(Protocol):
-    """What the sweeper needs of the use cases (`gateway.sessions.sessions.Sessions`)."""
+    """What the sweeper needs of the sessions (`gateway.sessions.records.Records`)."""
 
     async def apply_payment(self, session: str) -> Found: ...
 
@@ -56,10 +56,10 @@ class Sweeper:
     whether Redis came back so lately that its owners had no time to renew their leases."""
 
     def __init__(
-        self, journal: Journal, ledger: Ledger, sessions: Records, clock: Clock, *, owner: str, grace_ms: int,
+        self, journal: Journal, ledger: Ledger, records: Records, clock: Clock, *, owner: str, grace_ms: int,
         gone: Callable[[str], Awaitable[bool]], settling: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self._journal, self._ledger, self._sessions, self._clock = journal, ledger, sessions, clock
+        self._journal, self._ledger, self._records, self._clock = journal, ledger, records, clock
         self._owner, self._grace_ms, self._gone, self._settling = owner, grace_ms, gone, settling
 
     async def run(self) -> None:
@@ -109,7 +109,7 @@ class Sweeper:
 
     async def look(self, session: str) -> int | None:
         """Do what is due for one session; when to look again (wall ms), or None if never."""
-        record = (await self._sessions.apply_payment(session)).record
+        record = (await self._records.apply_payment(session)).record
         if record.status == "finalized":
             return None
         now = self._clock.wall_ms()
@@ -148,6 +148,6 @@ class Sweeper:
     async def _finish(self, session: str, reason: core.EndReason, now: int) -> None:
         lease = await self._ledger.acquire(session, self._owner, owner_gone=True)
         fence = lease.fence()
-        await self._sessions.apply(session, lambda record: core.ended(record, reason, now), fence=fence)
-        final = await self._sessions.finalize(session, fence)
+        await self._records.apply(session, lambda record: core.ended(record, reason, now), fence=fence)
+        final = await self._records.finalize(session, fence)
         SWEPT.labels(final.end_reason).inc()

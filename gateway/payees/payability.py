@@ -6,14 +6,13 @@ events keep the record fresh, so most answers cost one read.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
 from redis.exceptions import RedisError
 
-from gateway.changes import Changes, changed_before
+from gateway.changes import Changes
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, InvalidRequest, StoreUnavailable, StripeUnavailable
 from gateway.journal import NOW, Doc, Journal
@@ -89,9 +88,7 @@ class Payees:
         """The account as Stripe showed it, recently enough."""
         if (known := await self._known(wanted, expert)) is not None:
             return known
-        async with self._changes.of(wanted.stream) as changed:
-            number = await self._ask(wanted, expert)
-            return await self._answer(wanted.stream, number, changed)
+        return await self._answer(wanted.stream, await self._ask(wanted, expert))
 
     async def _known(self, wanted: Connected, expert: str) -> Account | None:
         """What is known of it, unless that has aged, or the account is not known as the expert's."""
@@ -111,17 +108,17 @@ class Payees:
         assert number is not None
         return number
 
-    async def _answer(self, stream: str, number: int, changed: asyncio.Event) -> Account:
-        until = asyncio.get_running_loop().time() + WAIT_S
-        while True:
-            changed.clear()
+    async def _answer(self, stream: str, number: int) -> Account:
+        async def look() -> Connected:
             doc = await self._read(stream)
             assert doc is not None, "an account's record is never deleted"
-            record = Connected.from_dict(doc.body)
-            if record.answered >= number and record.seen is not None:
-                return record.seen
-            if not await changed_before(until, changed):
-                return self._stale(record)
+            return Connected.from_dict(doc.body)
+
+        def said(record: Connected) -> bool:
+            return record.answered >= number and record.seen is not None
+
+        record = await self._changes.until(stream, look, said, WAIT_S)
+        return record.seen if said(record) and record.seen is not None else self._stale(record)
 
     def _stale(self, record: Connected) -> Account:
         if record.seen is None or self._clock.wall_ms() - record.seen.seen_at > STALE_MS:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.journal import Journal
-from gateway.session import SessionRecord
+from gateway.session import NewSession, SessionRecord
 from gateway.sessions.free_part import Grant, granted
 
 # Sessions with `hold: "join"` may wait for thirty days; a grant must not be forgotten while its session can start.
@@ -35,6 +35,18 @@ class FreeGrants:
 
     def __init__(self, journal: Journal, window_ms: int) -> None:
         self._journal, self._redis, self._window_ms = journal, journal.redis, window_ms
+
+    async def of_order(self, terms: NewSession, *, account: str, livemode: bool, session: str, now: int) -> int:
+        """What there is of the free part for a new session, in ms (5-money, Free part once)."""
+        pair = pair_of(account, livemode, terms.client.id, terms.expert.id)
+        wanted_ms = min(terms.free_minutes, terms.max_minutes) * 60_000 if terms.kind == "metered" else 0
+        return await self.grant(pair, session, wanted_ms, now)
+
+    async def left_by(self, record: SessionRecord, successor: str, now: int) -> int:
+        """What a session leaves of the free part to the one after it, in ms; `record` may be newer than the store's."""
+        pair = pair_of(record.account, record.livemode, record.client["id"], record.expert["id"])
+        offer_ms = min(record.free_offer_ms, record.limit_ms)
+        return await self.grant(pair, successor, offer_ms, now, {record.id: record})
 
     async def grant(
         self, pair: str, session: str, wanted_ms: int, now: int, known: Mapping[str, SessionRecord] | None = None

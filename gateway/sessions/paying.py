@@ -50,12 +50,12 @@ class PayDesk:
         if owner.startswith("bkg_"):
             found = await self._bookings.read(owner)
             return asked.of_booking(found.booking, found.payment, found.meetings)
-        return asked.of_session(await self._sessions.read(owner))
+        return asked.of_session(await self._sessions.records.read(owner))
 
     async def _try(self, owner: str, payment_method: str, attempt: int) -> None:
         if owner.startswith("bkg_"):
             record = (await self._bookings.read(owner)).booking
             await self._bookings.pay(record.account, record.livemode, owner, payment_method, after=attempt)
         else:
-            account = (await self._sessions.read(owner)).record.account
+            account = (await self._sessions.records.read(owner)).record.account
             await self._sessions.pay(account, owner, payment_method, after=attempt)

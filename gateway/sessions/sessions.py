@@ -1,59 +1,36 @@
-"""What can be done with sessions: create, pay, end, enter. REST and the rooms call these; each is one small change of
-the record, read again and repeated when someone else was faster."""
+"""What can be done with sessions: create, pay, end, enter. REST and the rooms call these."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from gateway import session as core
-from gateway.changes import Changes, changed_before
+from gateway.changes import Changes
 from gateway.clock import Clock
 from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from gateway.ids import new_id
-from gateway.journal import NOW, Doc, Event, Fence, Journal
-from gateway.meter.chain import sealed
-from gateway.meter.intervals import Interval
+from gateway.journal import NOW, Event, Journal
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
 from gateway.payees.payability import Payees
-from gateway.payees.routes import MAIN
 from gateway.session import NewSession, Role, SessionRecord, Step
 from gateway.sessions import asked, refunds, waiver
-from gateway.sessions.asked import PAID
 from gateway.sessions.directory import Directory, Wanted
 from gateway.sessions.doors import Doors, Entry
 from gateway.sessions.eligibility import Eligibility
-from gateway.sessions.free_grants import FreeGrants, pair_of
+from gateway.sessions.free_grants import FreeGrants
 from gateway.sessions.orders import again, people_of
-from gateway.sessions.shown import DOCS, Docs, arithmetic, entrance
+from gateway.sessions.records import ATTEMPTS, PAYABLE, RECHARGEABLE, Records, check_payable, unknown
+from gateway.sessions.rules import Rules
+from gateway.sessions.shown import Docs, arithmetic, entrance
 from gateway.tokens import Tokens
 
 # The card's network may take seconds; longer than this the answer says `pending` and the webhook tells the rest.
 HOLD_WAIT_S: Final = 10.0
-# More lost races than this on one session mean a writer in a loop, not contention.
-ATTEMPTS: Final = 50
-FUNDED: Final = frozenset({"none", "held"}) | PAID
-# A bill is charged to another card when its hold was lost, and while such a charge has not gone through.
-RECHARGEABLE: Final = frozenset({"due", "pending", "action_required", "failed"})
-PAYABLE: Final = RECHARGEABLE | {"awaiting_join"}
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the operator set for all sessions: durations in ms, minimum charges by platform account and currency in
-    minor units."""
-
-    cap_ms: int = 90 * 60_000
-    expires_ms: int = 24 * 3_600_000
-    minimums: Mapping[str, Mapping[str, int]] | None = None
-    free_window_ms: int = 24 * 3_600_000
-
-    def minimum(self, currency: str, platform: str = MAIN) -> int:
-        return (self.minimums or {}).get(platform, {}).get(currency, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +63,7 @@ class Sessions:
         self.doors = Doors(journal.redis, tokens, clock, public_url, pay_url)
         self.directory = Directory(journal, clock)
         self._free = FreeGrants(journal, rules.free_window_ms)
+        self.records = Records(journal, ledger, clock, rules, self.doors, self._free)
 
     async def create(self, terms: NewSession, *, account: str, livemode: bool, session_id: str) -> Created:
         """A new session and the order to hold the money, in one durable step; then waits for the first word of the
@@ -97,20 +75,17 @@ class Sessions:
             terms = await self.eligibility.of_order(terms, account=account, livemode=livemode)
             await self.directory.claim_reference(account, terms.reference, session_id, terms.continues)
             now = self.clock.wall_ms()
+            granted_ms = await self._free.of_order(
+                terms, account=account, livemode=livemode, session=session_id, now=now
+            )
             step = core.opened(
                 terms, id=session_id, account=account, livemode=livemode, now=now, cap_ms=self.rules.cap_ms,
-                expires_ms=self.rules.expires_ms, granted_ms=await self._grant(terms, account, livemode, session_id),
+                expires_ms=self.rules.expires_ms, granted_ms=granted_ms,
                 minimum=self.rules.minimum(terms.currency, terms.platform),
             )  # fmt: skip
             await self.place(step, people_of(terms))
         docs = await self._first_word(session_id)
         return Created(docs, self.doors.entry(docs.record, "client"), self.doors.entry(docs.record, "expert"))
-
-    async def _grant(self, terms: NewSession, account: str, livemode: bool, session: str) -> int:
-        """What there is of the free part for a new session, in ms (5-money, Free part once)."""
-        pair = pair_of(account, livemode, terms.client.id, terms.expert.id)
-        wanted_ms = min(terms.free_minutes, terms.max_minutes) * 60_000 if terms.kind == "metered" else 0
-        return await self._free.grant(pair, session, wanted_ms, self.clock.wall_ms())
 
     async def place(self, step: Step, people: dict[str, Any]) -> None:
         """Put a new session where it can be found; without effect if it is there."""
@@ -134,34 +109,16 @@ class Sessions:
 
     async def _first_word(self, session: str) -> Docs:
         """The session once its payment is no longer pending, or after ten seconds."""
-        async with self.changes.of(session) as changed:
-            until = asyncio.get_running_loop().time() + HOLD_WAIT_S
-            while True:
-                changed.clear()
-                docs = await self._read(session)
-                if docs.payment["status"] != "pending":
-                    await self.apply_payment(session)
-                    return await self._read(session)
-                if not await changed_before(until, changed):
-                    return docs
-
-    async def _read(self, session: str) -> Docs:
-        docs = await self.journal.read(session, *DOCS)
-        if docs["session"] is None or docs["payment"] is None or docs["people"] is None:
-            raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
-        receipts = docs["receipts"]
-        body, payment = docs["session"].body, docs["payment"].body
-        waits = asked.state_of(body["status"], payment) in asked.WAITING
-        return Docs(
-            body, payment, docs["people"].body, receipts.body if receipts else None,
-            self.doors.pay_link(session) if waits else None,
-        )  # fmt: skip
+        docs = await self.changes.until(
+            session, partial(self.records.read, session), lambda docs: docs.payment["status"] != "pending", HOLD_WAIT_S
+        )
+        return docs if docs.payment["status"] == "pending" else await self.records.apply_payment(session)
 
     async def get(self, account: str, session: str) -> Docs:
         """Raises NotFound, also for another account's session."""
-        docs = await self._read(session)
+        docs = await self.records.read(session)
         if docs.session["account"] != account:
-            raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
+            raise unknown(session)
         return docs
 
     async def list(
@@ -196,7 +153,7 @@ class Sessions:
         if docs.record.open:
             at = self.clock.wall_ms()
             why: core.EndReason = "canceled" if reason == "canceled" else "ended_by_api"
-            await self.apply(session, lambda record: core.ended(record, why, at, note=reason), durable=True)
+            await self.records.apply(session, lambda record: core.ended(record, why, at, note=reason), durable=True)
         return await self.get(account, session)
 
     async def tokens_for(self, account: str, session: str, role: Role) -> Entry:
@@ -213,7 +170,7 @@ class Sessions:
         """
         docs = await self.get(account, session)
         over = docs.record.status == "finalized"
-        _check_payable(docs.payment, RECHARGEABLE if over else PAYABLE)
+        check_payable(docs.payment, RECHARGEABLE if over else PAYABLE)
         if not over and docs.payment["status"] != "awaiting_join" and not await self._still_priced(docs.record):
             return await self._first_word(session)
         order, now = core.recharged if over else core.other_card, self.clock.wall_ms()
@@ -224,7 +181,7 @@ class Sessions:
 
         # With `hold: "join"` the next card waits for the client, as the first one did.
         pending = docs.payment["status"] != "awaiting_join"
-        await self.apply(session, tried, durable=True, pending=pending)
+        await self.records.apply(session, tried, durable=True, pending=pending)
         return await self._first_word(session)
 
     async def before_consent(self, record: SessionRecord) -> None:
@@ -249,7 +206,7 @@ class Sessions:
             if record.if_not_eligible == "refuse":
                 raise
             reason = str(error.extra["reason"])
-            await self.apply(record.id, lambda now: core.made_free(now, reason), durable=True, pending=True)
+            await self.records.apply(record.id, lambda now: core.made_free(now, reason), durable=True, pending=True)
             return False
         return True
 
@@ -274,21 +231,18 @@ class Sessions:
         raise GatewayError(f"{session} changes faster than it can be refunded.")
 
     async def _refund_word(self, session: str, ident: str) -> Docs:
-        async with self.changes.of(session) as changed:
-            until = asyncio.get_running_loop().time() + HOLD_WAIT_S
-            while True:
-                changed.clear()
-                docs = await self._read(session)
-                known = [refund for refund in docs.payment.get("refunds", ()) if refund["id"] == ident]
-                if (known and known[0]["status"] != "ordered") or not await changed_before(until, changed):
-                    return docs
+        def said(docs: Docs) -> bool:
+            known = docs.payment.get("refunds", ())
+            return any(refund["id"] == ident and refund["status"] != "ordered" for refund in known)
+
+        return await self.changes.until(session, partial(self.records.read, session), said, HOLD_WAIT_S)
 
     async def waive(self, account: str, session: str) -> Docs:
         """Nothing will be charged; the hold is released at once (5-money, Waiver). Raises Conflict `payment_state` once
         the charge is sent, and for a booked meeting `session_state` once its bill is final."""
         await self.get(account, session)
         now = self.clock.wall_ms()
-        await self.apply(session, lambda record: core.waived(record, now), durable=True, witness=waiver.check)
+        await self.records.apply(session, lambda record: core.waived(record, now), durable=True, witness=waiver.check)
         return await self.get(account, session)
 
     async def usage(self, account: str, session: str) -> dict[str, Any]:
@@ -314,14 +268,14 @@ class Sessions:
 
         Again gives the one that is there: its id is written down before it is made. Nobody enters: it expires.
         """
-        record = await self.apply(session, lambda record: core.continued(record, new_id("ses")))
+        record = await self.records.apply(session, lambda record: core.continued(record, new_id("ses")))
         assert record.continued_by is not None
-        people = (await self._read(session)).people
+        people = (await self.records.read(session)).people
         created = await self.create(
             again(record, people, self.clock.wall_ms(), await self._card_of(record)), account=record.account,
             livemode=record.livemode, session_id=record.continued_by,
         )  # fmt: skip
-        await self._carry_over(record)
+        await self.records.carry_over(record)
         return created
 
     async def _card_of(self, record: SessionRecord) -> str | None:
@@ -331,16 +285,6 @@ class Sessions:
             booking = (await self.journal.read(record.meeting.booking, "session"))["session"]
             funding = booking.body["funding"] if booking else None
         return funding["payment_method"] if funding else None
-
-    async def _carry_over(self, record: SessionRecord) -> None:
-        """What is left of the free part goes to the session after this one."""
-        if record.continued_by is not None:
-            pair = pair_of(record.account, record.livemode, record.client["id"], record.expert["id"])
-            now, known = self.clock.wall_ms(), {record.id: record}
-            offer_ms = min(record.free_offer_ms, record.limit_ms)
-            left_ms = await self._free.grant(pair, record.continued_by, offer_ms, now, known)
-            with suppress(NotFound):
-                await self.apply(record.continued_by, lambda next_one: core.carried(next_one, left_ms))
 
     async def events(self, account: str, session: str, after: int) -> Sequence[dict[str, Any]]:
         await self.get(account, session)
@@ -352,7 +296,7 @@ class Sessions:
         Raises Unauthorized `link_expired` or `link_invalid`.
         """
         grant, token = await self.doors.opened(secret)
-        docs = await self._with_its_booking(await self._read(grant.session))
+        docs = await self._with_its_booking(await self.records.read(grant.session))
         return {
             **entrance(docs, grant.role),
             "token": token if docs.record.open else None,
@@ -369,117 +313,6 @@ class Sessions:
         if payment is None or asked.state_of_booking(payment.body, wanted=True) not in asked.WAITING:
             return docs
         return replace(docs, payment=payment.body, pay_url=self.doors.pay_link(meeting.booking))
-
-    async def read(self, session: str) -> Docs:
-        """A session for the gateway itself. Raises NotFound."""
-        return await self._read(session)
-
-    async def apply_payment(self, session: str) -> Docs:
-        """What the payment record says, done to the session: money held makes it ready. The records as they then are;
-        one trip, since mostly nothing is to be done."""
-        docs = await self._read(session)
-        if docs.payment["status"] not in FUNDED or not core.funded(docs.record).changed:
-            return docs
-        await self.apply(session, core.funded)
-        return await self._read(session)
-
-    async def apply(
-        self,
-        session: str,
-        change: Callable[[SessionRecord], Step],
-        *,
-        fence: Fence | None = None,
-        durable: bool = False,
-        pending: bool = False,
-        witness: Callable[[Mapping[str, Any]], None] | None = None,
-        due: Mapping[str, int | None] | None = None,
-    ) -> SessionRecord:
-        """Read, change, commit; again when someone else committed meanwhile. The new record; the old if unchanged.
-
-        `pending`: the payment is marked pending in the same step. `witness` is shown the payment, which must stay as it
-        is until the step is done. Raises what both raise, Conflict `fenced`, StoreUnavailable.
-        """
-        for _ in range(ATTEMPTS):
-            docs = await self.journal.read(session, "session", "payment")
-            doc, payment = docs["session"], docs["payment"]
-            if doc is None or payment is None:
-                raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
-            step = change(SessionRecord.from_dict(doc.body))
-            if not step.changed:
-                return step.record
-            if pending:
-                _check_payable(payment.body)
-                payment = replace(payment, body={**payment.body, "status": "pending"})
-            if witness is not None:
-                witness(payment.body)
-            beside = payment if pending or witness is not None else None
-            try:
-                await self._put(session, doc, beside, step, fence, durable, dict(due or {}))
-            except Conflict as error:
-                if error.code == "version_conflict":
-                    continue
-                raise
-            return step.record
-        raise GatewayError(f"{session} changes faster than it can be written.")
-
-    async def _put(
-        self, session: str, doc: Doc, payment: Doc | None, step: Step, fence: Fence | None, durable: bool,
-        due: dict[str, int | None],
-    ) -> None:  # fmt: skip
-        """Any change may matter to money and to the watch; a look too many costs little, one too few a session."""
-        put: dict[str, tuple[int, dict[str, Any]]] = {"session": (doc.version, step.record.to_dict())}
-        if payment is not None:
-            put["payment"] = (payment.version, payment.body)
-        due.setdefault("money", NOW)
-        if not step.record.open:
-            due.setdefault("watch", NOW)
-        events = [Event(kind, data) for kind, data in step.events]
-        await self.journal.commit(session, put, events=events, due=due, fence=fence, durable=durable)
-
-    async def finalize(self, session: str, fence: Fence, shown: Sequence[Interval] | None = None) -> SessionRecord:
-        """Freeze the bill over exactly the rows it is made from; idempotent, exactly one `session.finalized` (law 8).
-        `shown`: the intervals of former owners that were on display at the end; what they reported beyond is not billed
-        (law 9). None: nobody is left to say, and what was reported late is not billed.
-
-        Raises Conflict `fenced` when another owner has the session.
-        """
-        for _ in range(ATTEMPTS):
-            usage = await self.ledger.usage(session)
-            doc = (await self.journal.read(session, "session"))["session"]
-            if doc is None:
-                raise NotFound(f"There is no session {session}.", code="session_not_found", param="id")
-            record = SessionRecord.from_dict(doc.body)
-            if record.status == "finalized":
-                return record
-            unseen = usage.unclaimed if shown is None else usage.unseen(fence.epoch, shown)
-            record = replace(record, unseen=unseen)
-            final = bill(
-                record, usage.intervals, minimum=self.rules.minimum(record.currency, record.platform)
-            ).to_dict()
-            step = core.finalized(record, final, sealed(record, usage.sealed, final))
-            await self._carry_over(step.record)  # first, for nobody finalizes twice
-            try:
-                await self.journal.commit(
-                    session,
-                    {"session": (doc.version, step.record.to_dict())},
-                    events=[Event(kind, data) for kind, data in step.events],
-                    due={"money": NOW, "mail": NOW, "watch": None},
-                    fence=replace(fence, usage=usage.version),
-                    finalized=step.record.to_dict(),
-                    durable=True,
-                )
-            except Conflict as error:
-                if error.code == "version_conflict":
-                    continue
-                raise
-            return step.record
-        raise GatewayError(f"{session} changes faster than it can be finalized.")
-
-
-def _check_payable(payment: Mapping[str, Any], statuses: Collection[str] = PAYABLE) -> None:
-    """Raises Conflict unless another card can do anything: not for money that is there, on its way, or let off."""
-    if payment["status"] not in statuses:
-        raise Conflict(f"A payment that is {payment['status']} takes no other card.", code="payment_state")
 
 
 class _AlreadyThere(Exception):

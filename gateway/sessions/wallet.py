@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Final, cast
 
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.changes import Changes, changed_before
+from gateway.changes import Changes
 from gateway.journal import NOW, Journal
 from gateway.kept_cards import KEY, QUEUE, KeptCard, read
 
@@ -27,14 +27,10 @@ class Wallet:
     async def cards(self, owner: str) -> tuple[KeptCard, ...]:
         """Those of the client of a session or booking; none, if that is not known in time."""
         try:
-            async with self._changes.of(owner) as changed:
-                known = await self._known(owner)
-                if known is None:
-                    await self._journal.schedule(QUEUE, owner, NOW)
-                until = asyncio.get_running_loop().time() + WAIT_S
-                while known is None and await changed_before(until, changed):
-                    changed.clear()
-                    known = await self._known(owner)
+            if (known := await self._known(owner)) is None:
+                await self._journal.schedule(QUEUE, owner, NOW)
+                look = partial(self._known, owner)
+                known = await self._changes.until(owner, look, lambda found: found is not None, WAIT_S)
         except RedisError as error:
             log.warning("cards_not_known", session=owner, error=type(error).__name__)
             return ()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
+from math import inf
 from typing import Final, Literal
 
 import structlog
@@ -26,8 +27,6 @@ from gateway.signaling.messages import ServerMessage, SignalError
 log = structlog.get_logger(__name__)
 
 UNDECIDED: Final = frozenset({"pending", "action_required"})
-# Wake-ups may be lost; nobody waits for the word of a card longer than this.
-LOOK_AGAIN_S: Final = 5.0
 
 
 class GoingOn:
@@ -92,19 +91,19 @@ class GoingOn:
         """Order it, say so, and follow its payment until the card has said its word."""
         created = await self._sessions.successor(self._session)
         docs = created.docs
-        async with self._sessions.changes.of(docs.record.id) as changed:
-            while True:
-                for entry in (created.client, created.expert):
-                    self._send(entry.role, told(docs, entry.role, entry.token, entry.url))
-                status = docs.payment["status"]
-                while docs.payment["status"] == status:
-                    if status not in UNDECIDED:
-                        return
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_AGAIN_S):
-                            await changed.wait()
-                    changed.clear()
-                    docs = await self._sessions.read(docs.record.id)
+        while True:
+            for entry in (created.client, created.expert):
+                self._send(entry.role, told(docs, entry.role, entry.token, entry.url))
+            if docs.payment["status"] not in UNDECIDED:
+                return
+            docs = await self._moved(docs)
+
+    async def _moved(self, before: Docs) -> Docs:
+        def moved(docs: Docs) -> bool:
+            return bool(docs.payment["status"] != before.payment["status"])
+
+        session = before.record.id
+        return await self._sessions.changes.until(session, partial(self._sessions.records.read, session), moved, inf)
 
 
 def told(docs: Docs, role: Role, token: str, url: str) -> wire.ContinueState:

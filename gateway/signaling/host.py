@@ -134,7 +134,7 @@ class Host:
 
     async def _claim(self, session: str) -> Hosted:
         """Become the session's owner, if it still runs. Raises Conflict `held` while its owner lives."""
-        docs = await self._with.sessions.read(session)
+        docs = await self._with.sessions.records.read(session)
         meeting = docs.record.meeting
         if meeting is not None and self._with.now() < meeting.opens_at:
             raise Conflict("The meeting opens ten minutes before its time.", code="meeting_not_open")
@@ -147,7 +147,7 @@ class Host:
         await self._orphans.settle(session)
         self._orphans.adopted(session)
         earlier = (await self._with.ledger.usage(session)).intervals
-        docs = await self._with.sessions.apply_payment(session)
+        docs = await self._with.sessions.records.apply_payment(session)
         return Hosted(self._with, docs, lease, await self._room(session), earlier)
 
     async def _hosting(self, hosted: Hosted) -> None:

@@ -257,7 +257,7 @@ class Hosted:
 
     async def _rate(self, role: Role, message: wire.Rate) -> None:
         rating = {"stars": message.stars, "comment": message.comment, "parameters": message.parameters or {}}
-        await self._host.sessions.apply(self.session, lambda record: core.rated(record, role, rating))
+        await self._host.sessions.records.apply(self.session, lambda record: core.rated(record, role, rating))
 
     # The relay
 
@@ -331,7 +331,7 @@ class Hosted:
             step = change(known)
             return replace(step, changed=step.changed or known is not stored)
 
-        await self._take(await self._host.sessions.apply(self.session, told, fence=fence))
+        await self._take(await self._host.sessions.records.apply(self.session, told, fence=fence))
         if self.record.status != before:
             self.seats.send_both(wire.Status(status=self.record.status))
 
@@ -350,7 +350,7 @@ class Hosted:
     async def _refresh(self) -> None:
         """Someone changed a record of the session: the bridge, the API, another owner."""
         before = self.docs
-        self.docs = await self._host.sessions.apply_payment(self.session)
+        self.docs = await self._host.sessions.records.apply_payment(self.session)
         was = self.record
         await self._take(self.docs.record)
         if was.open and not self.record.open:
@@ -474,13 +474,13 @@ class Hosted:
             await self._change(lambda record: core.ended(record, over.reason, over.at))
         if self._tab is not None and self._tab.losses:
             await self._change(core.restated)
-        self.call.record = await self._host.sessions.finalize(self.session, lease.fence(), self.call.earlier)
-        self.docs = await self._host.sessions.read(self.session)
+        self.call.record = await self._host.sessions.records.finalize(self.session, lease.fence(), self.call.earlier)
+        self.docs = await self._host.sessions.records.read(self.session)
         self.facts.finalized(self.record, lease.epoch)
         await self._tell_end()
 
     async def _tell_end(self, only: Role | None = None) -> None:
-        self.docs = await self._host.sessions.read(self.session)
+        self.docs = await self._host.sessions.records.read(self.session)
         for role in [only] if only else ROLES:
             self.seats.send(role, telling.ended(self.docs, role, self.record.end_reason or ""))
 

@@ -26,7 +26,8 @@ from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
 from gateway.sessions import sessions
-from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.rules import Rules
+from gateway.sessions.sessions import Sessions
 from gateway.tokens import Tokens
 from tests.api.market import FULL, KEYS, order
 from tests.api.test_routes import documented

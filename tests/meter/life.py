@@ -28,7 +28,8 @@ from gateway.meter.ledger import Ledger
 from gateway.meter.usage_file import UsageFile
 from gateway.nodes import Node, RedisClock
 from gateway.session import funded
-from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.rules import Rules
+from gateway.sessions.sessions import Sessions
 from gateway.sfu.port import CallConfig, Candidate, LegReport, Report, Span, Statistics
 from gateway.signaling import messages as wire
 from gateway.signaling.call import Timers
@@ -210,7 +211,7 @@ class Process:
         async with asyncio.timeout(seconds):
             while True:
                 with contextlib.suppress(Exception):
-                    if (await self.sessions.read(session)).record.status == status:
+                    if (await self.sessions.records.read(session)).record.status == status:
                         return
                 await asyncio.sleep(0.05)
 

@@ -18,7 +18,8 @@ from gateway.meter.ledger import Lease, Ledger
 from gateway.meter.sweeper import OWNED_MS, Found, Sweeper
 from gateway.session import SessionRecord
 from gateway.sessions import sessions as module
-from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.rules import Rules
+from gateway.sessions.sessions import Sessions
 from gateway.tokens import Tokens
 from tests.clocks import HandClock
 from tests.orders import order
@@ -37,7 +38,7 @@ class World:
             public_url="https://gateway.example", open_payment=payment.opened,
         )  # fmt: skip
         self.sweeper = Sweeper(
-            journal, self.ledger, self.sessions, self.clock, owner="sweeper", grace_ms=GRACE_MS, gone=self._gone
+            journal, self.ledger, self.sessions.records, self.clock, owner="sweeper", grace_ms=GRACE_MS, gone=self._gone
         )
 
     async def _gone(self, owner: str) -> bool:
@@ -58,17 +59,17 @@ class World:
         """A call that node `n1` hosts, with that much in the ledger."""
         record = await self.create()
         await self.hold(record.id)
-        await self.sessions.apply_payment(record.id)
+        await self.sessions.records.apply_payment(record.id)
         lease = await self.ledger.acquire(record.id, "n1")
         start = lease.acquired_at
-        await self.sessions.apply(record.id, lambda r: core.together(r, start), fence=lease.fence())
+        await self.sessions.records.apply(record.id, lambda r: core.together(r, start), fence=lease.fence())
         while await self.ledger.flush(lease, {1: (start, start + used_ms)}):
             pass
         self.clock.wall = start + used_ms
         return record.id, lease
 
     async def record(self, session: str) -> SessionRecord:
-        return (await self.sessions.read(session)).record
+        return (await self.sessions.records.read(session)).record
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ async def test_law3_a_session_given_back_is_an_orphan_at_once(world: World) -> N
 
 async def test_an_orphan_that_had_ended_is_finalized_for_its_own_reason_without_a_grace(world: World) -> None:
     session, lease = await world.live()
-    await world.sessions.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 3))
+    await world.sessions.records.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 3))
     world.gone.add("n1")
     assert await world.sweeper.look(session) is None
     final = await world.record(session)
@@ -170,7 +171,13 @@ async def test_law8_two_sweepers_end_a_session_once(world: World) -> None:
     world.gone.add("n1")
     world.clock.pass_ms(GRACE_MS)
     other = Sweeper(
-        world.journal, world.ledger, world.sessions, world.clock, owner="other", grace_ms=GRACE_MS, gone=world._gone
+        world.journal,
+        world.ledger,
+        world.sessions.records,
+        world.clock,
+        owner="other",
+        grace_ms=GRACE_MS,
+        gone=world._gone,
     )
     for sweeper in (world.sweeper, other, world.sweeper):
         assert await sweeper.look(session) is None

@@ -27,7 +27,8 @@ from gateway.meter.ledger import Ledger
 from gateway.session import Consent, NewExpert
 from gateway.sessions import sessions as module
 from gateway.sessions.paying import PayDesk
-from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.rules import Rules
+from gateway.sessions.sessions import Sessions
 from gateway.sessions.shown import Docs
 from gateway.tokens import Tokens
 from tests.orders import NOW, order
@@ -65,8 +66,8 @@ class Desk:
         return (await self.sessions.create(terms, account=ACCOUNT, livemode=False, session_id=new_id("ses"))).docs
 
     async def before_consent(self, docs: Docs) -> Docs:
-        await self.sessions.before_consent((await self.sessions.read(docs.record.id)).record)
-        return await self.sessions.read(docs.record.id)
+        await self.sessions.before_consent((await self.sessions.records.read(docs.record.id)).record)
+        return await self.sessions.records.read(docs.record.id)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ async def test_r16_before_the_client_agrees_to_a_hold_that_was_put_off_the_exper
     for desk.payees.error in (REFUSED, StripeUnavailable("away")):
         with pytest.raises(type(desk.payees.error)):
             await desk.before_consent(made)
-    after = await desk.sessions.read(made.record.id)
+    after = await desk.sessions.records.read(made.record.id)
     assert (after.session, after.payment["status"]) == (made.session, "awaiting_join")
 
 
@@ -113,7 +114,7 @@ async def test_r16_ordered_so_the_session_is_free_instead_and_the_money_step_is_
 async def test_r16_nobody_is_asked_where_no_card_will_be(desk: Desk) -> None:
     agreed = Consent(NOW, "1", "en", 10_000_000)
     made = await desk.order()
-    await desk.sessions.apply(made.record.id, lambda record: core.joined(record, "client", NOW, agreed))
+    await desk.sessions.records.apply(made.record.id, lambda record: core.joined(record, "client", NOW, agreed))
     for docs in (made, await desk.order(hold="now"), await desk.order(kind="pro_bono")):
         asked = len(desk.payees.asked)
         await desk.before_consent(docs)
@@ -133,7 +134,7 @@ async def test_r16_another_card_is_not_taken_for_an_expert_who_may_not_be_paid_m
         await PayDesk(desk.sessions, Bookings(desk.sessions, open_payment=payment.opened)).pay(link, "pm_card_visa", 1)
     assert "passport" not in shown.value.detail, "law 7: what Stripe wants of the expert is not the client's business"
     assert shown.value.extra == {}
-    docs = await desk.sessions.read(session)
+    docs = await desk.sessions.records.read(session)
     assert (docs.payment["status"], docs.record.funding and docs.record.funding.attempt) == ("failed", 1)
 
 
@@ -160,7 +161,9 @@ async def test_r16_a_bill_for_what_was_held_is_taken_whatever_the_account_says_b
     session = made.record.id
     await say_payment(desk.sessions, session, status="due")
     over = {"status": "finalized", "bill": {"amount_total": 7_500}}
-    await desk.sessions.apply(session, lambda record: core.Step(core.SessionRecord.from_dict(record.to_dict() | over)))
+    await desk.sessions.records.apply(
+        session, lambda record: core.Step(core.SessionRecord.from_dict(record.to_dict() | over))
+    )
     desk.payees.error = REFUSED
     after = await desk.sessions.pay(ACCOUNT, session, "pm_card_visa")
     assert after.record.funding is not None

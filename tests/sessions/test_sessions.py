@@ -26,7 +26,8 @@ from gateway.session import SessionRecord
 from gateway.sessions import sessions as module
 from gateway.sessions.directory import MAKING_MS
 from gateway.sessions.orders import ENTER_MS
-from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.rules import Rules
+from gateway.sessions.sessions import Sessions
 from gateway.sessions.shown import Docs, payment_for, pricing
 from gateway.tokens import Tokens
 from tests.orders import order
@@ -61,9 +62,9 @@ async def say_payment(sessions: Sessions, session: str, **told: Any) -> None:
 async def live(sessions: Sessions, session: str) -> Lease:
     """Funded, owned, and together since the lease began."""
     await say_payment(sessions, session, status="held")
-    await sessions.apply_payment(session)
+    await sessions.records.apply_payment(session)
     lease = await sessions.ledger.acquire(session, "n1")
-    await sessions.apply(session, lambda record: core.together(record, lease.acquired_at), fence=lease.fence())
+    await sessions.records.apply(session, lambda record: core.together(record, lease.acquired_at), fence=lease.fence())
     return lease
 
 
@@ -122,7 +123,7 @@ async def test_law8_changes_by_many_at_once_all_count_and_each_is_told_once(sess
     session = (await create(sessions)).record.id
 
     async def warn(number: int) -> None:
-        await sessions.apply(session, lambda record: core.warned(record, "limit_ending", number))
+        await sessions.records.apply(session, lambda record: core.warned(record, "limit_ending", number))
 
     await asyncio.gather(*(warn(number) for number in range(12)))
     told = [event["data"]["remaining"] for event in await sessions.journal.events(session, after=1)]
@@ -132,7 +133,7 @@ async def test_law8_changes_by_many_at_once_all_count_and_each_is_told_once(sess
 async def test_a_change_that_changes_nothing_writes_nothing(sessions: Sessions) -> None:
     session = (await create(sessions)).record.id
     before = (await sessions.journal.read(session, "session"))["session"]
-    await sessions.apply(session, core.unchanged)
+    await sessions.records.apply(session, core.unchanged)
     assert (await sessions.journal.read(session, "session"))["session"] == before
 
 
@@ -185,7 +186,7 @@ async def test_law5_money_that_is_there_on_its_way_or_let_off_takes_no_other_car
 
 async def _paid_meanwhile(sessions: Sessions, session: str) -> None:
     """The order to pay, when its money came after it was looked at."""
-    await sessions.apply(session, lambda record: core.other_card(record, "pm_card_visa", 0), pending=True)
+    await sessions.records.apply(session, lambda record: core.other_card(record, "pm_card_visa", 0), pending=True)
 
 
 async def test_r04_another_card_before_the_client_joined_still_waits_for_the_client(sessions: Sessions) -> None:
@@ -208,8 +209,8 @@ async def test_law8_many_finalize_and_there_is_one_bill_and_one_event(sessions: 
     session = (await create(sessions)).record.id
     lease = await live(sessions, session)
     await sessions.ledger.flush(lease, {1: (lease.acquired_at, lease.acquired_at + 1)})
-    await sessions.apply(session, lambda record: core.ended(record, "client_left", lease.acquired_at + 1))
-    records = await asyncio.gather(*(sessions.finalize(session, lease.fence()) for _ in range(5)))
+    await sessions.records.apply(session, lambda record: core.ended(record, "client_left", lease.acquired_at + 1))
+    records = await asyncio.gather(*(sessions.records.finalize(session, lease.fence()) for _ in range(5)))
     assert len({str(record.bill) for record in records}) == 1
     assert (await types(sessions, session)).count("session.finalized") == 1
 
@@ -219,8 +220,8 @@ async def test_law3_a_former_owner_cannot_freeze_the_bill(sessions: Sessions) ->
     lease = await live(sessions, session)
     await sessions.ledger.acquire(session, "n2", owner_gone=True)
     for change in (
-        sessions.apply(session, lambda record: core.ended(record, "client_left", 0), fence=lease.fence()),
-        sessions.finalize(session, lease.fence()),
+        sessions.records.apply(session, lambda record: core.ended(record, "client_left", 0), fence=lease.fence()),
+        sessions.records.finalize(session, lease.fence()),
     ):
         with pytest.raises(Conflict):
             await change
@@ -234,7 +235,7 @@ async def test_law3_rows_that_come_while_the_bill_is_made_are_in_it(
     lease = await live(sessions, session)
     start = lease.acquired_at
     await sessions.ledger.flush(lease, {1: (start, start + 1)})
-    await sessions.apply(session, lambda record: core.ended(record, "client_left", start + 5_000))
+    await sessions.records.apply(session, lambda record: core.ended(record, "client_left", start + 5_000))
     commit, late = sessions.journal.commit, [(start + 1, start + 2)]
 
     async def slow(*args: Any, **kwargs: Any) -> Any:
@@ -243,7 +244,7 @@ async def test_law3_rows_that_come_while_the_bill_is_made_are_in_it(
         return await commit(*args, **kwargs)
 
     monkeypatch.setattr(sessions.journal, "commit", slow)
-    final = await sessions.finalize(session, lease.fence())
+    final = await sessions.records.finalize(session, lease.fence())
     assert final.bill is not None
     assert final.bill["union_ms"] == 2
 
@@ -255,9 +256,9 @@ async def test_law9_what_a_former_owner_reports_once_it_is_over_is_not_billed(se
     await asyncio.sleep(0.05)
     lease = await sessions.ledger.acquire(session, "n2", owner_gone=True)
     await sessions.ledger.flush(lease, {1: (start + 50, start + 50)})
-    await sessions.apply(session, lambda record: core.ended(record, "client_left", start + 60_000))
+    await sessions.records.apply(session, lambda record: core.ended(record, "client_left", start + 60_000))
     await sessions.ledger.write([Write(former, {1: (start, start + 30)}, 1, renew=False)])
-    final = await sessions.finalize(session, lease.fence(), [(start, start + 10)])
+    final = await sessions.records.finalize(session, lease.fence(), [(start, start + 10)])
     assert final.bill is not None
     assert (final.bill["union_ms"], final.unseen) == (10, ((start + 10, start + 30),))
     again = await replay(sessions.journal, sessions.ledger, session, minimum=sessions.rules.minimum("usd", "main"))
@@ -272,9 +273,9 @@ async def test_law9_nor_when_the_owner_that_might_have_displayed_it_died_as_well
     await sessions.ledger.write([Write(former, {1: (start, start + 10)}, 1)])
     await sessions.ledger.acquire(session, "n2", owner_gone=True)
     await sessions.ledger.write([Write(former, {1: (start, start + 30), 2: (start + 35, start + 40)}, 2, renew=False)])
-    await sessions.apply(session, lambda record: core.ended(record, "node_lost", start + 60_000))
+    await sessions.records.apply(session, lambda record: core.ended(record, "node_lost", start + 60_000))
     swept = await sessions.ledger.acquire(session, "n3", owner_gone=True)
-    final = await sessions.finalize(session, swept.fence())
+    final = await sessions.records.finalize(session, swept.fence())
     assert final.bill is not None
     assert (final.bill["union_ms"], final.unseen) == (10, ((start + 10, start + 30), (start + 35, start + 40)))
     again = await replay(sessions.journal, sessions.ledger, session, minimum=sessions.rules.minimum("usd", "main"))
@@ -285,10 +286,10 @@ async def test_5_money_a_bill_below_the_smallest_charge_is_waived_and_says_so(se
     session = (await create(sessions)).record.id
     lease = await live(sessions, session)
     start = lease.acquired_at - 4_000
-    await sessions.apply(session, lambda record: core.Step(core.replace(record, started_at=start)))
+    await sessions.records.apply(session, lambda record: core.Step(core.replace(record, started_at=start)))
     await sessions.journal.redis.hset(sessions.journal.keys.of(session, "usage"), "1:n1:1", f"{start}:{start + 4000}")
-    await sessions.apply(session, lambda record: core.ended(record, "client_left", start + 4_000))
-    bill = (await sessions.finalize(session, lease.fence())).bill
+    await sessions.records.apply(session, lambda record: core.ended(record, "client_left", start + 4_000))
+    bill = (await sessions.records.finalize(session, lease.fence())).bill
     assert bill is not None
     assert (bill["amount_metered"], bill["amount_total"], bill["waived_reason"]) == (20, 0, "below_minimum")
     usage = await sessions.usage(ACCOUNT, session)
@@ -321,15 +322,17 @@ async def test_law7_the_expert_learns_nothing_of_the_clients_card(sessions: Sess
 async def test_r06_a_continued_session_keeps_the_terms_and_what_is_left_of_the_free_part(sessions: Sessions) -> None:
     docs = await create(sessions, free_minutes=5, reference="r1")
     session, record = docs.record.id, docs.record
-    await sessions.apply(session, lambda r: core.ended(core.replace(r, started_at=r.created), "limit_reached", 0))
+    await sessions.records.apply(
+        session, lambda r: core.ended(core.replace(r, started_at=r.created), "limit_reached", 0)
+    )
     lease = await sessions.ledger.acquire(session, "n1")
-    used = core.Step(core.replace((await sessions.read(session)).record, bill={"union_ms": 130_000}))
-    await sessions.apply(session, lambda _: used, fence=lease.fence())
+    used = core.Step(core.replace((await sessions.records.read(session)).record, bill={"union_ms": 130_000}))
+    await sessions.records.apply(session, lambda _: used, fence=lease.fence())
     made = (await sessions.successor(session)).docs.record
-    after = (await sessions.read(made.id)).record
+    after = (await sessions.records.read(made.id)).record
     assert (after.continues, after.reference, after.unit_amount) == (session, "r1", record.unit_amount)
     assert after.free_ms == 170_000
-    assert (await sessions.read(session)).record.continued_by == after.id
+    assert (await sessions.records.read(session)).record.continued_by == after.id
 
 
 async def test_r02_of_sessions_that_are_ordered_at_once_one_has_the_free_part(sessions: Sessions) -> None:
@@ -341,7 +344,7 @@ async def test_r02_of_sessions_that_are_ordered_at_once_one_has_the_free_part(se
     repeated = await sessions.create(order(free_minutes=5), account=ACCOUNT, livemode=False, session_id=first)
     assert repeated.docs.record.free_ms == 300_000
     await sessions.end(ACCOUNT, first, "canceled")
-    await sessions.finalize(first, (await sessions.ledger.acquire(first, "n1")).fence())
+    await sessions.records.finalize(first, (await sessions.ledger.acquire(first, "n1")).fence())
     assert (await create(sessions, free_minutes=5)).record.free_ms == 300_000, "it came to nothing"
 
 
@@ -349,8 +352,8 @@ async def test_r02_a_repeated_session_has_what_the_one_before_it_left(sessions: 
     session = (await create(sessions, free_minutes=5)).record.id
     lease = await live(sessions, session)
     await sessions.ledger.write([Write(lease, {1: (lease.acquired_at, lease.acquired_at + 60_000)})])
-    await sessions.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 60_000))
-    final = await sessions.finalize(session, lease.fence())
+    await sessions.records.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 60_000))
+    final = await sessions.records.finalize(session, lease.fence())
     assert final.bill is not None
     after = (await create(sessions, free_minutes=5)).record
     assert (after.free_ms, after.amount_max) == (
@@ -368,9 +371,9 @@ async def test_r06_the_next_session_is_ordered_once_while_this_one_runs_and_wait
     lease = await live(sessions, session)
     one, two = await asyncio.gather(sessions.successor(session), sessions.successor(session))
     after = one.docs.record
-    assert after.id == two.docs.record.id == (await sessions.read(session)).record.continued_by
+    assert after.id == two.docs.record.id == (await sessions.records.read(session)).record.continued_by
     assert (after.reference, after.funding and after.funding.amount) == ("r2", 9000), "no free part is surely left"
-    running = (await sessions.read(session)).record
+    running = (await sessions.records.read(session)).record
     assert running.deadline is not None
     assert after.expires_at == pytest.approx(running.deadline + ENTER_MS, abs=5_000)
     with pytest.raises(Conflict) as caught:
@@ -378,16 +381,18 @@ async def test_r06_the_next_session_is_ordered_once_while_this_one_runs_and_wait
     assert caught.value.extra["session"] == after.id
     ledger = sessions.ledger
     await ledger.write([Write(lease, {1: (lease.acquired_at, lease.acquired_at + 60_000)})])
-    await sessions.apply(session, lambda r: core.ended(r, "client_left", sessions.clock.wall_ms()), fence=lease.fence())
-    final = await sessions.finalize(session, lease.fence())
+    await sessions.records.apply(
+        session, lambda r: core.ended(r, "client_left", sessions.clock.wall_ms()), fence=lease.fence()
+    )
+    final = await sessions.records.finalize(session, lease.fence())
     assert final.bill is not None
-    assert (await sessions.read(after.id)).record.free_ms == 300_000 - final.bill["union_ms"]
+    assert (await sessions.records.read(after.id)).record.free_ms == 300_000 - final.bill["union_ms"]
 
 
 async def test_r06_a_crash_before_the_next_session_was_made_leaves_only_its_id(sessions: Sessions) -> None:
     session = (await create(sessions)).record.id
     await live(sessions, session)
-    await sessions.apply(session, lambda record: core.continued(record, "ses_0next"))
+    await sessions.records.apply(session, lambda record: core.continued(record, "ses_0next"))
     assert (await sessions.successor(session)).docs.record.id == "ses_0next"
 
 
@@ -395,7 +400,7 @@ async def test_changes_wake_those_who_wait_for_that_session_only(sessions: Sessi
     one, other = (await create(sessions)).record.id, (await create(sessions)).record.id
     async with sessions.changes.of(one) as changed, sessions.changes.of(other) as unchanged, asyncio.timeout(5):
         while not changed.is_set():
-            await sessions.apply(one, lambda record: core.warned(record, "limit_ending", 1))
+            await sessions.records.apply(one, lambda record: core.warned(record, "limit_ending", 1))
             await asyncio.sleep(0.01)
         assert not unchanged.is_set()
 
@@ -411,8 +416,8 @@ async def finalized(sessions: Sessions) -> str:
     """A session of a minute, its bill final, the money still held."""
     session = (await create(sessions)).record.id
     lease = await live(sessions, session)
-    await sessions.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 60_000))
-    await sessions.finalize(session, lease.fence())
+    await sessions.records.apply(session, lambda r: core.ended(r, "client_left", lease.acquired_at + 60_000))
+    await sessions.records.finalize(session, lease.fence())
     return session
 
 
@@ -441,7 +446,7 @@ async def test_r15_the_fee_may_be_waived_after_the_bill_is_final_until_the_charg
     with pytest.raises(Conflict) as caught:
         await sessions.waive(ACCOUNT, session)
     assert caught.value.code == "payment_state"
-    assert not (await sessions.read(session)).record.let_off
+    assert not (await sessions.records.read(session)).record.let_off
 
 
 async def test_r15_a_bridge_that_has_not_seen_the_waiver_cannot_write_the_charge(sessions: Sessions) -> None:
@@ -456,7 +461,7 @@ async def test_r15_a_bridge_that_has_not_seen_the_waiver_cannot_write_the_charge
 
 async def live_meeting(sessions: Sessions, session: str) -> None:
     at = sessions.clock.wall_ms()
-    await sessions.apply(session, lambda record: core.together(core.funded(record).record, at))
+    await sessions.records.apply(session, lambda record: core.together(core.funded(record).record, at))
 
 
 async def test_r14_a_booking_over_its_life_and_going_on_after_one_of_its_meetings(
@@ -485,7 +490,7 @@ async def test_r14_a_booking_over_its_life_and_going_on_after_one_of_its_meeting
             await bookings.get(account, livemode, ident)
     begun = made.booking.meetings[1]
     with monkeypatch.context() as patch:  # it begins just when it is called off
-        patch.setattr(sessions, "apply_payment", lambda _: live_meeting(sessions, begun))
+        patch.setattr(sessions.records, "apply_payment", lambda _: live_meeting(sessions, begun))
         with pytest.raises(Conflict) as caught:
             await bookings.cancel(ACCOUNT, False, ident, 2, "platform")
     assert caught.value.code == "meeting_state"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -31,7 +30,7 @@ class Store:
         self.orders = 0
         self.fault: Exception | None = None
         self.changed = asyncio.Event()
-        self.changes = self
+        self.changes = self.records = self
 
     async def successor(self, session: str) -> Created:
         self.orders += 1
@@ -43,9 +42,13 @@ class Store:
     async def read(self, session: str) -> Docs:
         return Docs(replace(record(), id="ses_2").to_dict(), dict(self.payment), {}, None)
 
-    @asynccontextmanager
-    async def of(self, session: str) -> AsyncIterator[asyncio.Event]:
-        yield self.changed
+    async def until(
+        self, _session: str, look: Callable[[], Awaitable[Docs]], said: Callable[[Docs], bool], _: float
+    ) -> Docs:
+        while not said(docs := await look()):
+            await self.changed.wait()
+            self.changed.clear()
+        return docs
 
     def pay(self, **told: Any) -> None:
         self.payment |= told

@@ -21,7 +21,10 @@ from gateway.meter.ledger import Ledger, Write
 from gateway.nodes import Node, RedisClock
 from gateway.session import Role, SessionRecord
 from gateway.sessions import sessions as sessions_module
-from gateway.sessions.sessions import Rules, Sessions
+from gateway.sessions.free_grants import FreeGrants
+from gateway.sessions.records import Records
+from gateway.sessions.rules import Rules
+from gateway.sessions.sessions import Sessions
 from gateway.sessions.shown import Docs
 from gateway.sfu.port import CallConfig, Candidate, LegReport, Report, Span, Statistics
 from gateway.signaling import hosted as module
@@ -87,8 +90,8 @@ class Relay:
         self._reports.put_nowait(report)
 
 
-class MoodySessions(Sessions):
-    """The use cases of a store that may be away."""
+class MoodyRecords(Records):
+    """The records of a store that may be away."""
 
     away = False
 
@@ -118,10 +121,14 @@ class Stage:
         self.ledger = Ledger(redis, journal.keys)
         changes = Changes(journal)
         tokens = Tokens(b"k" * 32)
-        self.sessions = MoodySessions(
+        self.sessions = Sessions(
             journal, self.ledger, tokens, self.node.clock, changes, rules=Rules(),
             public_url="https://gateway.example", open_payment=payment.opened,
         )  # fmt: skip
+        self.records = MoodyRecords(
+            journal, self.ledger, self.node.clock, Rules(), self.sessions.doors, FreeGrants(journal, 0)
+        )
+        self.sessions.records = self.records
         self.host = Host(self.sessions, self.ledger, self.relay, self.node, tokens, timers, flush_ms=50)
         self._loops = [self.host.run, *([changes.run] if listen else [])]
         self._tasks: list[asyncio.Task[None]] = []
@@ -270,7 +277,7 @@ async def test_law4_an_end_by_the_api_cuts_the_call_also_if_the_node_misses(
         monkeypatch.setattr(module, "REREAD_MS", 100)
     deaf = build(listen=False)
     await deaf.start()
-    await deaf.sessions.apply_payment(deaf.session)
+    await deaf.records.apply_payment(deaf.session)
     (client, socket), _ = await deaf.call()
     await deaf.sessions.end("a", deaf.session)
     if missed != "the word of it":
@@ -285,13 +292,13 @@ async def test_law4_an_end_by_the_api_cuts_the_call_also_if_the_node_misses(
 async def test_law3_a_hang_up_that_the_store_does_not_take_is_written_when_it_is_back(stage: Stage) -> None:
     await stage.start()
     (client, socket), _ = await stage.call()
-    stage.sessions.away = True
+    stage.records.away = True
     with pytest.raises(SignalError) as caught:
         await client.receive(Leave(type="leave"))
     assert caught.value.close == Close.TRY_AGAIN
     assert stage.relay.released == [stage.session], "cut all the same"
     assert socket.said("ended")
-    stage.sessions.away = False
+    stage.records.away = False
     await stage.journal.redis.publish(stage.journal.channel, stage.session)
     record = await stage.finalized()
     assert record.end_reason == "client_left"
@@ -303,13 +310,13 @@ async def test_law2_a_call_that_began_and_ended_while_the_store_was_away_is_bill
     await stage.start()
     (client, _), _ = await stage.sit("client"), await stage.sit("expert")
     await stage.until(lambda: bool(stage.relay.configs) and stage.relay.configs[-1].funded)
-    stage.sessions.away = True
+    stage.records.away = True
     stage.since = stage.node.clock.boot_ms() - 5_000
     stage.hear()
     await stage.until(lambda: client.hosted.record.started_at is not None)
     with pytest.raises(SignalError):
         await client.receive(Leave(type="leave"))
-    stage.sessions.away = False
+    stage.records.away = False
     await stage.journal.redis.publish(stage.journal.channel, stage.session)
     record = await stage.finalized()
     assert record.started_at is not None
@@ -320,13 +327,13 @@ async def test_law2_a_call_whose_start_the_store_did_not_take_is_billed_when_som
     await stage.start()
     (client, _), _ = await stage.sit("client"), await stage.sit("expert")
     await stage.until(lambda: bool(stage.relay.configs) and stage.relay.configs[-1].funded)
-    stage.sessions.away = True
+    stage.records.away = True
     stage.since = stage.node.clock.boot_ms() - 5_000
     stage.hear()
     await stage.until(lambda: client.hosted.record.started_at is not None)
     now = stage.node.clock.wall_ms()
-    await Sessions.apply(stage.sessions, stage.session, lambda record: core.ended(record, "canceled", now))
-    stage.sessions.away = False
+    await Records.apply(stage.records, stage.session, lambda record: core.ended(record, "canceled", now))
+    stage.records.away = False
     await stage.journal.redis.publish(stage.journal.channel, stage.session)
     record = await stage.finalized()
     assert record.started_at is not None
@@ -350,7 +357,7 @@ async def test_law3_a_clock_that_was_set_back_meanwhile_cuts_off_nothing_that_wa
 async def test_law4_while_the_store_is_away_the_relay_is_still_told_to_go_on(stage: Stage) -> None:
     await stage.start()
     await stage.call()
-    stage.sessions.away = True
+    stage.records.away = True
     before = len(stage.relay.configs)
     await stage.until(lambda: len(stage.relay.configs) >= before + 2)
     assert stage.relay.released == []
@@ -456,13 +463,13 @@ async def test_law9_what_a_former_owner_writes_while_the_store_is_away_at_the_en
     (client, socket), _ = await stage.call()
     stage.hear()
     await stage.finish_reports()
-    stage.sessions.away = True
+    stage.records.away = True
     monkeypatch.setattr(client.hosted, "_count_others", away)
     with pytest.raises(SignalError):
         await client.receive(Leave(type="leave"))
     late = (former.acquired_at, former.acquired_at + 50)
     await stage.ledger.write([Write(former, {1: late}, 1, renew=False)])
-    stage.sessions.away = False
+    stage.records.away = False
     await stage.journal.redis.publish(stage.journal.channel, stage.session)
     record = await stage.finalized()
     assert record.unseen == (late,)

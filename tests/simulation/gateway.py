@@ -22,11 +22,12 @@ from gateway.money import CURRENCIES
 from gateway.outbox.delivery import Delivery, attempted
 from gateway.payees.routes import MAIN
 from gateway.session import SessionRecord
-from gateway.sessions.sessions import Rules as SessionRules
+from gateway.sessions.rules import Rules as SessionRules
+from gateway.sessions.sessions import Sessions
 from gateway.signaling.hosted import Hosted
 from tests.simulation import quiet
 from tests.simulation.node import BOOKING, SESSION, Node, NodeClock
-from tests.simulation.orders import Orders, PromptSessions
+from tests.simulation.orders import Orders, PromptChanges
 from tests.simulation.people import Market, Page, deliver
 from tests.simulation.relay import FAR, Truth
 from tests.simulation.script import RATES, Script
@@ -87,10 +88,10 @@ class Processes:
         stripe.deliver = partial(deliver, self.world, self._stripe_event)
         self.market.down_until = START + s.receiver_down_ms
 
-    def sessions_with(self, clock: Any) -> PromptSessions:
+    def sessions_with(self, clock: Any) -> Sessions:
         nothing: Any = None
-        return PromptSessions(
-            self.journal, self.ledger, nothing, clock, nothing,  # type: ignore[arg-type]
+        return Sessions(
+            self.journal, self.ledger, nothing, clock, PromptChanges(),  # type: ignore[arg-type]
             rules=SessionRules(cap_ms=self.script.cap_ms, minimums={MAIN: MINIMUMS}), public_url="https://call.test",
             open_payment=payments.opened,
         )  # fmt: skip

@@ -161,9 +161,9 @@ class Node:
         self.flusher = Flusher(p.ledger, self.clock, flush_ms=p.script.tick_ms, file=file)  # type: ignore[arg-type]
         with_all: Any = (sessions, p.ledger, self.relay, self, timers, resume, self.flusher, Turn())
         self.host = Host(Surroundings(*with_all))
-        records: Any = (p.journal, p.ledger, sessions, self.clock)
+        books: Any = (p.journal, p.ledger, sessions.records, self.clock)
         how: Any = {"grace_ms": GRACE_MS, "gone": self.gone, "settling": self.settling}
-        sweep = Sweeper(*records, owner=self.nonce, **how)
+        sweep = Sweeper(*books, owner=self.nonce, **how)
         p.worker(process, "watch", 15_000, sweep._safely)
         self.books_kept = False
         self._keep_books()

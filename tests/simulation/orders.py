@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import session as core
 from gateway.billing_bridge import payment as payments
-from gateway.bookings.bookings import Booked, Bookings
+from gateway.bookings.bookings import Bookings
 from gateway.errors import StoreUnavailable
 from gateway.session import SessionRecord
 from gateway.sessions import refunds
 from gateway.sessions import sessions as use_cases
 from gateway.sessions.orders import people_of
-from gateway.sessions.sessions import Docs, Sessions
+from gateway.sessions.sessions import Sessions
 from tests.simulation.node import BOOKING, SESSION
 from tests.simulation.world import START, sleep
 
@@ -23,14 +23,11 @@ ACCOUNT = "acc_sim"
 DAY_MS = 86_400_000
 
 
-class PromptSessions(Sessions):
+class PromptChanges:
     """Answers at once, where the real ones wait up to ten seconds for the card's first word."""
 
-    async def _first_word(self, session: str) -> Docs:
-        return await self._read(session)
-
-    async def _refund_word(self, session: str, ident: str) -> Docs:
-        return await self._read(session)
+    async def until(self, _session: str, look: Any, _said: Any, _wait_s: float) -> Any:
+        return await look()
 
 
 class NoDirectory:
@@ -42,12 +39,6 @@ class NoDirectory:
 
 
 class PromptBookings(Bookings):
-    async def _first_word(self, booking: str) -> Booked:
-        found = await self.read(booking)
-        for docs in found.meetings:
-            await self._sessions.apply_payment(docs.record.id)
-        return found
-
     def _ways(self, record: SessionRecord) -> Any:
         return {}
 
