@@ -9,6 +9,7 @@ looks back further than it must, and leaves alone what a bridge may be writing d
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final, Protocol, cast
 
@@ -16,12 +17,13 @@ import structlog
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
+from gateway.billing_bridge.differences import Difference
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.nudges import nudge
 from gateway.billing_bridge.outcome import Done, Outcome
-from gateway.billing_bridge.reconcile import Difference, Theirs, compare, named_in
+from gateway.billing_bridge.reconcile import KINDS, Theirs, compare, named_in
 from gateway.billing_bridge.record import Payment
-from gateway.billing_bridge.refunds import DISPUTE_STATUS
+from gateway.billing_bridge.refunds import unseen
 from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
 from gateway.journal import NOW, Journal
@@ -40,6 +42,8 @@ OVERLAP_S: Final = 3_600
 DISPUTED_S: Final = 120 * 86_400
 FIRST_LOOK_BACK_S: Final = 7 * 86_400
 POINT: Final = "gateway:stripe:swept"
+# What a charge was settled as comes with its intent.
+EXPANDED: Final = {"payment_intent": {"expand": ["data.latest_charge.balance_transaction"]}}
 HELD: Final = frozenset({"requires_capture", "requires_action", "requires_confirmation", "requires_payment_method"})
 
 
@@ -51,7 +55,7 @@ class Asks(Protocol):
 
 async def listed(stripe: Asks, kind: str, since_s: int) -> AsyncIterator[dict[str, Any]]:
     """Everything of a kind that Stripe made since then, newest first. Raises StripeUnavailable."""
-    params: dict[str, Any] = {"created": {"gte": since_s}, "limit": 100}
+    params: dict[str, Any] = {"created": {"gte": since_s}, "limit": 100, **EXPANDED.get(kind, {})}
     while True:
         outcome = await stripe.send(f"{kind}s.list", params)
         if not isinstance(outcome, Done):
@@ -65,44 +69,69 @@ async def listed(stripe: Asks, kind: str, since_s: int) -> AsyncIterator[dict[st
 
 
 async def theirs(stripe: Asks, since_s: int) -> Theirs:
-    kinds = ("payment_intent", "transfer", "refund")
-    return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in kinds])
+    return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in KINDS])
 
 
 async def ours(journal: Journal, since_s: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(session, payment) of every session in Redis, and of those in the archive that were created since, oldest first.
-    Raises StoreUnavailable, ArchiveUnavailable."""
+    """(session, payment) of every session in Redis, and of those in the archive that were created since, oldest first;
+    a session with the orders of its refunds. Raises StoreUnavailable, ArchiveUnavailable."""
     found = []
     kept = await journal.archive.sessions(since_s * 1000) if journal.archive else ()
     try:
         here = [key async for key in journal.redis.scan_iter(match="*:ses:*:payment", count=1000)]
         for session in {*kept, *(key.decode().split(":")[2] for key in here)}:
-            docs = await journal.read(session, "session", "payment")
-            session, payment = docs["session"], docs["payment"]
+            docs = await journal.read(session, "session", "payment", "refunds")
+            session, payment, refunds = docs["session"], docs["payment"], docs["refunds"]
             if session is not None and payment is not None:
-                found.append((session.body, payment.body))
+                orders = refunds.body["orders"] if refunds else []
+                found.append((session.body | {"refunds": orders}, payment.body))
     except RedisError as error:
         raise StoreUnavailable("The session store is away; try again.") from error
     return sorted(found, key=lambda each: str(each[0]["id"]))
 
 
-async def reconciled(journal: Journal, accounts: Mapping[str, Asks], since_s: int) -> tuple[int, list[Difference]]:
+async def reconciled(
+    journal: Journal, accounts: Mapping[str, Asks], since_s: int, now: int = 0
+) -> tuple[int, list[Difference]]:
     """How many sessions were compared, each with the platform account that pays it, and every difference. Stripe is
     asked first: what it made after that is no difference, and our records are then at least as new. Older sessions only
-    say what is known: a refund of today may belong to one of last year."""
+    say what is known: a refund of today may belong to one of last year. `now` (wall ms): what should be over by then is
+    named too."""
     listings = {name: await theirs(stripe, since_s) for name, stripe in accounts.items()}
     records = await ours(journal, since_s)
     there = {session["id"] for session, _ in records}
-    named = {named_in(thing) for listing in listings.values() for thing in listing.all()} - {""}
-    records += await archived(journal, named - there)
+    records += await archived(journal, await _of_older(journal, listings.values()) - there)
     mine = {session["id"] for session, _ in records if session.get("created", 0) >= since_s * 1000}
     found = [
-        each
-        for name, listing in listings.items()
-        for each in compare([each for each in records if each[0].get("platform", MAIN) == name], listing)
-        if each.session in mine or each.what.startswith("unknown")
+        Difference(session["id"], "session", "no platform account", session["platform"], None)
+        for session, _ in records
+        if session.get("platform", MAIN) not in accounts and session["id"] in mine
     ]
+    for name, listing in listings.items():
+        here = {thing["id"] for thing in listing.all()}
+        own = [each for each in records if each[0].get("platform", MAIN) == name]
+        found += [each for each in compare(own, listing, now) if each.session in mine or each.object in here]
     return len(mine), found
+
+
+async def _of_older(journal: Journal, listings: Iterable[Theirs]) -> set[str]:
+    """The sessions that Stripe's objects belong to: by their metadata, or by the charge that they are about."""
+    found, index = set[str](), Index(journal.redis)
+    for listing in listings:
+        for thing in listing.all():
+            found.add(named_in(thing))
+        for thing in (*listing.refund.values(), *listing.dispute.values()):
+            found.add(named_in(thing) or await index.session_of(thing) or "")
+    bookings = [session for session in found if session.startswith("bkg_")]
+    for booking in bookings:
+        found.update(await _paid_by(journal, booking))
+    return found - {""}
+
+
+async def _paid_by(journal: Journal, owner: str) -> list[str]:
+    """The session itself, or all that a booking's charge paid for."""
+    doc = (await journal.read(owner, "session"))["session"] if owner.startswith("bkg_") else None
+    return [owner] if doc is None else list(doc.body["meetings"])
 
 
 async def archived(journal: Journal, sessions: Iterable[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -111,7 +140,8 @@ async def archived(journal: Journal, sessions: Iterable[str]) -> list[tuple[dict
     for session in sessions:
         kept = await journal.archived(session)
         if kept is not None and (payment := kept.doc("payment")) is not None:
-            found.append((kept.record, payment))
+            orders = (kept.doc("refunds") or {"orders": []})["orders"]
+            found.append((kept.record | {"refunds": orders}, payment))
     return found
 
 
@@ -155,20 +185,18 @@ class Sweep:
 
     async def _disputes(self, now_s: int) -> list[str]:
         """Cases whose event was lost: opened or decided, and not so in our records."""
-        seen: list[str] = []
+        cases = defaultdict[str, list[dict[str, Any]]](list)
         async for case in listed(self._stripe, "dispute", now_s - DISPUTED_S):
             session = await self._index.session_of(case) if case["created"] <= now_s - YOUNG_S else None
-            for one in await self._paid_by(session) if session else ():
-                doc = (await self._journal.read(one, "payment"))["payment"]
-                if doc is not None and not _decided(Payment.from_dict(doc.body), case):
-                    await nudge(self._journal, one, "disputes", {"type": "dispute.listed"})
-                    seen += self._note("adopted", one, case)
+            for one in await _paid_by(self._journal, session) if session else ():
+                cases[one].append(case)
+        seen: list[str] = []
+        for session, against in cases.items():
+            doc = (await self._journal.read(session, "payment"))["payment"]
+            if doc is not None and (new := unseen(Payment.from_dict(doc.body), against)):
+                await nudge(self._journal, session, "disputes", {"type": "dispute.listed"})
+                seen += [ident for case in new for ident in self._note("adopted", session, case)]
         return seen
-
-    async def _paid_by(self, owner: str) -> list[str]:
-        """The session itself, or all that a booking's charge paid for."""
-        doc = (await self._journal.read(owner, "session"))["session"] if owner.startswith("bkg_") else None
-        return [owner] if doc is None else list(doc.body["meetings"])
 
     async def _see_to(self, session: str, thing: dict[str, Any]) -> list[str]:
         docs = await self._journal.read(session, "payment", "stripe")
@@ -207,7 +235,7 @@ class Sweep:
         outcome = await self._stripe.send("payment_intents.cancel", params, f"sweep:{thing['id']}:cancel")
         return self._note("canceled" if isinstance(outcome, Done) else "put_off", thing["metadata"]["session"], thing)
 
-    def _note(self, action: str, session: str, thing: dict[str, Any]) -> list[str]:
+    def _note(self, action: str, session: str, thing: Mapping[str, Any]) -> list[str]:
         STRAYS.labels(action).inc()
         log.warning("sweep.stray", action=action, session=session, object=thing["object"], id=thing["id"])
         return [thing["id"]]
@@ -218,14 +246,6 @@ def _known(payment: Payment, ident: str) -> bool:
     return ident in ids | {transfer.stripe_id for transfer in payment.transfers} | {
         r.stripe_id for r in payment.refunds
     }
-
-
-def _decided(payment: Payment, case: dict[str, Any]) -> bool:
-    """Whether the record has the case as it stands."""
-    if any(refund.stripe_id == case["id"] for refund in payment.refunds):
-        return True  # lost, and taken back
-    status = DISPUTE_STATUS.get(str(case["status"]), "open")
-    return payment.dispute is not None and (payment.dispute.id, payment.dispute.status) == (case["id"], status)
 
 
 def _asked_for(payment: Payment, thing: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Our records against Stripe's: bill, payment record, and what Stripe has, with every difference named. Pure.
+"""Our records against Stripe's: payment records and what Stripe has, with every difference named. Pure.
 
 Both are given as plain documents, so that one comparison serves the command, the sweep and the tests.
 """
@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Final, Literal
 
-from gateway.billing_bridge.record import PAID, Payment
-from gateway.billing_bridge.refunds import made_of
+from gateway.billing_bridge.books import at_odds, shared_out
+from gateway.billing_bridge.differences import Difference, unlike
+from gateway.billing_bridge.intent import settlement_of
+from gateway.billing_bridge.record import CLOSED_INTENT, PAID, Payment, Step, Transfer
+from gateway.billing_bridge.refunds import dispute_of, made_of, unseen
+from gateway.billing_bridge.results import own_part
 from gateway.ids import OWNERS
 
-Kind = Literal["payment_intent", "transfer", "refund"]
+Kind = Literal["payment_intent", "transfer", "refund", "dispute"]
+KINDS: Final[Sequence[Kind]] = ("payment_intent", "transfer", "refund", "dispute")
 Document = Mapping[str, Any]
 
 # What a record's status may be while its latest PaymentIntent is in one of Stripe's.
@@ -23,6 +28,7 @@ STATUS: Final[Mapping[str, frozenset[str]]] = {
     "requires_capture": frozenset({"held", "capturing"}),
     "succeeded": PAID,
     "requires_action": frozenset({"action_required", "pending"}),
+    "requires_confirmation": frozenset({"action_required", "pending"}),
     "requires_payment_method": frozenset({"failed", "due", "pending"}),
     "canceled": frozenset({"released", "failed", "due"}),
     "processing": frozenset({"pending"}),
@@ -30,167 +36,211 @@ STATUS: Final[Mapping[str, frozenset[str]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """`ours` and `theirs` are None where the one side has nothing at all. `session` "" is no session of ours."""
-
-    session: str
-    object: str
-    what: str
-    ours: Any
-    theirs: Any
-
-    def __str__(self) -> str:
-        return f"{self.session or '-'} {self.object} {self.what}: ours {self.ours}, theirs {self.theirs}"
-
-
-@dataclass(frozen=True, slots=True)
 class Theirs:
-    """What Stripe listed, by id. `whole`: whether the lists reach back far enough to say that something is missing."""
+    """What Stripe listed, by id."""
 
     payment_intent: Mapping[str, Document] = field(default_factory=dict)
     transfer: Mapping[str, Document] = field(default_factory=dict)
     refund: Mapping[str, Document] = field(default_factory=dict)
+    dispute: Mapping[str, Document] = field(default_factory=dict)
+
+    def of(self, kind: Kind) -> Mapping[str, Document]:
+        found: Mapping[str, Document] = getattr(self, kind)
+        return found
 
     def all(self) -> Iterator[Document]:
-        return chain(self.payment_intent.values(), self.transfer.values(), self.refund.values())
+        return chain.from_iterable(self.of(kind).values() for kind in KINDS)
+
+    def cases(self, payment: Payment) -> list[Document]:
+        """The disputes of the charge."""
+        intent = payment.payment_intent
+        return [case for case in self.dispute.values() if intent and case["payment_intent"] == intent]
 
 
-def compare(ours: Iterable[tuple[Document, Document]], theirs: Theirs) -> list[Difference]:
-    """All differences between (session, payment) documents and Stripe's lists, in the order of the sessions."""
-    found: list[Difference] = []
-    known: dict[Kind, set[str]] = defaultdict(set)
-    charged: dict[str, str] = {}
-    for session, body in ours:
-        payment = Payment.from_dict(body)
-        found += _within(session, payment)
-        found += _intents(session["id"], payment, theirs, known["payment_intent"])
-        found += _transfers(session["id"], payment, theirs, known["transfer"])
-        found += _refunds(session["id"], payment, theirs, known["refund"])
-        charged |= dict.fromkeys(_charges(payment), str(session["id"]))
-    return found + strays(known, theirs) + unordered(charged, known["refund"], theirs)
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What our records know: ids of Stripe's objects by kind; and whose each PaymentIntent, charge, group is."""
+
+    ids: dict[Kind, set[str]] = field(default_factory=lambda: defaultdict(set))
+    owner: dict[str, str] = field(default_factory=dict)
 
 
-def strays(known: Mapping[Kind, set[str]], theirs: Theirs) -> list[Difference]:
-    """What Stripe has under a session's name, and no record knows."""
-    kinds: Sequence[Kind] = ("payment_intent", "transfer", "refund")
+def compare(ours: Iterable[tuple[Document, Document]], theirs: Theirs, now: int = 0) -> list[Difference]:
+    """All differences between (session, payment) documents and Stripe's lists, in the order of the sessions; `now`
+    (wall ms) decides what should have come to rest. A session has the orders of its refunds with it, as `order_of`
+    reads them."""
+    records = [(session, Payment.from_dict(body)) for session, body in ours]
+    known, found = Known(), list[Difference]()
+    for session, payment in records:
+        _note(known, session, payment)
+        found += at_odds(session, payment, now)
+        for one in (_intents, _settlement, _transfers, _refunds, _disputes):
+            found += one(session["id"], payment, theirs, known.ids)
+    return found + shared_out(records) + strays(known, theirs)
+
+
+def _note(known: Known, session: Document, payment: Payment) -> None:
+    ident = str(session["id"])
+    known.owner[ident] = ident
+    if payment.part is None:  # that of a meeting is its booking's
+        mine = {(step.result or {})["id"] for step in _holds(payment)} | ({payment.charge} if payment.charge else set())
+        known.owner.update(dict.fromkeys(mine, ident))
+
+
+def strays(known: Known, theirs: Theirs) -> list[Difference]:
+    """What Stripe has of ours, and no record knows: under a session's name, or of a charge of ours, as somebody makes
+    it at Stripe itself."""
     return [
-        Difference(named_in(thing), ident, f"unknown {kind}", None, thing.get("status") or thing["amount"])
-        for kind in kinds
-        for ident, thing in getattr(theirs, kind).items()
-        if ident not in known.get(kind, set()) and named_in(thing)
+        Difference(session, ident, f"unknown {kind}", None, thing.get("status") or thing["amount"])
+        for kind in KINDS
+        for ident, thing in theirs.of(kind).items()
+        if ident not in known.ids[kind] and (session := named_in(thing) or _owner(known, thing))
     ]
 
 
-def _charges(payment: Payment) -> set[str]:
-    """The PaymentIntents that a record made itself; that of a meeting is its booking's."""
-    steps = (step for step in payment.steps if step.step == "hold" and step.result and step.result.get("id"))
-    return {str((step.result or {})["id"]) for step in steps}
+def _owner(known: Known, thing: Document) -> str:
+    names = (thing.get(name) for name in ("payment_intent", "charge", "source_transaction", "transfer_group"))
+    return next((known.owner[name] for name in names if name in known.owner), "")
 
 
-def unordered(charged: Mapping[str, str], known: set[str], theirs: Theirs) -> list[Difference]:
-    """Refunds of our charges that somebody made at Stripe itself, and no record has adopted."""
-    return [
-        Difference(charged[thing["payment_intent"]], ident, "unknown refund", None, thing["amount"])
-        for ident, thing in theirs.refund.items()
-        if thing.get("payment_intent") in charged and ident not in known and not named_in(thing)
-    ]
+def _holds(payment: Payment) -> list[Step]:
+    return [step for step in payment.steps if step.step == "hold" and step.result and step.result.get("id")]
 
 
-def _within(session: Document, payment: Payment) -> list[Difference]:
-    """The bill against the payment record, and both against themselves (laws 5 and 6)."""
-    bill, ident, booked = session.get("bill"), session["id"], bool(session.get("meeting"))
+def _intents(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
     found: list[Difference] = []
-    if payment.amount_refunded > payment.amount_captured:
-        found.append(
-            Difference(ident, "payment", "refunded above captured", payment.amount_refunded, payment.amount_captured)
-        )
-    if session["kind"] == "booking" or (booked and bill is None):
-        return found  # paid before, for meetings to come
-    if bill is None:
-        if payment.amount_captured:
-            found.append(Difference(ident, "payment", "captured without a bill", payment.amount_captured, None))
-        return found
-    parts = bill["amount_expert"] + bill["amount_platform"] + bill["amount_ambassador"]
-    if parts != bill["amount_total"]:
-        found.append(Difference(ident, "bill", "shares do not sum", parts, bill["amount_total"]))
-    if payment.status in PAID and payment.amount_captured != bill["amount_total"] and not booked:
-        found.append(
-            Difference(ident, "payment", "captured is not the bill", payment.amount_captured, bill["amount_total"])
-        )
-    if booked and payment.settled and payment.amount_captured - payment.amount_refunded > bill["amount_total"]:
-        left = payment.amount_captured - payment.amount_refunded
-        found.append(Difference(ident, "payment", "kept above the bill", left, bill["amount_total"]))
-    if payment.settlement is not None and sum(t.amount for t in payment.transfers) > payment.settlement.amount:
-        given = sum(transfer.amount for transfer in payment.transfers)
-        found.append(Difference(ident, "payment", "shares above the settled amount", given, payment.settlement.amount))
-    return found
-
-
-def _intents(session: str, payment: Payment, theirs: Theirs, known: set[str]) -> list[Difference]:
-    found: list[Difference] = []
-    for step in payment.steps:
-        ident = (step.result or {}).get("id") if step.step == "hold" else None
-        if ident is None:
-            continue
-        known.add(ident)
+    for step in _holds(payment):
+        ident = (step.result or {})["id"]
+        known["payment_intent"].add(ident)
         thing = theirs.payment_intent.get(ident)
         if thing is None:
             found.append(Difference(session, ident, "missing payment_intent", payment.status, None))
         elif ident == payment.payment_intent:
             found += _intent(session, payment, thing)
-        elif thing["status"] in ("requires_capture", "succeeded"):
-            found.append(Difference(session, ident, "an older card's hold lives", "canceled", thing["status"]))
+        else:
+            found += _older(session, step, thing, theirs, known)
     return found
 
 
 def _intent(session: str, payment: Payment, thing: Document) -> list[Difference]:
-    found: list[Difference] = []
+    pairs: dict[str, tuple[Any, Any]] = {
+        "captured": (payment.amount_captured, thing["amount_received"]),
+        "currency": (payment.currency, thing["currency"]),
+    }
     if payment.status not in STATUS.get(thing["status"], frozenset()):
-        found.append(Difference(session, thing["id"], "status", payment.status, thing["status"]))
-    if payment.amount_captured != thing["amount_received"]:
-        found.append(Difference(session, thing["id"], "captured", payment.amount_captured, thing["amount_received"]))
-    if payment.status == "held" and payment.amount_held != thing["amount_capturable"]:
-        found.append(Difference(session, thing["id"], "held", payment.amount_held, thing["amount_capturable"]))
-    return found
+        pairs = {"status": (payment.status, thing["status"]), **pairs}
+    elif payment.status == "held":
+        pairs["held"] = (payment.amount_held, thing["amount_capturable"])
+    return unlike(session, thing["id"], pairs)
 
 
-def _transfers(session: str, payment: Payment, theirs: Theirs, known: set[str]) -> list[Difference]:
+def _older(session: str, step: Step, thing: Document, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
+    """A card's that was tried before another one."""
+    status, ours = thing["status"], (step.result or {}).get("status")
+    if status == "succeeded":
+        back = {ident: each for ident, each in theirs.refund.items() if each.get("payment_intent") == thing["id"]}
+        known["refund"] |= back.keys()
+        left = thing["amount_received"] - sum(each["amount"] for each in back.values() if not _failed(each))
+        return [Difference(session, thing["id"], "an older card was charged", 0, left)] if left else []
+    if status == "requires_capture" or (status != "canceled" and ours in CLOSED_INTENT):
+        return [Difference(session, thing["id"], "an older card's hold lives", "canceled", status)]
+    return []
+
+
+def _settlement(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
+    """What Stripe credited for the charge, or a meeting's part of it."""
+    thing = theirs.payment_intent.get(payment.payment_intent or "")
+    credited = None if thing is None else settlement_of(thing)
+    if credited is None or payment.settlement is None:
+        return []
+    own, other = payment.settlement, own_part(payment, credited)
+    pairs = {"settlement": ((own.amount, own.fee, own.currency), (other.amount, other.fee, other.currency))}
+    return unlike(session, payment.payment_intent or "", pairs)
+
+
+def _transfers(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
     found: list[Difference] = []
     for transfer in payment.transfers:
         for ident, (amount, left) in made_of(payment, transfer).items():
-            known.add(ident)
-            thing = theirs.transfer.get(ident)
-            if thing is None:
-                found.append(Difference(session, ident, "missing transfer", amount, None))
-                continue
-            pairs = {
-                "amount": (amount, thing["amount"]),
-                "reversed": (amount - left, thing["amount_reversed"]),
-                "currency": (transfer.currency, thing["currency"]),
-                "destination": (transfer.account, thing["destination"]),
-            }
-            found += _unlike(session, ident, pairs)
+            known["transfer"].add(ident)
+            found += _transfer(session, ident, transfer, (amount, left), theirs.transfer.get(ident))
     return found
 
 
-def _refunds(session: str, payment: Payment, theirs: Theirs, known: set[str]) -> list[Difference]:
+def _transfer(
+    session: str, ident: str, transfer: Transfer, made: tuple[int, int], thing: Document | None
+) -> list[Difference]:
+    amount, left = made
+    if thing is None:
+        return [Difference(session, ident, "missing transfer", amount, None)]
+    pairs = {
+        "transfer amount": (amount, thing["amount"]),
+        "transfer reversed": (amount - left, thing["amount_reversed"]),
+        "transfer currency": (transfer.currency, thing["currency"]),
+        "transfer destination": (transfer.account, thing["destination"]),
+    }
+    return unlike(session, ident, pairs)
+
+
+def _refunds(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
     found: list[Difference] = []
     for refund in payment.refunds:
         if refund.stripe_id is None or refund.number == 0:
             continue
-        known.add(refund.stripe_id)
+        known["refund"].add(refund.stripe_id)
         thing = theirs.refund.get(refund.stripe_id)
         if thing is None:
             found.append(Difference(session, refund.stripe_id, "missing refund", refund.amount, None))
             continue
-        failed = thing["status"] in ("failed", "canceled")
-        pairs = {"amount": (refund.amount, thing["amount"]), "failed": (refund.status == "failed", failed)}
-        found += _unlike(session, refund.stripe_id, pairs)
+        pairs = {
+            "refund amount": (refund.amount, thing["amount"]),
+            "refund failed": (refund.status == "failed", _failed(thing)),
+        }
+        found += unlike(session, refund.stripe_id, pairs)
     return found
 
 
-def _unlike(session: str, ident: str, pairs: Mapping[str, tuple[Any, Any]]) -> list[Difference]:
-    return [Difference(session, ident, what, own, other) for what, (own, other) in pairs.items() if own != other]
+def _failed(refund: Document) -> bool:
+    return refund["status"] in ("failed", "canceled")
+
+
+def _disputes(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
+    """A case that we know, as Stripe has it; one that we do not; and what a lost one took."""
+    cases = {case["id"]: case for case in theirs.cases(payment)}
+    known["dispute"] |= cases.keys()
+    taken = {refund.stripe_id: refund.amount for refund in payment.refunds if refund.number == 0}
+    ours = {str(ident) for ident in taken} | ({payment.dispute.id} if payment.dispute else set())
+    found = [Difference(session, ident, "missing dispute", _stands(payment), None) for ident in sorted(ours - {*cases})]
+    for case in unseen(payment, cases.values()):
+        found += _case(session, payment, case)
+    for ident, amount in taken.items():
+        if ident in cases:
+            found += _lost(session, payment, cases[str(ident)], amount)
+    return found
+
+
+def _stands(payment: Payment) -> str:
+    return payment.dispute.status if payment.dispute else "lost"
+
+
+def _case(session: str, payment: Payment, case: Document) -> list[Difference]:
+    """One that the record has not as it stands."""
+    own, other = payment.dispute, dispute_of(payment, case)
+    if other.status == "lost":
+        return [Difference(session, other.id, "dispute not taken back", own and own.status, other.amount)]
+    if own is None or own.id != other.id:
+        return [Difference(session, other.id, "unknown dispute", None, case["status"])]
+    pairs = {"dispute status": (own.status, other.status), "dispute amount": (own.amount, other.amount)}
+    return unlike(session, other.id, pairs)
+
+
+def _lost(session: str, payment: Payment, case: Document, amount: int) -> list[Difference]:
+    """What was taken back for a lost case: all of it, as far as the client had not got it back before."""
+    other = dispute_of(payment, case)
+    before = sum(r.amount for r in payment.refunds if r.counts and r.stripe_id != case["id"])
+    at_stake = min(other.amount, payment.amount_captured - before)
+    pairs = {"dispute status": ("lost", other.status), "dispute amount": (amount, at_stake)}
+    return unlike(session, other.id, pairs)
 
 
 def named_in(thing: Document) -> str:

@@ -8,7 +8,7 @@ total counts, any series of refunds closes (5-money).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -301,21 +301,47 @@ def disputes_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> A
     """The charge's cases as Stripe lists them; a lost one is a refund that nobody ordered."""
     payment = replace(payment, reads=replace(payment.reads, disputes=step.attempt, tries=0))
     notices: tuple[Notice, ...] = ()
-    for case in sorted(listing.get("data", ()), key=lambda case: (case.get("created", 0), case["id"])):
+    for case in _that_count(payment, listing.get("data", ())):
         payment, told = _case(payment, case)
         notices += told
     return payment, notices
 
 
-def _case(payment: Payment, case: Mapping[str, Any]) -> Applied:
-    status = DISPUTE_STATUS.get(str(case["status"]), "open")
+def unseen(payment: Payment, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The cases against the charge that the record has not, or not as they stand."""
+    return [case for case in _that_count(payment, cases) if not _has(payment, case)]
+
+
+def dispute_of(payment: Payment, case: Mapping[str, Any]) -> Dispute:
+    """A case as a payment's record keeps it: of a booking's charge a meeting has its part."""
     at_stake = case["amount"] if payment.part is None else payment.part.of(case["amount"])
-    dispute = Dispute(case["id"], at_stake, status, case.get("reason"))
-    taken = next((refund for refund in payment.refunds if refund.stripe_id == dispute.id), None)
-    if payment.dispute == dispute or taken is not None:
+    status = DISPUTE_STATUS.get(str(case["status"]), "open")
+    return Dispute(case["id"], at_stake, status, case.get("reason"))
+
+
+def _that_count(payment: Payment, cases: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Oldest first, and those still open last: the record keeps the last one only. Of what stands before that one only
+    a lost case counts."""
+
+    def place(case: Mapping[str, Any]) -> tuple[bool, int, str]:
+        return DISPUTE_STATUS.get(str(case["status"]), "open") == "open", case.get("created", 0), case["id"]
+
+    found = sorted(cases, key=place)
+    kept = next((n for n, case in enumerate(found) if payment.dispute and case["id"] == payment.dispute.id), 0)
+    return [case for n, case in enumerate(found) if n >= kept or case["status"] == "lost"]
+
+
+def _has(payment: Payment, case: Mapping[str, Any]) -> bool:
+    lost = any(refund.stripe_id == case["id"] for refund in payment.refunds)
+    return lost or payment.dispute == dispute_of(payment, case)
+
+
+def _case(payment: Payment, case: Mapping[str, Any]) -> Applied:
+    if _has(payment, case):
         return payment, ()
+    dispute = dispute_of(payment, case)
     payment = replace(payment, dispute=dispute)
-    if status == "lost":
+    if dispute.status == "lost":
         amount = min(dispute.amount, payment.amount_captured - refunded(payment))
         lost = Refund(0, dispute.id, amount, "dispute", "shares", "succeeded", dispute.id)
         payment = payment.with_refund(lost)

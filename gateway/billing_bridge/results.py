@@ -432,10 +432,10 @@ def _settlement(payment: Payment, outcome: Done | Declined | Refused, now: int) 
     settlement = settlement_of(outcome.object) if isinstance(outcome, Done) else None
     if settlement is None:
         return _read_again(payment, now, backoff_ms(payment.reads.tries))
-    return replace(payment, settlement=_own(payment, settlement))
+    return replace(payment, settlement=own_part(payment, settlement))
 
 
-def _own(payment: Payment, charge: Settlement) -> Settlement:
+def own_part(payment: Payment, charge: Settlement) -> Settlement:
     """What of a charge's settlement is this payment's: all of it, or its part of a booking's."""
     if payment.part is None:
         return charge

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gateway.cli.commands import FAILED, OK, Commands
@@ -11,7 +12,7 @@ from gateway.cli.place import accounts, opened, where
 from gateway.cli.process import once
 
 if TYPE_CHECKING:
-    from gateway.billing_bridge.reconcile import Difference
+    from gateway.billing_bridge.differences import Difference
 
 
 def add(commands: Commands) -> None:
@@ -28,7 +29,7 @@ def _reconcile(args: argparse.Namespace) -> int:
     """0: all is alike; 1: there are differences, or it could not be found out."""
     count, differences = once(_compared(args))
     if args.json:
-        rows = [{name: getattr(each, name) for name in each.__slots__} for each in differences]
+        rows = [asdict(each) | {"todo": each.todo} for each in differences]
         print(json.dumps({"sessions": count, "differences": rows}, indent=2))
     else:
         print(*differences, f"{count} sessions, {len(differences)} differences", sep="\n")
@@ -39,6 +40,7 @@ async def _compared(args: argparse.Namespace) -> tuple[int, list[Difference]]:
     from gateway.billing_bridge.audit import reconciled
     from gateway.clock import SystemClock
 
-    since_s = SystemClock().wall_ms() // 1000 - args.days * 86_400
+    now = SystemClock().wall_ms()
+    since_s = now // 1000 - args.days * 86_400
     async with opened(args) as journal, accounts(args, journal.redis) as stripes:
-        return await reconciled(journal, stripes, since_s)
+        return await reconciled(journal, stripes, since_s, now)

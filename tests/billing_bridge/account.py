@@ -232,6 +232,7 @@ class Account:
         if not self.disputes:
             taken = sum(intent["amount_received"] for intent in self.intents.values())
             case = {"id": "du_1", "object": "dispute", "created": 1, "reason": "fraudulent"}
+            case["payment_intent"] = next(i["id"] for i in self.intents.values() if i["amount_received"])
             self.disputes.append(case | {"amount": amount or taken})
         self.disputes[0]["status"] = status
 
