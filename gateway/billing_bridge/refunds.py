@@ -94,6 +94,7 @@ def outstanding(order: Order, payment: Payment) -> bool:
 
 def standing(payment: Payment) -> Payment:
     """The record with the status that its refunds and its dispute give it."""
+    payment = _bounded(payment)
     back = refunded(payment)
     status: Status = "partially_refunded" if back else "captured"
     if back >= payment.amount_captured:
@@ -101,6 +102,16 @@ def standing(payment: Payment) -> Payment:
     if payment.dispute is not None and payment.dispute.status == "open":
         status = "disputed"
     return payment.to(status, amount_refunded=back)
+
+
+def _bounded(payment: Payment) -> Payment:
+    """A lost dispute takes at most what the refunds have left, also one that we hear of only later."""
+    dispute = payment.dispute
+    lost = next((refund for refund in payment.refunds if dispute is not None and refund.id == dispute.id), None)
+    if dispute is None or lost is None:
+        return payment
+    others = sum(refund.amount for refund in payment.refunds if refund.counts and refund is not lost)
+    return payment.with_refund(replace(lost, amount=min(dispute.amount, payment.amount_captured - others)))
 
 
 def with_orders(order: Order, payment: Payment) -> Payment:
@@ -342,8 +353,7 @@ def _case(payment: Payment, case: Mapping[str, Any]) -> Applied:
     dispute = dispute_of(payment, case)
     payment = replace(payment, dispute=dispute)
     if dispute.status == "lost":
-        amount = min(dispute.amount, payment.amount_captured - refunded(payment))
-        lost = Refund(0, dispute.id, amount, "dispute", "shares", "succeeded", dispute.id)
+        lost = Refund(0, dispute.id, dispute.amount, "dispute", "shares", "succeeded", dispute.id)
         payment = payment.with_refund(lost)
     payment = standing(payment)
     return payment, (told_dispute(payment, dispute),)

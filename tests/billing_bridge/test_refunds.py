@@ -267,6 +267,19 @@ def test_a_lost_dispute_is_reversed_as_a_refund() -> None:
     shares_close(settling)
 
 
+@pytest.mark.parametrize("by_hand_amount", [1500, 4500])
+def test_law6_a_refund_that_we_hear_of_after_the_dispute_was_lost_leaves_it_the_less(by_hand_amount: int) -> None:
+    settling = paid()
+    settling.account.dispute("lost")
+    news(settling.session, "disputes")
+    assert settling.run().amount_refunded == 4500
+    by_hand(settling, by_hand_amount)
+    payment = settling.run()
+    assert (payment.status, payment.amount_refunded, payment.settled) == ("refunded", 4500, True)
+    assert [refund.amount for refund in payment.refunds] == [4500 - by_hand_amount, by_hand_amount]
+    shares_close(settling)
+
+
 def test_the_same_news_twice_and_out_of_order_change_nothing() -> None:
     settling = paid()
     settling.account.dispute("lost")

@@ -13,6 +13,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge import payment as payments
+from gateway.billing_bridge.audit import SWEEP_EVERY_MS, YOUNG_S, Sweep
 from gateway.billing_bridge.pricing import Terms, minimum_charge
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.billing_bridge.worker import Bridge, BridgeSettings
@@ -85,7 +86,7 @@ class Processes:
         if s.restricted:
             stripe.restricted.add("acct_exp")
         self.events_in = StripeEvents(self.journal, (), NodeClock(self.world, 1))  # type: ignore[arg-type]
-        stripe.deliver = partial(deliver, self.world, self._stripe_event)
+        stripe.deliver = partial(deliver, self.world, self._stripe_event, self._sweep_later)
         self.market.down_until = START + s.receiver_down_ms
 
     def sessions_with(self, clock: Any) -> Sessions:
@@ -190,6 +191,25 @@ class Processes:
             return
         self.hooks.spawn(self.events_in._take(event), answered)
         self.world.at(self.world.now + 100_000, overdue)
+
+    def _sweep_later(self) -> None:
+        """Once it is old enough for the sweep, which looks each ten minutes, a bridge finds it."""
+        self.world.at(self.world.now + YOUNG_S * 1000 + self.world.rng.randrange(1_000, SWEEP_EVERY_MS), self._sweep)
+
+    def _sweep(self) -> None:
+        """Until one ran to its end."""
+        ended: list[Exception | None] = []
+
+        def again() -> None:
+            if ended != [None]:
+                self._sweep()
+
+        bridge = self.world.rng.choice(self.bridges)
+        if bridge.alive:
+            clock = NodeClock(self.world, self.script.skews[0])
+            sweep = Sweep(self.journal, StripeWire(self.stripe), clock, sole=True)  # type: ignore[arg-type]
+            bridge.spawn(sweep.once(), lambda _, error: ended.append(error))
+        self.world.at(self.world.now + SWEEP_EVERY_MS, again)
 
     # --- webhooks out
 

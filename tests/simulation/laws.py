@@ -234,7 +234,7 @@ def _shared(p: Processes, record: SessionRecord) -> list[str]:
 
 def _left(p: Processes, captured: int) -> int:
     bears = bool(p.script.refunds) and p.script.refunds[0][2] == "platform"
-    return captured - p.stripe.lost() - (0 if bears else p.stripe.refunded())
+    return captured - p.stripe.lost() - (p.stripe.by_hand if bears else p.stripe.refunded())
 
 
 def _wanted(p: Processes, captured: int, gross: int, left: int) -> dict[str, int]:
@@ -274,7 +274,7 @@ def _told(p: Processes, record: SessionRecord) -> list[str]:
         found.append(f"law 8: {len(p.rules.finals)} records in the stream of finalized sessions")
     settled = p.rules.docs["payment"].body["settled"] or p.stripe.open_case
     again = len(p.script.refunds) + 2 * len(p.stripe.disputes)
-    again += (p.script.able_at is not None) + (p.script.refund_returns_at is not None)
+    again += sum(at is not None for at in (p.script.able_at, p.script.refund_returns_at, p.script.refund_by_hand))
     if not int(settled and not p.stripe.open_case) <= kinds["session.settled"] <= int(settled) * (1 + again):
         found.append(f"law 8: {kinds['session.settled']} session.settled")
     if kinds["payment.captured"] != (p.rules.docs["payment"].body["status"] in PAID):

@@ -510,6 +510,11 @@ def bill_what_nobody_was_shown(swap: Callable[..., None]) -> None:
 
 
 @mutant
+def a_refund_made_at_stripe_itself_is_nobodys(swap: Callable[..., None]) -> None:
+    swap(refunds, "_foreign", lambda p, theirs: [])
+
+
+@mutant
 def a_look_is_over_although_redis_lost_it(swap: Callable[..., None]) -> None:
     real = Rules.done
     swap(Rules, "done", lambda self, queue, until, again, left: real(self, queue, until, again))

@@ -180,16 +180,25 @@ class Market:
         return Answer(fault="timeout") if fault == "webhook_unanswered" else Answer(status=200)
 
 
-def deliver(world: World, send: Callable[[dict[str, Any]], None], event: dict[str, Any]) -> None:
+# What the sweep finds should the event of it never come.
+SWEPT = ("charge.dispute.", "refund.created")
+
+
+def deliver(
+    world: World, send: Callable[[dict[str, Any]], None], lost: Callable[[], None], event: dict[str, Any]
+) -> None:
     """Stripe's event sets out: once, twice, late or never."""
     fault = world.faults.take(world.rng, faults.EVENT)
     if fault is not None:
         world.say(f"FAULT {fault}: {event['type']}")
     if fault == "event_lost" and event["type"].startswith("payment_intent."):
-        return  # these are asked for, too; the others only Stripe can tell, which repeats them for three days
+        return None  # these are asked for, too
+    if fault == "event_lost" and event["type"].startswith(SWEPT):
+        return lost()
     delay = 20 + world.rng.getrandbits(9)
-    if fault in ("event_late", "event_lost"):
+    if fault in ("event_late", "event_lost"):  # those that only Stripe can tell, which repeats them for three days
         delay = world.rng.choice((3_000, 30_000, 3_600_000))
     world.at(world.now + delay, send, event)
     if fault == "event_twice":
         world.at(world.now + delay + world.rng.choice((0, 5, 5_000)), send, event)
+    return None

@@ -16,7 +16,7 @@ from unittest import mock
 from prometheus_client.metrics import MetricWrapperBase
 
 from gateway import journal
-from gateway.billing_bridge import parts, stripe_events, worker
+from gateway.billing_bridge import audit, parts, stripe_events, worker
 from gateway.bookings import booking, bookings
 from gateway.meter import flusher as flushing
 from gateway.signaling import host as hosting
@@ -118,6 +118,7 @@ def simulated() -> Iterator[None]:
                  "watch": unwatched},
         flushing: {"asyncio": clockwork}, bookings: {"asyncio": together}, parts: {"asyncio": together},
         booking: {"derived_id": _meeting_id}, hosting: {"Hosted": QuietHosted}, stripe_events: {"Index": IndexModel},
+        audit: {"Index": IndexModel},
         journal: {"new_id": lambda prefix: f"{prefix}_{next(numbers)}"},
     }  # fmt: skip
     with thawed(), _silence(), ExitStack() as stack:

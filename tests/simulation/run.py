@@ -99,6 +99,9 @@ class Simulation:
             world.at(START + at, stripe.dispute, status, percent)
         if s.refund_returns_at is not None:
             world.at(START + s.refund_returns_at, stripe.return_refund)
+        if s.refund_by_hand is not None:
+            at, percent = s.refund_by_hand
+            world.at(START + at, stripe.refund_by_hand, percent)
         if s.able_at is not None:
             world.at(START + s.able_at, stripe.enable, "acct_exp")
 

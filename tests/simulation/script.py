@@ -55,6 +55,7 @@ class Script:
     locked: tuple[int, int] | None = None  # when Stripe takes our key no more, and for how long
     disputes: list[tuple[int, str, int]] = field(default_factory=list)  # when, its status then, how many percent
     refund_returns_at: int | None = None
+    refund_by_hand: tuple[int, int] | None = None  # when somebody makes one in Stripe's dashboard, how many percent
     booking: NewBooking | None = None
     cancels: list[tuple[int, int | None, str]] = field(default_factory=list)  # when, which meeting, by whom
     able_at: int | None = None  # when a restricted account may receive again
@@ -218,7 +219,7 @@ def _losses(rng: Random, script: Script) -> None:
 
 
 def _afterwards(rng: Random, script: Script) -> None:
-    """Refunds, some of which the bank returns, and disputes."""
+    """Refunds, some of which the bank returns or somebody makes at Stripe itself, and disputes."""
     disputed = script.story == "disputed"
     if (script.story in ("call", "limit") and rng.random() < 0.1) or (disputed and rng.random() < 0.6):
         parts = rng.choice(((None,), (None,), (40,), (30, 20), (50, None)))
@@ -227,6 +228,9 @@ def _afterwards(rng: Random, script: Script) -> None:
         script.empty = rng.random() < 0.2
         if rng.random() < 0.25:
             script.refund_returns_at = rng.choice((300_000, 86_400_000))
+    if (script.story in ("call", "limit") and rng.random() < 0.05) or (disputed and rng.random() < 0.3):
+        at = rng.choice((rng.randrange(30_000, 150_000), 150_005, 400_000, 86_400_000))
+        script.refund_by_hand = (at, rng.choice((100, 100, 40, 1)))
     if disputed:
         at = rng.choice((rng.randrange(20_000, 150_000), 151_000, 500_000, 30 * 86_400_000))
         percent = rng.choice((100, 100, 50, 20))
