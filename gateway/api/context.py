@@ -11,7 +11,7 @@ from aiohttp import web
 from gateway.api.auth import KeyRing
 from gateway.api.idempotency import Idempotency
 from gateway.api.terms import Limits
-from gateway.archive.archive import Person
+from gateway.archive.person import Person
 from gateway.bookings.booking import BookingRecord, NewBooking
 from gateway.bookings.booking import Status as BookingStatus
 from gateway.bookings.meetings import CanceledBy

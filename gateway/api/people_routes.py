@@ -11,7 +11,7 @@ from gateway.api.context import People
 from gateway.api.endpoint import Call, Endpoint
 from gateway.api.schemas import Limit, Query
 from gateway.api.views import stamp, time
-from gateway.archive.archive import Person
+from gateway.archive.person import Person
 from gateway.errors import NotFound
 
 

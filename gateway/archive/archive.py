@@ -1,44 +1,37 @@
 """The archive: settled sessions in parts that are written once, a day's sessions (by their creation) in one chain.
 
-A session's id tells its day, so nothing else is needed to find it. Kept again (after it went back to Redis and changed)
-it is written once more, and its last line counts. A session in Redis always outranks its line here. The layout is told
-in `gateway.archive.day`; where the parts are is the store's affair.
+A session's id tells its day, so nothing else is needed to find it; what names a person is found by who that is. Kept
+again (after it went back to Redis and changed) a session is written once more, and its last line counts. A session in
+Redis always outranks its line here. The layout is told in `gateway.archive.day` and `gateway.archive.marks`; where the
+parts are is the store's affair.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any, Final, TypeVar
 
-from gateway.archive.day import ATTEMPTS, Day, Indexes, faults, rewrite, session_in
+from gateway.archive.day import ATTEMPTS, Day, Indexes, content_in, faults, rest_name, rewrite, session_in
+from gateway.archive.marks import DAY, Marks, day_of
+from gateway.archive.person import Person
 from gateway.archive.segment import compact, holding
 from gateway.archive.snapshot import Snapshot
 from gateway.archive.store import ArchiveUnavailable, Store
-from gateway.ids import born_ms, new_id
-from gateway.session import ROLES, Role
+from gateway.ids import new_id
 
 T = TypeVar("T")
-DAY: Final = "%Y-%m-%d"
-KINDS: Final = ("money", "people", "ticks")
+# In the order in which they go: nothing outlives the money line that leads to it.
+KINDS: Final = ("ticks", "people", "money")
 # Holds the archive's name. A place without it is not mounted or another's, which must not look like an empty archive.
-MARKER: Final = "parley-archive"
+MARKER: Final = "parley-archive-2"
 # No version of anything.
 NEVER: Final = '"00000000000000000000000000000000"'
 THREADS: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody as an account names them, on either side of its sessions."""
-
-    account: str
-    livemode: bool
-    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +54,7 @@ class Archive:
         self.store = store
         self.expected: str | None = None
         self._met: str | None = None
+        self._marks: Marks  # since the first time that it was met
         self._indexes = Indexes(store)
         self._writing = Lock()
         # Threads of its own: those that wait for a store which is away keep nobody else waiting.
@@ -76,17 +70,17 @@ class Archive:
         await self._do(lambda: self._keep(snapshots), anew=True)
 
     async def find(self, session: str) -> Snapshot | None:
-        """A session as it was kept last; None for one that never was."""
-        day = day_of(session)
-        return await self._do(lambda: self._day(day).find(session)) if day else None
+        """A session as it was kept last; None for one that never was, which costs one look."""
+        return await self._do(lambda: self._find(session)) if day_of(session) else None
 
     async def sessions(self, since_ms: int = 0) -> list[str]:
         """The ids of all that were created on that day or later, oldest first."""
         return await self._do(lambda: self._sessions(since_ms))
 
-    async def naming(self, person: Person, since: str = "") -> list[str]:
-        """All sessions of somebody from that day on, also those whose personal data are gone, oldest first."""
-        return await self._do(lambda: sorted(self._naming(person, since)))
+    async def naming(self, person: Person) -> list[str]:
+        """All sessions of somebody, also those whose personal data are gone, oldest first; and some that a crash kept
+        from being written."""
+        return await self._do(lambda: sorted({session for session, _ in self._marks.of(person)}))
 
     async def erase(self, person: Person) -> list[str]:
         """Take somebody's personal data out of all parts; the sessions that held any, oldest first."""
@@ -99,7 +93,11 @@ class Archive:
     async def faults(self) -> list[str]:
         """Everything that is not as it was written: the chains of the days, and what their lines vouch for."""
         return await self._do(
-            lambda: [one for day in self.store.folders("money") for one in faults(self.store, self._indexes, day)]
+            lambda: [
+                one
+                for day in self.store.folders("money")
+                for one in faults(self.store, self._indexes, self._marks, day)
+            ]
         )
 
     async def _do(self, work: Callable[[], T], *, anew: bool = False) -> T:
@@ -121,6 +119,7 @@ class Archive:
             raise ArchiveUnavailable(
                 f"The archive {self.expected or ''} is not at {self.store}; is it mounted, is [archive] location right?"
             )
+        self._marks = Marks(self.store, self._met)
 
     def _name(self) -> str | None:
         found = self.store.read(MARKER)
@@ -129,6 +128,11 @@ class Archive:
     def _made(self) -> str:
         self.store.prepare()
         if self._name() is None:
+            if self.store.folders("money") or self.store.folders("people"):
+                raise ArchiveUnavailable(
+                    f"{self.store} has parts of an archive but no {MARKER}, without which nobody in it is found: put "
+                    "that file back, or take another place. What an older version kept is not read."
+                )
             self.store.create(MARKER, new_id("arc").encode())  # of two that make it at once, one does
         if (name := self._name()) is None:
             raise ArchiveUnavailable(f"What is written to {self.store} is not there afterwards.")
@@ -141,7 +145,10 @@ class Archive:
         return name
 
     def _day(self, day: str) -> Day:
-        return Day(self.store, self._indexes, day)
+        return Day(self.store, self._indexes, self._marks, day)
+
+    def _find(self, session: str) -> Snapshot | None:
+        return self._day(day_of(session)).find(session) if self._marks.has(session) else None
 
     def _keep(self, snapshots: Sequence[Snapshot]) -> None:
         days: dict[str, list[Snapshot]] = {}
@@ -169,28 +176,15 @@ class Archive:
         days = [day for day in self.store.folders("money") if day >= first]
         return sorted(session for day in days for session in self._day(day).sessions)
 
-    def _texts(self, kind: str, since: str = "") -> Iterator[tuple[str, bytes]]:
-        """Name and text of each part."""
-        for day in self.store.folders(kind):
-            names = self.store.names(f"{kind}/{day}") if day >= since else []
-            texts = zip(names, self.store.several(names), strict=True)
-            yield from ((name, text.data) for name, text in texts if text is not None)
-
-    def _naming(self, person: Person, since: str) -> set[str]:
-        return {
-            line["key"]
-            for _, text in self._texts("money", since)
-            for line in holding(text, compact(person.id))
-            if line["key"] and roles_in(line["content"]["docs"]["session"][1], person)
-        }
-
     def _erase(self, person: Person) -> list[str]:
         self.store.tidy()
+        names = sorted({rest_name("people", day_of(session), part) for session, part in self._marks.of(person)})
         found = set()
-        for name, text in self._texts("people"):
-            if lines := [line for line in holding(text, compact(person.id)) if _is_of(line, person)]:
-                rewrite(self.store, name, lambda line: not _is_of(line, person))
-                found |= {session_in(line) for line in lines}
+        for name, text in zip(names, self.store.several(names), strict=True):
+            lines = holding(text.data, compact(person.id)) if text is not None else ()
+            if sessions := {session_in(line) for line in lines if _is_of(line, person)}:
+                rewrite(self.store, name, text, lambda line: not _is_of(line, person))
+                found |= sessions
         return sorted(found)
 
     def _expire(self, now_ms: int, retention: Retention) -> list[str]:
@@ -200,24 +194,11 @@ class Archive:
             oldest = (today - timedelta(days=retention.of(kind))).strftime(DAY)
             for day in self.store.folders(kind):
                 for name in self.store.names(f"{kind}/{day}") if day < oldest else ():
+                    if kind == "money" and (text := self.store.read(name)) is not None:
+                        self._marks.remove(content_in(text.data))
                     self.store.remove(name)
                     gone.append(name)
         return sorted(gone)
-
-
-def day_of(session: str) -> str:
-    """The day of a session's creation by its id, in UTC; "" for what is no id of ours."""
-    try:
-        return datetime.fromtimestamp(born_ms(session) // 1000, UTC).strftime(DAY)
-    except (ValueError, OverflowError):
-        return ""
-
-
-def roles_in(record: Mapping[str, Any], person: Person) -> list[Role]:
-    """On which sides of a session somebody is, by its `session` document."""
-    if (record["account"], record["livemode"]) != (person.account, person.livemode):
-        return []
-    return [role for role in ROLES if record[role]["id"] == person.id]
 
 
 def _is_of(line: Mapping[str, Any], person: Person) -> bool:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Config
 
 T = TypeVar("T")
-# Parts that are fetched at once.
+# Requests for many names that go out at once.
 AT_ONCE: Final = 8
 CONNECT: Final = timedelta(seconds=3)
 REQUEST: Final = timedelta(seconds=30)
@@ -110,8 +110,20 @@ class Bucket:
                 return False
         return True
 
-    def remove(self, name: str) -> None:
-        self._missing(lambda: obstore.delete(self._s3, name))
+    def mark(self, names: Iterable[str]) -> None:
+        def one(name: str) -> None:
+            with self._asking():
+                obstore.put(self._s3, name, b"", use_multipart=False)
+
+        for _ in self._each(one, names):
+            pass
+
+    def remove(self, *names: str) -> None:
+        def one(name: str) -> None:
+            self._missing(lambda: obstore.delete(self._s3, name))
+
+        for _ in self._each(one, names):
+            pass
 
     def names(self, folder: str) -> list[str]:
         with self._asking():

@@ -5,18 +5,21 @@
     ticks/2026-11-22/prt_….jsonl        rows of the ledgers
 
 The numbers of `money` have no gap, and a number is given once: of two who write on at the same moment one is first, and
-the other begins again with what is there then. What a line vouches for is there before it.
+the other begins again with what is there then. What a line vouches for is there before it, and before all of it the
+names that lead to it (`gateway.archive.marks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from gateway.archive import segment
+from gateway.archive.marks import Marks
 from gateway.archive.segment import ArchiveDamaged, End, Index
 from gateway.archive.snapshot import Parts, Personal, Snapshot, divided, joined, mark
-from gateway.archive.store import ArchiveUnavailable, Store
+from gateway.archive.store import ArchiveUnavailable, Store, Text
 from gateway.ids import new_id, new_secret
 from gateway.session import ROLES, Role
 
@@ -54,8 +57,8 @@ class Indexes:
 class Day:
     """Raises ArchiveUnavailable, ArchiveDamaged, OSError."""
 
-    def __init__(self, store: Store, indexes: Indexes, day: str) -> None:
-        self._store, self.day = store, day
+    def __init__(self, store: Store, indexes: Indexes, marks: Marks, day: str) -> None:
+        self._store, self._marks, self.day = store, marks, day
         self._indexes = indexes.of(store.names(f"money/{day}"))
         self._held: dict[str, bytes | None] = {}
 
@@ -106,24 +109,22 @@ class Day:
         """One part more with these; False if another writer was first, and then nothing of it counts."""
         last, end = self._end()
         parts = {snapshot.session: divided(snapshot) for snapshot in snapshots}
-        people, marks = _people(parts)
+        people, proofs = _people(parts)
         rest = new_id("prt")
+        lines = [
+            (session, {**own.money, "part": rest, "people": proofs[session], "ticks": len(own.ticks)})
+            for session, own in parts.items()
+        ]
+        self._marks.put(lines)
         self._put(rest_name("people", self.day, rest), people)
         rows = [{"key": session, "rows": own.ticks} for session, own in parts.items() if own.ticks]
         self._put(rest_name("ticks", self.day, rest), rows)
-        text = segment.chained(
-            end,
-            (
-                (session, {**own.money, "part": rest, "people": marks[session], "ticks": len(own.ticks)})
-                for session, own in parts.items()
-            ),
-        )
+        text = segment.chained(end, lines)
         if self._store.create(name := f"money/{self.day}/{last + 1:06}.jsonl", text):
             return True
         written = self._store.read(name)  # by us, if only the answer was lost
         if written is None or written.data != text:
-            for kind in ("people", "ticks"):
-                self._store.remove(rest_name(kind, self.day, rest))
+            self._store.remove(*(rest_name(kind, self.day, rest) for kind in ("people", "ticks")))
             return False
         return True
 
@@ -140,13 +141,14 @@ class Day:
         """Take the personal data of these out of all parts but those that the chain names: of an older line, or of one
         that a crash kept from being written. It may have been erased meanwhile."""
         rest = {session: (self.content(session) or {}).get("part") for session in sessions}
-        for name in self._store.names(f"people/{self.day}"):
+        names = self._store.names(f"people/{self.day}")
+        for name, text in zip(names, self._store.several(names), strict=True):
             part = stem(name)
 
             def counts(line: Mapping[str, Any], part: str = part) -> bool:
                 return rest.get(session_in(line), part) == part
 
-            rewrite(self._store, name, counts)
+            rewrite(self._store, name, text, counts)
 
     def _end(self) -> tuple[int, End]:
         """The number of the last part, and where the chain has come to with it."""
@@ -204,35 +206,44 @@ def number_of(name: str) -> int:
     return int(stem(name)) if stem(name).isdecimal() else 0
 
 
+def content_in(text: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Session and content of each line of a chained part that can be read."""
+    for line in text.splitlines(keepends=True):
+        with suppress(ArchiveDamaged):
+            if (found := segment.parsed(line))["key"] != segment.INDEX:
+                yield found["key"], found["content"]
+
+
 def session_in(line: Mapping[str, Any]) -> str:
     """Whose a line of `people` is."""
     return str(line["key"]).partition("/")[0]
 
 
-def rewrite(store: Store, name: str, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
-    """Without the lines that are not wanted, in one step; how many those were."""
+def rewrite(store: Store, name: str, found: Text | None, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+    """What was found there without the lines that are not wanted, in one step."""
     for _ in range(ATTEMPTS):
-        if (found := store.read(name)) is None:
-            return 0
+        if found is None:
+            return
         lines = list(segment.lines_in(found.data))
         left = [line for line in lines if wanted(line)]
         if len(left) == len(lines) or store.replace(name, segment.text_of(left), found.version):
-            return len(lines) - len(left)
+            return
+        found = store.read(name)
     raise ArchiveUnavailable(f"{name} changes faster than it can be rewritten; try again.")
 
 
 def _people(parts: Mapping[str, Parts]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
-    """The lines of personal data, and by session and role what vouches for each."""
+    """The lines of personal data, and by session and role the hash that proves each."""
     lines = [
         _person_line(session, role, own.money, own.personal[role])
         for session, own in parts.items()
         for role in ROLES
         if own.personal[role]
     ]
-    marks: dict[str, dict[str, str]] = {session: {} for session in parts}
+    proofs: dict[str, dict[str, str]] = {session: {} for session in parts}
     for line in lines:
-        marks[session_in(line)][line["role"]] = mark(line["salt"], line["data"])
-    return lines, marks
+        proofs[session_in(line)][line["role"]] = mark(line["salt"], line["data"])
+    return lines, proofs
 
 
 def _person_line(session: str, role: Role, money: Mapping[str, Any], data: Personal) -> dict[str, Any]:
@@ -243,7 +254,7 @@ def _person_line(session: str, role: Role, money: Mapping[str, Any], data: Perso
     }  # fmt: skip
 
 
-def faults(store: Store, indexes: Indexes, day: str) -> Iterator[str]:
+def faults(store: Store, indexes: Indexes, marks: Marks, day: str) -> Iterator[str]:
     """Everything of that day that is not as it was written."""
     names = store.names(f"money/{day}")
     texts = [(name, text.data) for name, text in zip(names, store.several(names), strict=True) if text is not None]
@@ -251,7 +262,9 @@ def faults(store: Store, indexes: Indexes, day: str) -> Iterator[str]:
     if [number_of(name) for name in names] != list(range(1, len(names) + 1)):
         broken.append(f"money/{day}: a part is missing or was added")
     yield from broken
-    found = Day(store, indexes, day)
+    for name, text in texts:
+        yield from (f"{missing} is missing, which leads to {name}" for missing in marks.missing(content_in(text)))
+    found = Day(store, indexes, marks, day)
     found.hold(*found.parts)
     for session in sorted(found.sessions):
         try:

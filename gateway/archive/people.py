@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from redis.exceptions import RedisError
 
-from gateway.archive.archive import Person, day_of, roles_in
+from gateway.archive.person import Person, roles_in
 from gateway.archive.snapshot import Snapshot
 from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import Journal
@@ -66,7 +66,7 @@ class People:
         after = starting_after or ""
         ids = set(await self._listed(person))
         if self._journal.archive is not None:
-            ids |= set(await self._journal.archive.naming(person, day_of(after)))
+            ids |= set(await self._journal.archive.naming(person))
         found: list[dict[str, Any]] = []
         for session in sorted(ident for ident in ids if ident > after and ident.startswith("ses_")):
             snapshot = await self._snapshot(session)

@@ -56,7 +56,10 @@ class Store(Protocol):
     def replace(self, name: str, data: bytes, version: str) -> bool:
         """Put it in the place of that version; False, and nothing changed, if another or none is there."""
 
-    def remove(self, name: str) -> None:
+    def mark(self, names: Iterable[str]) -> None:
+        """Have something empty under each of them, for good when it returns; what is there already stays."""
+
+    def remove(self, *names: str) -> None:
         """Nothing is there when it returns."""
 
     def names(self, folder: str) -> list[str]:

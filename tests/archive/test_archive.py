@@ -11,9 +11,11 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from gateway.archive.archive import KINDS, Archive, Person, Retention, day_of
+from gateway.archive.archive import KINDS, MARKER, Archive, Retention
 from gateway.archive.directory import Directory
 from gateway.archive.hot import meet
+from gateway.archive.marks import day_of
+from gateway.archive.person import Person
 from gateway.archive.segment import ArchiveDamaged
 from gateway.archive.snapshot import BLANK_PERSON, Snapshot
 from gateway.archive.store import ArchiveUnavailable, Store
@@ -66,7 +68,7 @@ class Dying:
 
     def __getattr__(self, name: str) -> Any:
         work = getattr(self._store, name)
-        if name not in ("create", "replace", "remove"):
+        if name not in ("create", "replace", "mark", "remove"):
             return work
 
         def write(*arguments: Any) -> Any:
@@ -82,11 +84,11 @@ class Dying:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 async def test_a_crash_between_any_two_writes_is_mended_by_the_next_try(
     archive: Archive, number: int, after: bool
 ) -> None:
-    """Of a session that was kept before, came back and changed: people, ticks, figures, and the old people's end."""
+    """Of a session that was kept before, came back and changed: names, people, ticks, figures, the old people's end."""
     one = snapshot(new_id("ses"))
     await archive.keep([one])
     people = {"client": dict(BLANK_PERSON), "expert": {"name": "Private E"}}
@@ -107,7 +109,7 @@ async def test_after_the_last_write_nothing_is_open(archive: Archive) -> None:
     one = snapshot(new_id("ses"))
     await archive.keep([one])
     people = {"client": dict(BLANK_PERSON), "expert": {"name": "Private E"}}
-    await Archive(cast(Store, Dying(archive.store, 4, after=False))).keep(
+    await Archive(cast(Store, Dying(archive.store, 5, after=False))).keep(
         [replace(one, docs={**one.docs, "people": (2, people)})]
     )
 
@@ -228,6 +230,14 @@ async def test_a_directory_that_came_up_empty_is_not_made_an_archive_again(redis
     assert await known.find(session) is not None, "a Redis that lost everything takes the archive that is there"
 
 
+async def test_parts_without_the_name_of_their_archive_are_no_place_for_a_new_one(archive: Archive) -> None:
+    """Nobody in them would be found by who they are: an erasure would miss them."""
+    await archive.keep([snapshot(new_id("ses"))])
+    archive.store.remove(MARKER)
+    with pytest.raises(ArchiveUnavailable, match=MARKER):
+        await Archive(archive.store).made()
+
+
 async def test_new_sessions_need_no_archive(redis: Redis, tmp_path: Path) -> None:
     journal = Journal(redis, archive=Archive(Directory(tmp_path / "unmounted")))
     fresh, old = new_id("ses"), first_id("ses", NOW)
@@ -247,5 +257,5 @@ async def test_two_writers_make_one_chain(archive: Archive) -> None:
 
 def files(archive: Archive, session: str) -> dict[str, str]:
     """All parts of its day, as text."""
-    names = [name for kind in KINDS for name in archive.store.names(f"{kind}/{day_of(session)}")]
+    names = [name for kind in sorted(KINDS) for name in archive.store.names(f"{kind}/{day_of(session)}")]
     return {name: text.data.decode() for name in names if (text := archive.store.read(name)) is not None}

@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 import redis.asyncio as aioredis
 
-from gateway.archive.archive import Person
 from gateway.archive.directory import Directory
 from gateway.archive.people import People
+from gateway.archive.person import Person
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.clock import SystemClock
 from gateway.errors import Conflict

@@ -55,10 +55,21 @@ def test_what_is_there_is_listed(store: Store) -> None:
     assert store.folders("money") == ["d2"]
 
 
+def test_marks_are_there_and_empty_and_may_be_made_again(store: Store) -> None:
+    names = ["named/a/1", "named/b/1", "named/b/2"]
+    store.mark(names)
+    store.mark(names[1:])
+    assert [text and text.data for text in store.several([*names, "named/c/1"])] == [b"", b"", b"", None]
+    assert (store.folders("named"), store.names("named/b")) == (["a", "b"], names[1:])
+    store.remove(*names, "named/c/1")
+    assert store.folders("named") == []
+
+
 def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
     store = Directory(tmp_path / "archive")
     store.prepare()
     store.create("money/d/1", b"x")
+    store.mark(["named/a/1"])
     assert [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077] == []
 
 
@@ -77,4 +88,6 @@ def test_r22_what_a_crash_left_aside_goes(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_not_made_by_writing(tmp_path: Path) -> None:
     with pytest.raises(ArchiveUnavailable):
         Directory(tmp_path / "unmounted").create("money/d/1", b"x")
+    with pytest.raises(ArchiveUnavailable):
+        Directory(tmp_path / "unmounted").mark(["named/a/1"])
     assert not (tmp_path / "unmounted").exists()
