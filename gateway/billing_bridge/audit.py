@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Final, Protocol, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import structlog
 from prometheus_client import Counter
@@ -26,6 +26,7 @@ from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.refunds import unseen
 from gateway.clock import Clock
 from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
+from gateway.ids import OWNERS
 from gateway.journal import NOW, Journal
 from gateway.payees.routes import MAIN
 
@@ -45,6 +46,11 @@ POINT: Final = "gateway:stripe:swept"
 # What a charge was settled as comes with its intent.
 EXPANDED: Final = {"payment_intent": {"expand": ["data.latest_charge.balance_transaction"]}}
 HELD: Final = frozenset({"requires_capture", "requires_action", "requires_confirmation", "requires_payment_method"})
+# The documents that are written together, and leave together.
+BOTH: Final = ("session", "payment")
+# Both, the session with the orders of its refunds, as `order_of` reads them.
+Record: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
+More: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Iterable[Difference]]]
 
 
 class Asks(Protocol):
@@ -72,46 +78,54 @@ async def theirs(stripe: Asks, since_s: int) -> Theirs:
     return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in KINDS])
 
 
-async def ours(journal: Journal, since_s: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(session, payment) of every session in Redis, and of those in the archive that were created since, oldest first;
-    a session with the orders of its refunds. Raises StoreUnavailable, ArchiveUnavailable."""
-    found = []
-    kept = await journal.archive.sessions(since_s * 1000) if journal.archive else ()
+async def ours(journal: Journal, since_s: int = 0) -> tuple[list[Record], list[Difference]]:
+    """Every session in Redis and those in the archive that were created since, oldest first; and what is there of those
+    of which only a part is. Raises StoreUnavailable, ArchiveUnavailable."""
+    found, halves = list[Record](), list[Difference]()
+    sessions = set(await journal.archive.sessions(since_s * 1000) if journal.archive else ())
     try:
-        here = [key async for key in journal.redis.scan_iter(match="*:ses:*:payment", count=1000)]
-        for session in {*kept, *(key.decode().split(":")[2] for key in here)}:
-            docs = await journal.read(session, "session", "payment", "refunds")
-            session, payment, refunds = docs["session"], docs["payment"], docs["refunds"]
-            if session is not None and payment is not None:
-                orders = refunds.body["orders"] if refunds else []
-                found.append((session.body | {"refunds": orders}, payment.body))
+        async for key in journal.redis.scan_iter(match="*:ses:*", count=1000):
+            _, _, session, name = key.decode().split(":", 3)
+            if name in (*BOTH, "usage") and session.startswith(OWNERS):
+                sessions.add(session)
+        for session in sorted(sessions):
+            docs = await journal.read(session, *BOTH, "refunds")
+            refunds = docs["refunds"]
+            if (record := docs["session"]) and (payment := docs["payment"]):
+                found.append(_record(record.body, payment.body, refunds.body if refunds else None))
+            else:
+                here = [name for name in BOTH if docs[name]] or ["usage"]
+                halves.append(Difference(session, ", ".join(here), "half a record", here, [*BOTH]))
     except RedisError as error:
         raise StoreUnavailable("The session store is away; try again.") from error
-    return sorted(found, key=lambda each: str(each[0]["id"]))
+    return found, halves
 
 
 async def reconciled(
-    journal: Journal, accounts: Mapping[str, Asks], since_s: int, now: int = 0
+    journal: Journal, accounts: Mapping[str, Asks], since_s: int, now: int = 0, more: More | None = None
 ) -> tuple[int, list[Difference]]:
     """How many sessions were compared, each with the platform account that pays it, and every difference. Stripe is
     asked first: what it made after that is no difference, and our records are then at least as new. Older sessions only
     say what is known: a refund of today may belong to one of last year. `now` (wall ms): what should be over by then is
-    named too."""
+    named too. `more` finds what else differs from a session's record."""
     listings = {name: await theirs(stripe, since_s) for name, stripe in accounts.items()}
-    records = await ours(journal, since_s)
+    records, found = await ours(journal, since_s)
     there = {session["id"] for session, _ in records}
     records += await archived(journal, await _of_older(journal, listings.values()) - there)
-    mine = {session["id"] for session, _ in records if session.get("created", 0) >= since_s * 1000}
-    found = [
-        Difference(session["id"], "session", "no platform account", session["platform"], None)
-        for session, _ in records
-        if session.get("platform", MAIN) not in accounts and session["id"] in mine
-    ]
+    mine = {session["id"]: session for session, _ in records if session.get("created", 0) >= since_s * 1000}
+    for session in mine.values():
+        if (platform := session.get("platform", MAIN)) not in accounts:
+            found.append(Difference(session["id"], "session", "no platform account", platform, None))
+        found += await more(session) if more else ()
     for name, listing in listings.items():
         here = {thing["id"] for thing in listing.all()}
         own = [each for each in records if each[0].get("platform", MAIN) == name]
         found += [each for each in compare(own, listing, now) if each.session in mine or each.object in here]
     return len(mine), found
+
+
+def _record(session: dict[str, Any], payment: dict[str, Any], refunds: dict[str, Any] | None) -> Record:
+    return session | {"refunds": refunds["orders"] if refunds else []}, payment
 
 
 async def _of_older(journal: Journal, listings: Iterable[Theirs]) -> set[str]:
@@ -134,14 +148,13 @@ async def _paid_by(journal: Journal, owner: str) -> list[str]:
     return [owner] if doc is None else list(doc.body["meetings"])
 
 
-async def archived(journal: Journal, sessions: Iterable[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(session, payment) of those of the sessions that are in the archive: older ones whose objects are new."""
+async def archived(journal: Journal, sessions: Iterable[str]) -> list[Record]:
+    """Those of the sessions that are in the archive: older ones whose objects are new."""
     found = []
     for session in sessions:
         kept = await journal.archived(session)
         if kept is not None and (payment := kept.doc("payment")) is not None:
-            orders = (kept.doc("refunds") or {"orders": []})["orders"]
-            found.append((kept.record | {"refunds": orders}, payment))
+            found.append(_record(kept.record, payment, kept.doc("refunds")))
     return found
 
 

@@ -23,7 +23,7 @@ TODO: Final[Mapping[str, str]] = {
     "currency": "Refund it at Stripe: the session has another currency.",
     "an older card's hold lives": "Cancel it at Stripe: the client's money is held twice.",
     "an older card was charged": "Refund it at Stripe: the client paid twice.",
-    "settlement": "(amount, fee, currency.) The shares were made of ours. Compare the charge's balance transaction.",
+    "settlement": "(Amount, fee, currency.) The shares were made of ours. Compare the charge's balance transaction.",
     # Transfers
     "missing transfer": _KEY,
     "unknown transfer": "A payee got it beside what the record gives. Reverse it at Stripe, unless it was meant so.",
@@ -57,6 +57,11 @@ TODO: Final[Mapping[str, str]] = {
     "share": "The payee's part is not its share of what is left. Transfer or reverse the difference at Stripe.",
     "no part of the charge": "Its booking is paid, and it does not know. Is its record old? `gateway restore` it.",
     "parts do not sum": _CHANGED,
+    # The ledger
+    "another bill by the ledger": "(Frozen, and by the ledger.) `gateway replay` shows both. If the client paid too "
+    "much, order a refund of it.",
+    "not as it was sealed": "Somebody changed ledger, terms or bill after it was frozen. Compare with a backup.",
+    "half a record": "Its other documents are gone. `gateway restore` it, or bring back Redis's backup.",
     # What nobody looks after
     "no platform account": "Put its `[stripe.platforms.NAME]` back: its money waits for it, and was not compared.",
     "not ended": "Its time is over, and nobody ended it. Does a node run, and reach Redis?",

@@ -12,6 +12,7 @@ from gateway.billing_bridge.expiring import alarmed
 from gateway.billing_bridge.order import order_of
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, opened, recovered
 from gateway.billing_bridge.pricing import Terms
+from gateway.billing_bridge.reconcile import Theirs, compare
 from gateway.billing_bridge.record import Notice, Payment
 from gateway.billing_bridge.results import applied
 from gateway.money import split
@@ -72,6 +73,12 @@ def finalize(session: Session, total: int, *, waived: int = 0, started: bool = T
     }  # fmt: skip
     started_at = NOW if started else None
     session |= {"status": "finalized", "started_at": started_at, "ended_at": NOW + 60_000, "bill": bill}
+
+
+def at_stripe(account: Account) -> Theirs:
+    """All that it has, as it would be listed."""
+    lists = (account.transfers, account.refunds, account.disputes)
+    return Theirs(dict(account.intents), *({thing["id"]: thing for thing in things} for things in lists))
 
 
 class Crash(Exception):
@@ -156,3 +163,11 @@ class Settling:
                 raise Crash
             payment, notices = applied(payment, step, outcome, self.now)
             self.notices += notices
+
+
+def differences(*some: Settling, payment: Payment | None = None) -> list[str]:
+    """What `reconcile` names of these sessions of one account; `payment`: in the place of the first one's record."""
+    records = [(each.session, each.payment.to_dict()) for each in some]
+    if payment is not None:
+        records[0] = (some[0].session, payment.to_dict())
+    return [each.what for each in compare(records, at_stripe(some[0].account))]

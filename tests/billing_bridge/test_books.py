@@ -12,9 +12,18 @@ from gateway.billing_bridge.books import DAY_MS, HOUR_MS
 from gateway.billing_bridge.differences import TODO, Difference
 from gateway.billing_bridge.reconcile import compare
 from gateway.billing_bridge.record import Payment
-from tests.billing_bridge.settling import NOW, Settling, finalize, live, order_refund, session_doc
+from tests.billing_bridge.settling import (
+    NOW,
+    Settling,
+    at_stripe,
+    differences,
+    finalize,
+    live,
+    order_refund,
+    session_doc,
+)
 from tests.billing_bridge.test_bookings import FEE, World, run
-from tests.billing_bridge.test_reconcile import at_stripe, differences, lived
+from tests.billing_bridge.test_reconcile import lived
 
 LATER = NOW + 60_000 + DAY_MS + 1
 
@@ -41,7 +50,7 @@ CHANGES: dict[str, tuple[Callable[[Payment], Payment], str]] = {
 def test_every_change_of_a_payment_record_is_named(change: str) -> None:
     changed, what = CHANGES[change]
     settling = lived()
-    assert what in differences(settling, changed(settling.payment))
+    assert what in differences(settling, payment=changed(settling.payment))
 
 
 def test_laws_5_and_6_every_change_of_a_bill_is_named() -> None:
@@ -76,8 +85,7 @@ def test_what_was_waived_or_refused_as_too_small_is_no_difference() -> None:
 
 
 def of(world: World) -> list[str]:
-    documents = [(s.session, s.payment.to_dict()) for s in (world.booking, *world.meetings)]
-    return [each.what for each in compare(documents, at_stripe(world.booking))]
+    return differences(world.booking, *world.meetings)
 
 
 def test_a_meeting_that_has_not_its_part_of_the_charge_is_named() -> None:
@@ -104,7 +112,7 @@ def test_what_stays_of_a_meeting_above_its_bill_is_named() -> None:
 
 
 def late(settling: Settling, now: int) -> list[Difference]:
-    return compare([(settling.session, settling.payment.to_dict())], at_stripe(settling), now)
+    return compare([(settling.session, settling.payment.to_dict())], at_stripe(settling.account), now)
 
 
 def test_money_that_is_on_its_way_for_a_day_is_named_with_stripes_word() -> None:

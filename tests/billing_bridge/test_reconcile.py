@@ -12,12 +12,20 @@ import stripe
 
 from gateway.billing_bridge.audit import YOUNG_S, Sweep, reconciled
 from gateway.billing_bridge.outcome import Done
-from gateway.billing_bridge.reconcile import Theirs, compare
 from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.stripe_events import StripeEvents
 from gateway.payees.routes import MAIN
 from tests.billing_bridge.fixtures import AskStripe, Till
-from tests.billing_bridge.settling import Settling, finalize, live, news, order_refund, other_card, session_doc
+from tests.billing_bridge.settling import (
+    Settling,
+    differences,
+    finalize,
+    live,
+    news,
+    order_refund,
+    other_card,
+    session_doc,
+)
 from tests.billing_bridge.test_worker import captured
 
 
@@ -30,17 +38,6 @@ def lived() -> Settling:
     order_refund(settling.session, 1500)
     assert settling.run().settled
     return settling
-
-
-def at_stripe(settling: Settling) -> Theirs:
-    account = settling.account
-    lists = (account.transfers, account.refunds, account.disputes)
-    return Theirs(dict(account.intents), *({thing["id"]: thing for thing in things} for things in lists))
-
-
-def differences(settling: Settling, payment: Payment | None = None) -> list[str]:
-    body = (payment or settling.payment).to_dict()
-    return [each.what for each in compare([(settling.session, body)], at_stripe(settling))]
 
 
 def test_a_whole_life_is_alike_on_both_sides() -> None:
@@ -206,7 +203,7 @@ def test_law6_a_lost_case_whose_reversal_is_missing_or_of_another_amount_is_name
     expert = other.transfer_to("expert")
     other = other.with_transfer(replace(expert, amount_reversed=expert.amount_reversed - 1_800 + amount))
     account.transfers[0]["amount_reversed"] += amount - 1_800
-    assert differences(settling, other) == ([what] if what else [])
+    assert differences(settling, payment=other) == ([what] if what else [])
 
 
 async def test_of_two_cases_the_sweep_asks_for_what_is_new_only(till: Till, ask: AskStripe) -> None:

@@ -12,7 +12,17 @@ from gateway.errors import Conflict
 from gateway.money import settled_shares, split
 from gateway.sessions.refunds import NewRefund, ordered, refundable
 from tests.billing_bridge.account import FAULTS, Account
-from tests.billing_bridge.settling import NOW, Settling, finalize, live, news, order_refund, recharge, session_doc
+from tests.billing_bridge.settling import (
+    NOW,
+    Settling,
+    differences,
+    finalize,
+    live,
+    news,
+    order_refund,
+    recharge,
+    session_doc,
+)
 
 EXPERT, AMBASSADOR = "acct_expert", "acct_ambassador"
 
@@ -556,6 +566,7 @@ def test_law6_any_series_of_refunds_closes_under_any_faults(
     assert payment.amount_refunded == account.refunded() <= payment.amount_captured
     assert not any(refund.status == "ordered" for refund in payment.refunds)
     shares_close(settling)
+    assert differences(settling) == []
     for name in ("refund", "reversal_expert", "reversal_ambassador", "restore_expert", "transfer_expert"):
         keys = [step.key for step in payment.steps if step.step == name]
         assert len(keys) == len(set(keys))

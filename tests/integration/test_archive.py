@@ -8,6 +8,8 @@ from typing import Any
 from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.billing_bridge.audit import reconciled
 from gateway.billing_bridge.stripe_client import StripeClient
+from gateway.cli.money import ledger_differences
+from gateway.meter.ledger import Ledger
 from gateway.payees.routes import MAIN
 from tests.integration.conftest import Stand
 from tests.settled import traces
@@ -49,4 +51,7 @@ async def test_a_paid_call_is_archived_read_refunded_and_archived_again(stand: S
     assert after[2]["data"][: len(before[2]["data"])] == before[2]["data"]
     assert after[0]["amount_refunded"] == 60
     async with StripeClient(stand.running.keys.stripe_api_key, stand.stripe) as stripe:
-        assert await reconciled(journal, {MAIN: stripe}, 0) == (1, [])
+        ledger, later = Ledger(journal.redis, journal.keys, archive=journal.archive), 1 << 62
+        assert await reconciled(
+            journal, {MAIN: stripe}, 0, later, lambda record: ledger_differences(journal, ledger, record)
+        ) == (1, [])
