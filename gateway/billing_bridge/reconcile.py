@@ -205,7 +205,10 @@ def _failed(refund: Document) -> bool:
 
 
 def _disputes(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
-    """A case that we know, as Stripe has it; one that we do not; and what a lost one took."""
+    """A case that we know, as Stripe has it; one that we do not; and what a lost one took. Those of a booking's charge
+    are its meetings', each by its part."""
+    if payment.latest("share_out") is not None:
+        return []
     cases = {case["id"]: case for case in theirs.cases(payment)}
     known["dispute"] |= cases.keys()
     taken = {refund.stripe_id: refund.amount for refund in payment.refunds if refund.number == 0}

@@ -184,6 +184,7 @@ def test_law6_a_lost_dispute_of_the_charge_is_each_meetings_part_of_it() -> None
         meeting.session["news"] = {"disputes": 1}
     run(world)
     assert sum(m.payment.amount_refunded for m in world.meetings) == 10_000
+    assert differences(world.booking, *world.meetings) == []
     assert world.net("acct_expert") + world.net("acct_ambassador") <= 3 * FEE - 10_000
 
 

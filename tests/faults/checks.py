@@ -104,7 +104,8 @@ async def _whole(yard: Yard, mine: set[str]) -> None:
     """What spans sessions: Stripe, and the registers of receipts."""
     async with StripeClient(STRIPE_KEY, yard.stripe) as stripe:
         _, differences = await reconciled(yard.journal, {MAIN: stripe}, 0)
-    assert [str(each) for each in differences if each.session in mine] == []
+    named = [str(each) for each in differences if each.session in mine]
+    assert named == [], named
     async for key in yard.redis.scan_iter("{receipts:*}:*", count=1000):
         rows = await yard.redis.hgetall(key)
         last = int(rows.pop(b"last"))
