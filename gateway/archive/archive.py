@@ -16,7 +16,18 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any, Final, TypeVar
 
-from gateway.archive.day import ATTEMPTS, Day, Indexes, content_in, faults, rest_name, rewrite, session_in
+from gateway.archive.day import (
+    ATTEMPTS,
+    Day,
+    Indexes,
+    content_in,
+    faults,
+    is_erased,
+    rest_name,
+    rewrite,
+    session_in,
+    without_data,
+)
 from gateway.archive.marks import DAY, Marks, day_of
 from gateway.archive.person import Person
 from gateway.archive.segment import compact, holding
@@ -182,8 +193,8 @@ class Archive:
         found = set()
         for name, text in zip(names, self.store.several(names), strict=True):
             lines = holding(text.data, compact(person.id)) if text is not None else ()
-            if sessions := {session_in(line) for line in lines if _is_of(line, person)}:
-                rewrite(self.store, name, text, lambda line: not _is_of(line, person))
+            if sessions := {session_in(line) for line in lines if _has_data_of(line, person)}:
+                rewrite(self.store, name, text, lambda line: without_data(line) if _has_data_of(line, person) else line)
                 found |= sessions
         return sorted(found)
 
@@ -201,5 +212,5 @@ class Archive:
         return sorted(gone)
 
 
-def _is_of(line: Mapping[str, Any], person: Person) -> bool:
-    return (line["account"], line["livemode"], line["person"]) == (person.account, person.livemode, person.id)
+def _has_data_of(line: Mapping[str, Any], person: Person) -> bool:
+    return not is_erased(line) and Person(line["account"], line["livemode"], line["person"]) == person

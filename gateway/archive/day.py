@@ -18,7 +18,7 @@ from typing import Any, Final
 from gateway.archive import segment
 from gateway.archive.marks import Marks
 from gateway.archive.segment import ArchiveDamaged, End, Index
-from gateway.archive.snapshot import Parts, Personal, Snapshot, divided, joined, mark
+from gateway.archive.snapshot import Parts, Personal, Snapshot, divided, erased, joined, mark
 from gateway.archive.store import ArchiveUnavailable, Store, Text
 from gateway.ids import new_id, new_secret
 from gateway.session import ROLES, Role
@@ -79,8 +79,9 @@ class Day:
     def find(self, session: str) -> Snapshot | None:
         """A session as it was kept last; None for one that never was."""
         money = self.content(session)
-        if money is None:
-            return None
+        return None if money is None else self._whole(session, money)
+
+    def _whole(self, session: str, money: Mapping[str, Any]) -> Snapshot:
         personal = {role: data for role in ROLES if (data := self._personal(session, role, money)) is not None}
         return joined(session, money, personal, self._ticks(session, money))
 
@@ -99,11 +100,22 @@ class Day:
             raise ArchiveDamaged(f"{name}: {fault.detail}") from None
 
     def has(self, snapshot: Snapshot) -> bool:
-        """Whether its last line is this. One that cannot be read is not, and is written anew."""
+        """Whether its last line is this or a later copy. One that cannot be read is not, and is written anew."""
         try:
-            return self.find(snapshot.session) == snapshot
+            return self._holds(snapshot)
         except ArchiveDamaged:
             return False
+
+    def _holds(self, snapshot: Snapshot) -> bool:
+        """A writer that was slow must bring back neither an older copy nor what was erased meanwhile."""
+        money = self.content(session := snapshot.session)
+        if money is None:
+            return False
+        found = self._whole(session, money)
+        for role in money["people"]:
+            line = self._person(session, role, money)
+            snapshot = erased(snapshot, role) if line is not None and is_erased(line) else snapshot
+        return found == snapshot or found.outranks(snapshot)
 
     def write(self, snapshots: Sequence[Snapshot]) -> bool:
         """One part more with these; False if another writer was first, and then nothing of it counts."""
@@ -134,7 +146,7 @@ class Day:
         rests = {money["part"] for money in contents.values() if money}
         self.hold(*(rest_name(kind, self.day, rest) for kind in ("people", "ticks") for rest in sorted(rests)))
         for snapshot in snapshots:
-            if self.find(snapshot.session) != snapshot:
+            if not self._holds(snapshot):
                 raise ArchiveDamaged(f"{snapshot.session} does not read back as it was written.")
 
     def scrub(self, sessions: Iterable[str]) -> None:
@@ -145,10 +157,10 @@ class Day:
         for name, text in zip(names, self._store.several(names), strict=True):
             part = stem(name)
 
-            def counts(line: Mapping[str, Any], part: str = part) -> bool:
-                return rest.get(session_in(line), part) == part
+            def counted(line: dict[str, Any], part: str = part) -> dict[str, Any] | None:
+                return line if rest.get(session_in(line), part) == part else None
 
-            rewrite(self._store, name, text, counts)
+            rewrite(self._store, name, text, counted)
 
     def _end(self) -> tuple[int, End]:
         """The number of the last part, and where the chain has come to with it."""
@@ -160,15 +172,15 @@ class Day:
         return number_of(name), index.end
 
     def _personal(self, session: str, role: Role, money: Mapping[str, Any]) -> Personal | None:
-        if role not in money["people"]:
-            return None
-        name = rest_name("people", self.day, money["part"])
-        line = self._rest(name, f"{session}/{role}")
-        if line is None:
+        line = self._person(session, role, money) if role in money["people"] else None
+        if line is None or is_erased(line):
             return None
         if mark(line["salt"], line["data"]) != money["people"][role]:
-            raise ArchiveDamaged(f"{name}: the {role} of {session} was changed.")
+            raise ArchiveDamaged(f"people/{self.day}/{money['part']}: the {role} of {session} was changed.")
         return dict(line["data"])
+
+    def _person(self, session: str, role: str, money: Mapping[str, Any]) -> dict[str, Any] | None:
+        return self._rest(rest_name("people", self.day, money["part"]), f"{session}/{role}")
 
     def _ticks(self, session: str, money: Mapping[str, Any]) -> dict[str, str] | None:
         if not money["ticks"]:
@@ -219,14 +231,25 @@ def session_in(line: Mapping[str, Any]) -> str:
     return str(line["key"]).partition("/")[0]
 
 
-def rewrite(store: Store, name: str, found: Text | None, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
-    """What was found there without the lines that are not wanted, in one step."""
+def without_data(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What an erasure leaves of a line of `people`: without it, whoever still has a copy would write it anew."""
+    return {**line, "salt": None, "data": None}
+
+
+def is_erased(line: Mapping[str, Any]) -> bool:
+    return line["data"] is None
+
+
+def rewrite(
+    store: Store, name: str, found: Text | None, becomes: Callable[[dict[str, Any]], dict[str, Any] | None]
+) -> None:
+    """What was found there with each line as it becomes, without those that become nothing; in one step."""
     for _ in range(ATTEMPTS):
         if found is None:
             return
         lines = list(segment.lines_in(found.data))
-        left = [line for line in lines if wanted(line)]
-        if len(left) == len(lines) or store.replace(name, segment.text_of(left), found.version):
+        left = [new for line in lines if (new := becomes(line)) is not None]
+        if left == lines or store.replace(name, segment.text_of(left), found.version):
             return
         found = store.read(name)
     raise ArchiveUnavailable(f"{name} changes faster than it can be rewritten; try again.")

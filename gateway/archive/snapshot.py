@@ -58,6 +58,11 @@ class Snapshot:
         own = {name: version for name, (version, _) in self.docs.items()}
         return own | {"events:": len(self.events), "usage:": int(self.lease.get("usage", 0))}
 
+    def outranks(self, other: Snapshot) -> bool:
+        """Whether this is a later copy."""
+        mine, theirs = self.versions, other.versions
+        return mine != theirs and all(mine.get(name, 0) >= version for name, version in theirs.items())
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +15,7 @@ from gateway.archive.archive import Archive, Retention
 from gateway.archive.marks import Marks
 from gateway.archive.person import Person
 from gateway.archive.segment import ArchiveDamaged
-from gateway.archive.snapshot import Snapshot
+from gateway.archive.snapshot import BLANK_PERSON, Snapshot
 from gateway.archive.store import Store
 from gateway.ids import first_id, new_id
 from tests.archive.counting import Counting
@@ -105,6 +107,53 @@ async def test_r22_wherever_a_writer_dies_an_erasure_misses_nothing_that_it_left
     assert private(store) == []
     await archive.keep([one])
     assert await archive.naming(CLIENT) == await archive.naming(EXPERT) == [one.session]
+
+
+class Meanwhile:
+    """A store on which something else happens just before its holder's `number`th write."""
+
+    def __init__(self, store: Counting, number: int, happens: Callable[[], None]) -> None:
+        self._store, self._left, self._happens = store, number, happens
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("create", "replace", "mark", "remove"):
+            self._left -= 1
+            if self._left == -1:
+                self._happens()
+        return getattr(self._store, name)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+async def test_r22_who_is_erased_while_a_session_is_written_does_not_come_with_it(store: Counting, number: int) -> None:
+    """The personal data are there, the line that names them is not yet."""
+    archive, one = await archive_of(store), snapshot(new_id("ses"))
+    erased: list[str] = []
+    meanwhile = Meanwhile(store, number, lambda: erased.extend(asyncio.run(Archive(store).erase(CLIENT))))
+    await Archive(cast(Store, meanwhile)).keep([one])
+    assert (erased, private(store)) == ([one.session], [])
+    left = await archive.find(one.session)
+    assert left is not None
+    assert left.docs["people"][1] == {"client": BLANK_PERSON, "expert": {"name": "Private E"}}
+
+
+async def test_r22_a_writer_that_was_slow_does_not_bring_back_who_was_erased(store: Counting) -> None:
+    """It has read the session out of Redis before another one put it into the archive."""
+    archive, one = await archive_of(store), snapshot(new_id("ses"))
+    await archive.keep([one])
+    await archive.erase(CLIENT)
+    await Archive(store).keep([one])
+    assert private(store) == []
+    rated = replace(one, docs={**one.docs, "payment": (4, {"settled": True})})
+    await archive.keep([rated])
+    assert await archive.find(one.session) == rated, "what is newer is kept, and has the data that it came with"
+
+
+async def test_law5_a_writer_that_was_slow_does_not_put_an_older_copy_over_a_newer_one(store: Counting) -> None:
+    archive, one = await archive_of(store), snapshot(new_id("ses"))
+    newer = replace(one, docs={**one.docs, "payment": (4, {"settled": True})})
+    await archive.keep([newer])
+    await Archive(store).keep([one])
+    assert await archive.find(one.session) == newer
 
 
 async def test_r22_of_two_writers_at_once_each_ones_people_are_found(store: Counting) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import redis.asyncio as aioredis
@@ -94,6 +95,49 @@ async def test_r22_what_was_erased_while_it_came_back_is_erased_there_too(
 
     monkeypatch.setattr(journal.hot, "put_back", erased_first)
     await journal.wake(session)
+    assert "client@example.com" not in await everything(journal)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("number", range(6))
+async def test_r22_a_session_that_moves_during_an_erasure_is_met(
+    journal: Journal, archiver: Archiver, monkeypatch: pytest.MonkeyPatch, number: int, back: bool
+) -> None:
+    """Out of Redis into the archive, or back, before the erasure's `number`th step."""
+    session, left = await settled(journal), number
+    if back:
+        await archiver.archive([session])
+
+    def moved_first(work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def step(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == -1:
+                await (journal.wake(session) if back else archiver.archive([session]))
+            return await work(*arguments)
+
+        return step
+
+    people = People(journal)
+    monkeypatch.setattr(journal.archive, "erase", moved_first(journal.archive.erase))  # type: ignore[union-attr]
+    monkeypatch.setattr(people, "_listed", moved_first(people._listed))
+    monkeypatch.setattr(journal.hot, "erase", moved_first(journal.hot.erase))
+    assert await people.erase(CLIENT) == 1
+    assert "client@example.com" not in await everything(journal)
+
+
+async def test_r22_a_copy_in_redis_that_an_erasure_missed_does_not_come_back_by_the_archive(
+    journal: Journal, archiver: Archiver
+) -> None:
+    """As after a Redis that came back with an old append-only file."""
+    session = await settled(journal)
+    await archiver.archive([session])
+    before = await journal.archived(session)
+    assert journal.archive is not None
+    assert before is not None
+    await journal.archive.erase(CLIENT)
+    await journal.hot.put_back(before, 0)
+    assert await archiver.archive([session]) == {session: None}
     assert "client@example.com" not in await everything(journal)
 
 
