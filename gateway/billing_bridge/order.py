@@ -49,7 +49,6 @@ class Order:
     session: str
     currency: str
     status: str
-    started: bool
     waived: bool
     wanted_now: bool
     attempt: int
@@ -119,7 +118,6 @@ def order_of(session: Mapping[str, Any]) -> Order:
         session=session["id"],
         currency=session["currency"],
         status="finalized" if booking else session["status"],
-        started=booking or session.get("started_at") is not None,
         waived=bool(session.get("waived") or session.get("waived_after") or session.get("canceled")),
         wanted_now=session.get("hold", "now") == "now" or session.get("consent") is not None,
         attempt=int(funding.get("attempt") or 0),
