@@ -28,7 +28,7 @@ from gateway.sessions.sessions import Sessions
 from gateway.signaling.hosted import Hosted
 from tests.simulation import quiet
 from tests.simulation.node import BOOKING, SESSION, Node, NodeClock
-from tests.simulation.orders import Orders, PromptChanges
+from tests.simulation.orders import Orders, PayeesModel, PromptChanges
 from tests.simulation.people import Market, Page, deliver
 from tests.simulation.relay import FAR, Truth
 from tests.simulation.script import RATES, Script
@@ -91,10 +91,12 @@ class Processes:
 
     def sessions_with(self, clock: Any) -> Sessions:
         nothing: Any = None
+        unable_at = self.script.unable_at
+        payees: Any = None if unable_at is None else PayeesModel(self.world, unable_at)
         return Sessions(
             self.journal, self.ledger, nothing, clock, PromptChanges(),  # type: ignore[arg-type]
             rules=SessionRules(cap_ms=self.script.cap_ms, minimums={MAIN: MINIMUMS}), public_url="https://call.test",
-            open_payment=payments.opened,
+            open_payment=payments.opened, payees=payees,
         )  # fmt: skip
 
     # --- queues

@@ -128,7 +128,7 @@ def _billed(p: Processes, record: SessionRecord) -> list[str]:
     rows = [(max(s, start), min(e, end)) for s, e in p.rules.rows.values()] if start is not None else []
     union = _union(rows) - _union_within(rows, record.unseen)
     paid = max(0, union - record.free_ms)
-    metered = (2 * terms.unit_amount * (paid // 1000) + 60) // 120 if terms.kind == "metered" else 0
+    metered = (2 * terms.unit_amount * (paid // 1000) + 60) // 120 if record.kind == "metered" else 0
     charged = 0 if record.waived or metered < MINIMUMS[terms.currency] else metered
     commission = (2 * charged * terms.commission_bps + 10_000) // 20_000
     ambassador = commission * terms.ambassador.share_bps // 10_000 if terms.ambassador else 0
@@ -142,7 +142,13 @@ def _billed(p: Processes, record: SessionRecord) -> list[str]:
             found.append(f"law {6 if 'amount' in name else 3}: bill says {name} {bill[name]}, the ledger {value}")
     if record.unseen and (p.rules.epoch or 0) < 2:
         found.append("law 2: what its only owner reported was not billed")
-    if record.free_ms != terms.free_minutes * 60_000 and record.free_ms != record.limit_ms:
+    if record.kind != terms.kind and p.script.unable_at is None:
+        found.append("rule R16: made free although the expert may be paid")
+    if (
+        record.kind == terms.kind
+        and record.free_ms != terms.free_minutes * 60_000
+        and record.free_ms != record.limit_ms
+    ):
         found.append("law 3: the free part is not what was promised")
     return found
 

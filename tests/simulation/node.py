@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from gateway.errors import Conflict, GatewayError, StoreUnavailable
+from gateway.errors import Conflict, GatewayError, InvalidRequest, StoreUnavailable
 from gateway.meter.flusher import Flusher
 from gateway.meter.sweeper import Sweeper
 from gateway.meter.usage_file import Line
@@ -212,6 +212,11 @@ class Node:
         hosted = self.hosted
         assert hosted is not None
         try:
+            if page.role == "client":
+                await self.host._with.sessions.before_consent(hosted.record)
+        except InvalidRequest:
+            return page.refused(True)  # nobody can be charged for this expert
+        try:
             await hosted.enter(page.role, HELLO, page, None, None)  # type: ignore[arg-type]
         except Conflict as error:
             page.refused(error.code == "session_ended")
@@ -219,7 +224,7 @@ class Node:
         except GatewayError:
             page.refused(False)
             raise
-        page.seated(self)
+        return page.seated(self)
 
     def left(self, page: Page) -> None:
         if self.inbox is not None and self.hosted is not None:

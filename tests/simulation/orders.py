@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from gateway import session as core
 from gateway.billing_bridge import payment as payments
 from gateway.bookings.bookings import Bookings
-from gateway.errors import StoreUnavailable
+from gateway.errors import InvalidRequest, StoreUnavailable
+from gateway.payees.routes import MAIN
 from gateway.session import SessionRecord
 from gateway.sessions import refunds
 from gateway.sessions import sessions as use_cases
 from gateway.sessions.orders import people_of
 from gateway.sessions.sessions import Sessions
 from tests.simulation.node import BOOKING, SESSION
-from tests.simulation.world import START, sleep
+from tests.simulation.world import START, World, sleep
 
 if TYPE_CHECKING:
     from tests.simulation.gateway import Processes
@@ -28,6 +29,18 @@ class PromptChanges:
 
     async def until(self, _session: str, look: Any, _said: Any, _wait_s: float) -> Any:
         return await look()
+
+
+class PayeesModel:
+    """Whether the expert can be paid, as the marketplace and Stripe know it: until a certain instant."""
+
+    def __init__(self, world: World, unable_at: int) -> None:
+        self._world, self._unable_at = world, START + unable_at
+
+    async def platform(self, *_: Any, **__: Any) -> str:
+        if self._world.now >= self._unable_at:
+            raise InvalidRequest("The expert cannot be paid.", code="expert_not_payable", reason="account_restricted")
+        return MAIN
 
 
 class NoDirectory:

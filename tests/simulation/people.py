@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from gateway.errors import Conflict, NotFound, StoreUnavailable
+from gateway.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
 from gateway.outbox.delivery import Answer
 from gateway.signaling.messages import Close
 from tests.simulation import faults
@@ -161,7 +161,7 @@ class Market:
                 await sleep(pause)
                 pause = min(2 * pause, 600_000)
                 continue
-            except Conflict:
+            except (Conflict, InvalidRequest):
                 self.refusals += 1
             del self.outstanding[number]
             return

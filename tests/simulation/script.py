@@ -15,7 +15,7 @@ STORIES = {
     "3ds_failed_then_paid": 12, "tried_again": 56, "two_cards": 24, "at_join": 34, "at_join_never": 10,
     "at_join_other_card": 14, "free": 12, "waived": 20, "waived_early": 20, "no_show": 12, "canceled": 20,
     "too_short": 12, "hold_lost": 40, "hold_lost_late": 14, "due_then_paid": 50, "meddled": 22, "too_small": 10,
-    "disputed": 55, "booked": 100,
+    "disputed": 55, "booked": 100, "made_free": 16,
 }  # fmt: skip
 _NAMES, _WEIGHTS = tuple(STORIES), tuple(STORIES.values())
 RATES = {"usd": 1000, "gbp": 1270, "eur": 1080, "cad": 730, "chf": 1120}
@@ -58,6 +58,7 @@ class Script:
     refund_by_hand: tuple[int, int] | None = None  # when somebody makes one in Stripe's dashboard, how many percent
     booking: NewBooking | None = None
     cancels: list[tuple[int, int | None, str]] = field(default_factory=list)  # when, which meeting, by whom
+    unable_at: int | None = None  # from when nobody may be charged for the expert
     able_at: int | None = None  # when a restricted account may receive again
     debt: int = 0  # what the expert owes from before
     minimum: int = 50
@@ -101,7 +102,8 @@ def _terms(rng: Random, story: str, long: bool) -> NewSession:
         unit_amount=0 if story == "free" and rng.random() < 0.5 else rng.choice((240, 300, 301, 475, 777, 999, 1500)),
         currency=rng.choice(("usd", "usd", "usd", "usd", "gbp", "eur", "cad", "chf")),
         kind={"free": "free", "booked": "booked"}.get(story, "metered"),  # type: ignore[arg-type]
-        hold="join" if story.startswith("at_join") else "now",
+        hold="join" if story.startswith("at_join") or (story == "made_free" and rng.random() < 0.4) else "now",
+        if_not_eligible="free" if story == "made_free" and rng.random() < 0.8 else "refuse",
         ambassador=ambassador, free_minutes=1 if free else 0, max_minutes=minutes,
         commission_bps=rng.choice((1000, 1000, 1000, 0, 333, 1550, 10_000)),
         expires_in_ms=600_000,
@@ -174,6 +176,10 @@ def _money(rng: Random, script: Script) -> None:
         script.other_card_at = rng.randrange(0, 6_000)
     if story == "at_join_other_card" and script.client_at is not None:
         script.other_card_at = max(0, script.client_at + rng.randrange(-100, 500))
+    if story == "made_free":
+        cards["pm_1"] = rng.choice(("ok", "declined", "3ds_abandoned", "3ds_failed", "processing"))
+        script.unable_at = rng.choice((0, rng.randrange(5_000)))
+        script.other_card_at = rng.randrange(300, 20_000)
     _losses(rng, script)
     if rng.random() < 0.2:
         script.balance_late_ms = rng.choice((800, 20_000, 3_600_000))
