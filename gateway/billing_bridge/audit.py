@@ -231,14 +231,13 @@ class Sweep:
 
     async def _adopt_refund(self, thing: dict[str, Any]) -> list[str]:
         """One that somebody made at Stripe itself, of a charge of ours, should its event have been lost."""
-        session = await self._index.session_of(thing)
-        if session is None or session.startswith("bkg_"):
-            return []  # not ours; or of a booking's charge: `gateway reconcile` names it
-        doc = (await self._journal.read(session, "payment"))["payment"]
-        if doc is None or _known(Payment.from_dict(doc.body), thing["id"]):
-            return []
-        await nudge(self._journal, session, "refunds", {"type": "refund.listed"})
-        return self._note("adopted", session, thing)
+        session, seen = await self._index.session_of(thing), list[str]()
+        for one in await _paid_by(self._journal, session) if session else ():
+            doc = (await self._journal.read(one, "payment"))["payment"]
+            if doc is not None and not _known(Payment.from_dict(doc.body), thing["id"]):
+                await nudge(self._journal, one, "refunds", {"type": "refund.listed"})
+                seen += self._note("adopted", one, thing)
+        return seen
 
     async def _cancel(self, thing: dict[str, Any]) -> list[str]:
         """A hold that nobody of ours asked for. Money already taken stays for people to look at."""

@@ -36,6 +36,8 @@ TODO: Final[Mapping[str, str]] = {
     "missing refund": _KEY,
     "unknown refund": f"Somebody refunded at Stripe itself. {_SWEPT}`refund.created`.",
     "refund amount": "If theirs is less, order the rest as one more refund; if it is more, that is the platform's.",
+    "refund not borne": "Some meetings had not so much left: the rest is the platform's. Order refunds of a booking by "
+    "meeting.",
     "refund failed": "The bank has changed its mind. Resend `refund.updated` at Stripe, and the bridge asks.",
     # Disputes
     "missing dispute": _KEY,

@@ -15,7 +15,7 @@ from gateway.billing_bridge.books import at_odds, shared_out
 from gateway.billing_bridge.differences import Difference, unlike
 from gateway.billing_bridge.intent import settlement_of
 from gateway.billing_bridge.record import CLOSED_INTENT, PAID, Payment, Step, Transfer
-from gateway.billing_bridge.refunds import dispute_of, made_of, unseen
+from gateway.billing_bridge.refunds import FOREIGN, dispute_of, made_of, unseen
 from gateway.billing_bridge.results import own_part
 from gateway.ids import OWNERS
 
@@ -76,7 +76,7 @@ def compare(ours: Iterable[tuple[Document, Document]], theirs: Theirs, now: int 
         found += at_odds(session, payment, now)
         for one in (_intents, _settlement, _transfers, _refunds, _disputes):
             found += one(session["id"], payment, theirs, known.ids)
-    return found + shared_out(records) + strays(known, theirs)
+    return found + shared_out(records) + _parted(records, theirs) + strays(known, theirs)
 
 
 def _note(known: Known, session: Document, payment: Payment) -> None:
@@ -192,12 +192,43 @@ def _refunds(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, s
         if thing is None:
             found.append(Difference(session, refund.stripe_id, "missing refund", refund.amount, None))
             continue
-        pairs = {
-            "refund amount": (refund.amount, thing["amount"]),
-            "refund failed": (refund.status == "failed", _failed(thing)),
-        }
-        found += unlike(session, refund.stripe_id, pairs)
+        if payment.part is None or refund.number != FOREIGN:
+            found += unlike(session, refund.stripe_id, {"refund amount": (refund.amount, thing["amount"])})
+        found += unlike(session, refund.stripe_id, {"refund failed": (refund.status == "failed", _failed(thing))})
     return found
+
+
+def _parted(records: Sequence[tuple[Document, Payment]], theirs: Theirs) -> list[Difference]:
+    """Refunds made at Stripe itself of a booking's charge, which its meetings bear together. Meetings that are in no
+    record at hand say nothing."""
+    by_hand: dict[str, list[Document]] = defaultdict(list)
+    for thing in theirs.refund.values():
+        if not named_in(thing) and not _failed(thing):
+            by_hand[thing.get("payment_intent") or ""].append(thing)
+    bookings: dict[str, list[tuple[str, Payment]]] = defaultdict(list)
+    for session, payment in records:
+        if payment.part is not None and payment.payment_intent in by_hand:
+            bookings[session["meeting"]["booking"]].append((session["id"], payment))
+    return [
+        each
+        for booking, meetings in bookings.items()
+        for thing in by_hand[meetings[0][1].payment_intent or ""]
+        for each in _borne(booking, meetings, thing)
+    ]
+
+
+def _borne(booking: str, meetings: Sequence[tuple[str, Payment]], thing: Document) -> list[Difference]:
+    ident, parts = thing["id"], [payment.part for _, payment in meetings if payment.part]
+    borne = {session: r.amount for session, payment in meetings for r in payment.refunds if r.stripe_id == ident}
+    if not borne:
+        return []  # named as the booking's
+    if len(meetings) == parts[0].count == len(borne):
+        return unlike(booking, ident, {"refund not borne": (sum(borne.values()), thing["amount"])})
+    return [
+        Difference(session, ident, "unknown refund", None, thing["status"])
+        for session, _ in meetings
+        if session not in borne
+    ]
 
 
 def _failed(refund: Document) -> bool:

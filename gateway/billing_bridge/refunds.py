@@ -369,23 +369,26 @@ def refunds_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> Ap
         if item is not None:
             status = REFUND_STATUS.get(str(item["status"]), "pending")
             payment = payment.with_refund(replace(refund, status=status, failure=item.get("failure_reason")))
-    adopted = _foreign(payment, theirs)
-    for refund in adopted:
-        payment = payment.with_refund(refund)
-    payment = standing(payment)
-    return payment, tuple(told_refund(payment, refund) for refund in adopted if refund.counts)
+    notices: tuple[Notice, ...] = ()
+    for item in _foreign(payment, theirs.values()):
+        status = REFUND_STATUS.get(str(item["status"]), "pending")
+        amount, why = _borne(payment, item["amount"]), item.get("failure_reason")
+        adopted = Refund(FOREIGN, item["id"], amount, None, "shares", status, item["id"], why)
+        payment = standing(payment.with_refund(adopted))
+        notices += (told_refund(payment, adopted),) if adopted.counts and amount else ()
+    return standing(payment), notices
 
 
-def _foreign(payment: Payment, theirs: Mapping[str, Mapping[str, Any]]) -> list[Refund]:
-    """Of a booking's charge nobody can say which meeting it was for; `gateway reconcile` names it."""
-    if payment.part is not None:
-        return []
+def _foreign(payment: Payment, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that were made at Stripe itself, and that no record has yet."""
     known = {refund.stripe_id for refund in payment.refunds}
-    return [
-        Refund(
-            FOREIGN, ident, item["amount"], None, "shares", REFUND_STATUS.get(str(item["status"]), "pending"), ident,
-            item.get("failure_reason"),
-        )
-        for ident, item in theirs.items()
-        if ident not in known and not (item.get("metadata") or {}).get("session")
-    ]  # fmt: skip
+    return [item for item in items if item["id"] not in known and not (item.get("metadata") or {}).get("session")]
+
+
+def _borne(payment: Payment, amount: int) -> int:
+    """What a payment bears of a refund made at Stripe itself. Of a booking's charge nobody can say which meeting it was
+    for: each bears its part, as of a dispute, and no more than it has left."""
+    if payment.part is None:
+        return amount
+    gone = sum(refund.amount for refund in payment.refunds if refund.counts or refund.status == "ordered")
+    return min(payment.part.of(amount), max(0, payment.amount_captured - gone))

@@ -37,6 +37,8 @@ ECHOES: Final = frozenset(
     }
 )  # fmt: skip
 TOPICS: Final[Mapping[str, Topic]] = {"charge.dispute.": "disputes", "refund.": "refunds", "account.": "accounts"}
+# What of a booking's charge is its meetings' matter, each by its part.
+OF_THE_CHARGE: Final = frozenset({"disputes", "refunds"})
 # Payment statuses and the status of the intent that is known by them: an event which repeats it is no news.
 KNOWN_BY: Final = {
     "held": "requires_capture", "action_required": "requires_action", "captured": "succeeded", "released": "canceled",
@@ -109,10 +111,10 @@ class StripeEvents:
         session = session_of(thing) or await self._index.session_of(thing)
         if session is None:
             return []
-        return [session, *(await self._meetings(session) if topic_of(event["type"]) == "disputes" else ())]
+        return [session, *(await self._meetings(session) if topic_of(event["type"]) in OF_THE_CHARGE else ())]
 
     async def _meetings(self, booking: str) -> list[str]:
-        """The sessions that a disputed charge of a booking paid for."""
+        """The sessions that a booking's charge paid for."""
         doc = (await self._journal.read(booking, "session"))["session"] if booking.startswith("bkg_") else None
         return list(doc.body["meetings"]) if doc else []
 

@@ -188,6 +188,64 @@ def test_law6_a_lost_dispute_of_the_charge_is_each_meetings_part_of_it() -> None
     assert world.net("acct_expert") + world.net("acct_ambassador") <= 3 * FEE - 10_000
 
 
+def refunded_at_stripe(world: World, amount: int, ident: str = "re_hand") -> None:
+    intent = next(iter(world.intents))
+    made = {"id": ident, "status": "succeeded", "amount": amount, "payment_intent": intent, "metadata": {}}
+    world.refunds.append(made)
+    for meeting in world.meetings:
+        news(meeting.session, "refunds")
+
+
+def test_law6_a_refund_made_at_stripe_itself_is_each_meetings_part_of_it() -> None:
+    world = World()
+    run(world)
+    world.end(0, FEE)
+    run(world)
+    refunded_at_stripe(world, 10_000)
+    assert differences(world.booking, *world.meetings) == ["unknown refund"]
+    world.meetings[0].run()
+    assert differences(world.booking, *world.meetings) == ["unknown refund"] * 2, "of each meeting that has not heard"
+    run(world)
+    assert [m.payment.amount_refunded for m in world.meetings] == [3_333, 3_333, 3_334]
+    assert differences(world.booking, *world.meetings) == []
+    world.end(1, FEE)
+    world.end(2, 0)
+    run(world)
+    assert [m.payment.amount_refunded for m in world.meetings] == [3_333, 3_333, FEE]
+    assert sum(refund["amount"] for refund in world.refunds) == 10_000 + FEE - 3_334
+    assert world.net("acct_expert") == 2 * split(FEE - 3_333, 1000, 2000).expert
+    assert differences(world.booking, *world.meetings) == []
+
+
+def test_law5_no_meeting_bears_more_of_a_refund_at_stripe_than_it_has_left() -> None:
+    world = World()
+    run(world)
+    world.end(0, 0)
+    run(world)
+    refunded_at_stripe(world, 2 * FEE - 100)
+    refunded_at_stripe(world, 100, "re_rest")
+    run(world)
+    assert [m.payment.amount_refunded for m in world.meetings] == [FEE, 3_000, 3_001]
+    assert world.meetings[0].told.count("payment.refunded") == 1, "of nothing nobody is told"
+    assert differences(world.booking, *world.meetings) == ["refund not borne"] * 2
+
+
+def test_a_refund_made_at_stripe_itself_that_the_bank_returns_is_nobodys() -> None:
+    world = World()
+    run(world)
+    world.end(0, FEE)
+    refunded_at_stripe(world, 3 * FEE)
+    run(world)
+    assert [m.payment.status for m in world.meetings] == ["refunded"] * 3
+    world.return_refund()
+    for meeting in world.meetings:
+        news(meeting.session, "refunds")
+    run(world)
+    assert [m.payment.status for m in world.meetings] == ["captured"] * 3
+    assert world.net("acct_expert") == 4_050
+    assert differences(world.booking, *world.meetings) == []
+
+
 def test_the_ledger_and_stripe_agree_on_bookings() -> None:
     world = World()
     run(world)

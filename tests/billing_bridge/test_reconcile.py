@@ -230,6 +230,13 @@ async def test_a_case_against_an_old_session_is_compared(till: Till, ask: AskStr
     assert [each.what for each in found] == ["unknown dispute"]
 
 
+async def hears_of(till: Till, made: Done) -> None:
+    events = StripeEvents(till.journal, ["whsec_1"], till.clock)
+    payload = json.dumps({"id": "evt_1", "type": "refund.created", "livemode": False, "data": {"object": made.object}})
+    at_s = till.clock.wall_ms() // 1000
+    await events.receive(payload.encode(), stripe.WebhookSignature.generate_signature_header(payload, "whsec_1", at_s))
+
+
 @pytest.mark.parametrize("heard", [True, False])
 async def test_a_refund_made_at_stripe_itself_is_adopted_by_its_event_or_by_the_sweep(
     till: Till, ask: AskStripe, heard: bool
@@ -241,12 +248,7 @@ async def test_a_refund_made_at_stripe_itself_is_adopted_by_its_event_or_by_the_
     assert isinstance(made, Done)
     till.clock.ahead_ms += (YOUNG_S + 60) * 1000
     if heard:
-        events = StripeEvents(till.journal, ["whsec_1"], till.clock)
-        body = {"id": "evt_1", "type": "refund.created", "livemode": False, "data": {"object": made.object}}
-        at_s = till.clock.wall_ms() // 1000
-        payload = json.dumps(body)
-        header = stripe.WebhookSignature.generate_signature_header(payload, "whsec_1", at_s)
-        await events.receive(payload.encode(), header)
+        await hears_of(till, made)
     sweep = Sweep(till.journal, till.stripe, till.clock)
     assert await sweep.once() == [made.object["id"]], "until it is known"
     payment = await till.settle()
@@ -254,6 +256,29 @@ async def test_a_refund_made_at_stripe_itself_is_adopted_by_its_event_or_by_the_
     assert sorted(t["amount_reversed"] for t in (await ask.state())["transfers"]) == [30, 1350]
     assert await sweep.once() == []
     assert await reconciled(till.journal, {MAIN: till.stripe}, 0) == (1, [])
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_refund_made_at_stripe_itself_of_a_bookings_charge_reaches_its_meetings(
+    till: Till, heard: bool
+) -> None:
+    meetings = ["ses_1", "ses_2"]
+    for number, meeting in enumerate(meetings, 1):
+        await till.open(meeting, kind="booked", funding=None, meeting={"booking": "bkg_1", "number": number})
+    funding = {"attempt": 1, "payment_method": "pm_card_visa", "amount": 9_000, "recharge": True}
+    await till.open("bkg_1", kind="booking", status="booked", meetings=meetings, funding=funding)
+    charged = await till.settle("bkg_1")
+    refund = {"payment_intent": charged.payment_intent, "amount": 3_001}
+    made = await till.stripe.send("refunds.create", refund, "by hand")
+    assert isinstance(made, Done)
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    if heard:
+        await hears_of(till, made)
+    sweep = Sweep(till.journal, till.stripe, till.clock)
+    assert heard or await sweep.once() == [made.object["id"]] * 2
+    assert [(await till.settle(meeting)).amount_refunded for meeting in meetings] == [1_500, 1_501]
+    assert await sweep.once() == []
+    assert await reconciled(till.journal, {MAIN: till.stripe}, 0) == (3, [])
 
 
 async def test_a_case_whose_events_were_lost_is_found_when_opened_and_when_decided(till: Till, ask: AskStripe) -> None:
