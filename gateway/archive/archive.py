@@ -9,28 +9,17 @@ parts are is the store's affair.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-from gateway.archive.day import (
-    ATTEMPTS,
-    Day,
-    Indexes,
-    content_in,
-    faults,
-    is_erased,
-    rest_name,
-    rewrite,
-    session_in,
-    without_data,
-)
+from gateway.archive.day import Day, Indexes, content_in, faults, rest_name
 from gateway.archive.marks import DAY, Marks, day_of
 from gateway.archive.person import Person
-from gateway.archive.segment import compact, holding
+from gateway.archive.personal import ATTEMPTS, erase
 from gateway.archive.snapshot import Snapshot
 from gateway.archive.store import ArchiveUnavailable, Store
 from gateway.ids import new_id
@@ -190,12 +179,9 @@ class Archive:
     def _erase(self, person: Person) -> list[str]:
         self.store.tidy()
         names = sorted({rest_name("people", day_of(session), part) for session, part in self._marks.of(person)})
-        found = set()
+        found = set[str]()
         for name, text in zip(names, self.store.several(names), strict=True):
-            lines = holding(text.data, compact(person.id)) if text is not None else ()
-            if sessions := {session_in(line) for line in lines if _has_data_of(line, person)}:
-                rewrite(self.store, name, text, lambda line: without_data(line) if _has_data_of(line, person) else line)
-                found |= sessions
+            found |= erase(self.store, name, text, person)
         return sorted(found)
 
     def _expire(self, now_ms: int, retention: Retention) -> list[str]:
@@ -210,7 +196,3 @@ class Archive:
                     self.store.remove(name)
                     gone.append(name)
         return sorted(gone)
-
-
-def _has_data_of(line: Mapping[str, Any], person: Person) -> bool:
-    return not is_erased(line) and Person(line["account"], line["livemode"], line["person"]) == person

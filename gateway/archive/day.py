@@ -11,20 +11,19 @@ names that lead to it (`gateway.archive.marks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from gateway.archive import segment
 from gateway.archive.marks import Marks
+from gateway.archive.personal import is_erased, lines_of, session_in, take_out
 from gateway.archive.segment import ArchiveDamaged, End, Index
-from gateway.archive.snapshot import Parts, Personal, Snapshot, divided, erased, joined, mark
-from gateway.archive.store import ArchiveUnavailable, Store, Text
-from gateway.ids import new_id, new_secret
+from gateway.archive.snapshot import Personal, Snapshot, divided, erased, joined, mark
+from gateway.archive.store import Store
+from gateway.ids import new_id
 from gateway.session import ROLES, Role
 
-# More lost races than this on one part mean a writer in a loop, not contention.
-ATTEMPTS: Final = 20
 # Parts whose keys are remembered: about 150 bytes for each session in them.
 INDEXES: Final = 512
 # The index of about a thousand sessions; twice of what a pass puts into one part.
@@ -121,7 +120,7 @@ class Day:
         """One part more with these; False if another writer was first, and then nothing of it counts."""
         last, end = self._end()
         parts = {snapshot.session: divided(snapshot) for snapshot in snapshots}
-        people, proofs = _people(parts)
+        people, proofs = lines_of(parts)
         rest = new_id("prt")
         lines = [
             (session, {**own.money, "part": rest, "people": proofs[session], "ticks": len(own.ticks)})
@@ -157,10 +156,10 @@ class Day:
         for name, text in zip(names, self._store.several(names), strict=True):
             part = stem(name)
 
-            def counted(line: dict[str, Any], part: str = part) -> dict[str, Any] | None:
-                return line if rest.get(session_in(line), part) == part else None
+            def outdated(line: Mapping[str, Any], part: str = part) -> bool:
+                return rest.get(session_in(line), part) != part
 
-            rewrite(self._store, name, text, counted)
+            take_out(self._store, name, text, outdated)
 
     def _end(self) -> tuple[int, End]:
         """The number of the last part, and where the chain has come to with it."""
@@ -219,62 +218,11 @@ def number_of(name: str) -> int:
 
 
 def content_in(text: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Session and content of each line of a chained part that can be read."""
+    """Session and content of each line of a chained part that is as it was written."""
     for line in text.splitlines(keepends=True):
         with suppress(ArchiveDamaged):
-            if (found := segment.parsed(line))["key"] != segment.INDEX:
-                yield found["key"], found["content"]
-
-
-def session_in(line: Mapping[str, Any]) -> str:
-    """Whose a line of `people` is."""
-    return str(line["key"]).partition("/")[0]
-
-
-def without_data(line: Mapping[str, Any]) -> dict[str, Any]:
-    """What an erasure leaves of a line of `people`: without it, whoever still has a copy would write it anew."""
-    return {**line, "salt": None, "data": None}
-
-
-def is_erased(line: Mapping[str, Any]) -> bool:
-    return line["data"] is None
-
-
-def rewrite(
-    store: Store, name: str, found: Text | None, becomes: Callable[[dict[str, Any]], dict[str, Any] | None]
-) -> None:
-    """What was found there with each line as it becomes, without those that become nothing; in one step."""
-    for _ in range(ATTEMPTS):
-        if found is None:
-            return
-        lines = list(segment.lines_in(found.data))
-        left = [new for line in lines if (new := becomes(line)) is not None]
-        if left == lines or store.replace(name, segment.text_of(left), found.version):
-            return
-        found = store.read(name)
-    raise ArchiveUnavailable(f"{name} changes faster than it can be rewritten; try again.")
-
-
-def _people(parts: Mapping[str, Parts]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
-    """The lines of personal data, and by session and role the hash that proves each."""
-    lines = [
-        _person_line(session, role, own.money, own.personal[role])
-        for session, own in parts.items()
-        for role in ROLES
-        if own.personal[role]
-    ]
-    proofs: dict[str, dict[str, str]] = {session: {} for session in parts}
-    for line in lines:
-        proofs[session_in(line)][line["role"]] = mark(line["salt"], line["data"])
-    return lines, proofs
-
-
-def _person_line(session: str, role: Role, money: Mapping[str, Any], data: Personal) -> dict[str, Any]:
-    record = money["docs"]["session"][1]
-    return {
-        "key": f"{session}/{role}", "role": role, "account": record["account"], "livemode": record["livemode"],
-        "person": record[role]["id"], "salt": new_secret(size=16), "data": data,
-    }  # fmt: skip
+            if key := (found := segment.parsed(line)).get("key", segment.INDEX):
+                yield key, segment.content_of(found, key)
 
 
 def faults(store: Store, indexes: Indexes, marks: Marks, day: str) -> Iterator[str]:
@@ -286,7 +234,8 @@ def faults(store: Store, indexes: Indexes, marks: Marks, day: str) -> Iterator[s
         broken.append(f"money/{day}: a part is missing or was added")
     yield from broken
     for name, text in texts:
-        yield from (f"{missing} is missing, which leads to {name}" for missing in marks.missing(content_in(text)))
+        for missing in marks.missing(content_in(text)):
+            yield f"{missing} is missing, which leads to {name}: put it there, empty"
     found = Day(store, indexes, marks, day)
     found.hold(*found.parts)
     for session in sorted(found.sessions):

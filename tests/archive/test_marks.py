@@ -188,15 +188,18 @@ async def test_r22_a_name_that_is_missing_is_a_fault(store: Counting, folder: st
     lost = next(name for name in store.held if name.startswith(folder))
     store.remove(lost)
     day = next(name.split("/")[1] for name in store.held if name.startswith("money/"))
-    assert await archive.faults() == [f"{lost} is missing, which leads to money/{day}/000001.jsonl"]
+    assert await archive.faults() == [
+        f"{lost} is missing, which leads to money/{day}/000001.jsonl: put it there, empty"
+    ]
 
 
-async def test_r22_a_line_that_was_changed_hides_no_missing_name_of_the_others(store: Counting) -> None:
+@pytest.mark.parametrize("changed", [b"no JSON\n", b"{}\n", b'{"key":"ses_1","content":{}}\n'])
+async def test_r22_a_line_that_was_changed_hides_no_missing_name_of_the_others(store: Counting, changed: bytes) -> None:
     archive, some = await archive_of(store), [snapshot(first_id("ses", NOW + n)) for n in range(2)]
     await archive.keep(some)
     name = next(name for name in store.held if name.startswith("money/"))
     text = store.held[name]
-    assert store.replace(name, text.data[1:], text.version), "the first line cannot be read"
+    assert store.replace(name, changed + text.data.partition(b"\n")[2], text.version)
     store.remove(*(each for each in list(store.held) if each.startswith("named/") and some[1].session in each))
     assert sum("is missing, which leads to" in fault for fault in await Archive(store).faults()) == 2
     with pytest.raises(ArchiveDamaged):
