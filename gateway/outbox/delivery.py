@@ -95,7 +95,7 @@ def retry_after_ms(header: str | None, now: int) -> int | None:
         return min(int(text[:12]) * _SECOND, RETRY_AFTER_MAX_MS)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year that no clock knows
         return None
     at = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return min(max(0, int(at.timestamp() * _SECOND) - now), RETRY_AFTER_MAX_MS)

@@ -72,6 +72,7 @@ def test_retry_after_lengthens_the_wait_and_never_shortens_it() -> None:
         ("99999999999999999999", RETRY_AFTER_MAX_MS),
         ("-5", None),
         ("soon", None),
+        ("Mon, 31 Dec 99999999999999999999 23:59:59 GMT", None),
         (format_datetime(datetime.fromtimestamp(NOW / 1000 + 90, UTC), usegmt=True), 90_000),
         (format_datetime(datetime.fromtimestamp(NOW / 1000 - 90, UTC), usegmt=True), 0),
     ],

@@ -318,6 +318,19 @@ async def test_retry_after_is_honoured(bench: Bench, receiver: Receiver) -> None
     assert len(receiver.headers) == 2
 
 
+async def test_a_date_beyond_all_time_harms_neither_its_receiver_nor_the_others(
+    journal: Journal, receiver: Receiver, other: Receiver
+) -> None:
+    receiver.answers = [web.Response(headers={"Retry-After": "Mon, 31 Dec 99999999999999999999 23:59:59 GMT"})]
+    bench = Bench(journal, receiver, other)
+    await bench.happen("session.created")
+    await bench.look()
+    await bench.happen("session.ready")
+    await bench.look()
+    assert (receiver.sequences, other.sequences) == ([1, 2], [1, 2])
+    await bench.close()
+
+
 async def test_a_redirect_is_a_failure_and_is_not_followed(bench: Bench, receiver: Receiver, other: Receiver) -> None:
     receiver.answers = [web.Response(status=307, headers={"Location": other.url})]
     await bench.happen("session.created")
