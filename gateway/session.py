@@ -339,6 +339,14 @@ def funded(record: SessionRecord) -> Step:
     return Step(record, tuple(told))
 
 
+def unfunded(record: SessionRecord) -> Step:
+    """What was held is lost before the call: no call until another card is held (R4, law 2)."""
+    waits = record.funded and record.open and record.started_at is None
+    if not waits or not record.priced or record.funding is None:
+        return unchanged(record)
+    return Step(replace(record, funded=False))
+
+
 def other_card(record: SessionRecord, payment_method: str, now: int) -> Step:
     """Another card for the hold; each attempt is a new intent (5-money). Raises Conflict when it is too late."""
     if not record.open or record.funding is None:

@@ -65,6 +65,18 @@ def test_law2_an_unfunded_session_never_goes_live() -> None:
     assert core.together(record(), NOW).changed is False
 
 
+def test_law2_a_hold_lost_before_the_call_must_be_replaced_and_one_lost_in_it_is_the_calls_matter() -> None:
+    lost = core.unfunded(core.funded(record()).record).record
+    assert (lost.status, lost.funded) == ("ready", False)
+    assert core.unfunded(lost).changed is False
+    assert core.funded(lost).record.funded
+    running = core.together(core.funded(record()).record, NOW).record
+    free = opening(kind="free").record
+    waived = core.waived(record(), NOW).record
+    for kept in (running, free, waived, core.ended(core.funded(record()).record, "canceled", NOW).record):
+        assert not core.unfunded(kept).changed
+
+
 def test_another_card_is_another_attempt_until_the_end() -> None:
     again = core.other_card(record(), "pm_other", NOW + 1).record
     assert again.funding is not None

@@ -27,6 +27,8 @@ from gateway.sessions.shown import DOCS, Docs
 # More lost races than this on one session mean a writer in a loop, not contention.
 ATTEMPTS: Final = 50
 FUNDED: Final = frozenset({"none", "held"}) | PAID
+# Nothing is held, or not yet: the card's bank let it go, or another card was named since.
+UNFUNDED: Final = frozenset({"pending", "action_required", "failed"})
 # A bill is charged to another card when its hold was lost, and while such a charge has not gone through.
 RECHARGEABLE: Final = frozenset({"due", "pending", "action_required", "failed"})
 PAYABLE: Final = RECHARGEABLE | {"awaiting_join"}
@@ -55,12 +57,14 @@ class Records:
         )  # fmt: skip
 
     async def apply_payment(self, session: str) -> Docs:
-        """What the payment record says, done to the session: money held makes it ready. The records as they then are;
-        one trip, since mostly nothing is to be done."""
+        """What the payment record says, done to the session: money held makes it ready, and no call begins once it is
+        lost. The records as they then are; one trip, since mostly nothing is to be done."""
         docs = await self.read(session)
-        if docs.payment["status"] not in FUNDED or not core.funded(docs.record).changed:
+        status = docs.payment["status"]
+        change = core.funded if status in FUNDED else core.unfunded if status in UNFUNDED else core.unchanged
+        if not change(docs.record).changed:
             return docs
-        await self.apply(session, core.funded)
+        await self.apply(session, change)
         return await self.read(session)
 
     async def apply(

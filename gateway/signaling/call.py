@@ -114,7 +114,8 @@ class Call:
     def _watch_loneliness(self, now: int) -> None:
         """Nobody waits alone for the card: the time counts from when the call could begin. At an appointment one waits
         until it must have begun."""
-        lonely = self.record.status == "ready" and self.record.meeting is None and sum(self._seated.values()) == 1
+        begins = self.record.status == "ready" and self.record.funded
+        lonely = begins and self.record.meeting is None and sum(self._seated.values()) == 1
         self._alone_since = (self._alone_since or now) if lonely else None
 
     def seated(self, role: Role) -> bool:

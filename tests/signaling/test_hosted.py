@@ -394,6 +394,32 @@ async def test_5_money_a_hold_that_is_lost_in_the_call_ends_it(stage: Stage, los
     assert (await stage.finalized()).end_reason == "funds_reached"
 
 
+@pytest.mark.parametrize("meanwhile", ["failed", "pending", "action_required"])
+async def test_law2_a_hold_that_is_lost_before_the_call_keeps_the_gate_shut_until_another_card_is_held(
+    stage: Stage, meanwhile: str
+) -> None:
+    await stage.start()
+    assert (await stage.sessions.apply_payment(stage.session)).record.funded
+    await stage.pay(meanwhile)
+    await stage.sit("client")
+    await stage.sit("expert")
+    await stage.until(lambda: len(stage.relay.configs) > 1)
+    assert not any(config.funded for config in stage.relay.configs)
+    assert (await stage.record()).open, "another card may be held"
+    await stage.pay("held")
+    await stage.until(lambda: stage.relay.configs[-1].funded)
+
+
+async def test_law2_a_hold_that_is_lost_while_both_wait_shuts_the_gate(stage: Stage) -> None:
+    await stage.start()
+    await stage.sit("client")
+    await stage.sit("expert")
+    await stage.until(lambda: bool(stage.relay.configs) and stage.relay.configs[-1].funded)
+    await stage.pay("failed")
+    await stage.until(lambda: not stage.relay.configs[-1].funded)
+    assert (await stage.record()).open
+
+
 async def test_law7_a_join_token_opens_nothing_more_once_its_leg_was_heard(stage: Stage) -> None:
     await stage.start()
     (client, socket), _ = await stage.call()
