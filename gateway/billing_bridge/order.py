@@ -110,7 +110,8 @@ class Order:
 
 def order_of(session: Mapping[str, Any]) -> Order:
     """Read the `session` document, and what the bridge lays beside it: `refunds` (the orders), `news`, and `debts`
-    (what each payee's account owes, in the settlement currency). A booking's is read as a bill that is due at once."""
+    (what each payee's account owes, in the currency in which the charge was settled). A booking's is read as a bill
+    that is due at once."""
     booking, meeting = session["kind"] == "booking", session.get("meeting") or {}
     funding = session.get("funding") or {}
     ambassador = session.get("ambassador") or {}

@@ -222,7 +222,7 @@ class Bridge:
             else:
                 payment, notices = await self._do(platform, payment, step)
                 turn = None
-            seen = await self._again(seen, session)
+            seen = await self._again(seen, payment, session)
 
     async def _may_go(self, platform: Platform, payment: Payment, step: Step, turn: str | None) -> bool:
         """Whether Stripe's limits have room for the step, or its turn has come; our own records have no limits."""
@@ -291,29 +291,28 @@ class Bridge:
         if record is None or payment is None:
             return None
         name = ((docs["people"].body.get("expert") or {}).get("name") or "") if docs["people"] else ""
-        order = await self._order(record, docs["stripe"], docs["refunds"])
-        return _Seen(
-            record.body, order, Payment.from_dict(payment.body), payment.version, name, _nudges(docs["stripe"])
-        )
+        stored = Payment.from_dict(payment.body)
+        order = await self._order(record, stored, docs["stripe"], docs["refunds"])
+        return _Seen(record.body, order, stored, payment.version, name, _nudges(docs["stripe"]))
 
-    async def _again(self, seen: _Seen, session: str) -> _Seen:
+    async def _again(self, seen: _Seen, payment: Payment, session: str) -> _Seen:
         """The session as it is after a call: it may have ended or been waived meanwhile. The payment is ours."""
         docs = await self._journal.read(session, "session", "stripe", "refunds")
         record = docs["session"]
         assert record is not None, "a session's record is never deleted while its money is open"
-        order = await self._order(record, docs["stripe"], docs["refunds"])
+        order = await self._order(record, payment, docs["stripe"], docs["refunds"])
         return _Seen(record.body, order, seen.payment, seen.version, seen.expert_name, _nudges(docs["stripe"]))
 
-    async def _order(self, record: Doc, stripe: Doc | None, refunds: Doc | None) -> Order:
+    async def _order(self, record: Doc, payment: Payment, stripe: Doc | None, refunds: Doc | None) -> Order:
         """The session's record, with what else decides about its money laid beside it: the refunds' orders, Stripe's
-        news, and what the payees owe."""
+        news, and what the payees owe in the currency in which this charge was settled."""
         counts = stripe.body if stripe else {}
         news = {topic: counts.get(topic, 0) for topic in ("disputes", "refunds", "accounts")}
         order = order_of(record.body | {"news": news, "refunds": refunds.body["orders"] if refunds else []})
-        if record.body["status"] != "finalized":
+        if record.body["status"] != "finalized" or payment.settlement is None:
             return order
         payees = {account for account in (order.expert_account, order.ambassador_account) if account}
-        owed = await self._debts.owed(payees, self._platform(record.body).terms.settlement_currency)
+        owed = await self._debts.owed(payees, payment.settlement.currency)
         return replace(order, debts=owed)
 
     def _platform(self, session: Mapping[str, Any]) -> Platform:

@@ -25,8 +25,9 @@ KEY = "sk_test_bridge"
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    made = Sandbox(SandboxConfig())
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """As `SandboxConfig` has it, but for what a test says by indirect parameters."""
+    made = Sandbox(SandboxConfig(**getattr(request, "param", {})))
     await made.start()
     yield made
     await made.stop()

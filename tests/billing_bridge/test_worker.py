@@ -228,6 +228,20 @@ async def test_a_paid_out_expert_owes_the_reversal_and_the_next_transfer_is_smal
     assert await Debts(till.journal.redis).owed(["acct_demo"], "usd") == {"acct_demo": 0}
 
 
+@pytest.mark.parametrize("sandbox", [{"settlement_currencies": ("usd", "eur")}], indirect=True)
+async def test_what_is_owed_in_one_settlement_currency_is_taken_from_transfers_in_that_one(
+    till: Till, ask: AskStripe
+) -> None:
+    await captured(till, card="pm_card_bypassPending", currency="eur")
+    await ask.post("accounts/acct_demo/payouts")
+    await till.refund(1500)
+    payment = await till.settle()
+    assert (payment.transfers[0].currency, payment.transfers[0].amount_owed) == ("eur", 1350)
+    assert (await captured(till, ident="ses_2", currency="usd")).transfers[0].amount_offset == 0
+    assert (await captured(till, ident="ses_3", currency="eur")).transfers[0].amount_offset == 1350
+    assert await Debts(till.journal.redis).owed(["acct_demo"], "eur") == {"acct_demo": 0}
+
+
 @pytest.mark.parametrize("verdict", ["won", "lost"])
 async def test_a_dispute_finds_its_session_by_the_charge(till: Till, ask: AskStripe, verdict: str) -> None:
     payment = await captured(till)
