@@ -113,13 +113,14 @@ class NewSession:
 @dataclass(frozen=True, slots=True)
 class Funding:
     """The order to hold money: which card, how much, and the how-manieth card it is. With `recharge` it is charged at
-    once, for a bill that is due."""
+    once, for a bill that is due. `request` is the one that named the card: repeated, it names no other."""
 
     attempt: int
     payment_method: str | None
     amount: int
     requested_at: int
     recharge: bool = False
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,22 +348,22 @@ def unfunded(record: SessionRecord) -> Step:
     return Step(replace(record, funded=False))
 
 
-def other_card(record: SessionRecord, payment_method: str, now: int) -> Step:
+def other_card(record: SessionRecord, payment_method: str, now: int, request: str | None = None) -> Step:
     """Another card for the hold; each attempt is a new intent (5-money). Raises Conflict when it is too late."""
     if not record.open or record.funding is None:
         raise Conflict("This session takes no payment now.", code="session_state")
-    attempt = Funding(record.funding.attempt + 1, payment_method, record.funding.amount, now)
+    attempt = Funding(record.funding.attempt + 1, payment_method, record.funding.amount, now, request=request)
     return Step(replace(record, funding=attempt))
 
 
-def recharged(record: SessionRecord, payment_method: str, now: int) -> Step:
+def recharged(record: SessionRecord, payment_method: str, now: int, request: str | None = None) -> Step:
     """Another card for a bill whose hold was lost: charged at once, and only because its owner asks (5-money)."""
     if record.status != "finalized" or record.bill is None or record.funding is None or record.waived:
         raise Conflict("This session takes no payment now.", code="session_state")
     amount = int(record.bill["amount_total"])
     if amount == 0:
         raise Conflict("Nothing is due for this session.", code="session_state")
-    funding = Funding(record.funding.attempt + 1, payment_method, amount, now, recharge=True)
+    funding = Funding(record.funding.attempt + 1, payment_method, amount, now, recharge=True, request=request)
     return Step(replace(record, funding=funding))
 
 

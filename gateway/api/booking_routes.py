@@ -39,7 +39,10 @@ async def find(call: Call) -> bookings.BookingList:
 
 
 async def pay(call: Call) -> bookings.Booking:
-    return bookings.booking(await _desk(call).pay(call.account, call.livemode, _named(call), call.body.payment_method))
+    paid = await _desk(call).pay(
+        call.account, call.livemode, _named(call), call.body.payment_method, request=call.subject
+    )
+    return bookings.booking(paid)
 
 
 async def cancel(call: Call) -> bookings.Cancellation:

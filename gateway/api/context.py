@@ -103,7 +103,7 @@ class Sessions(Protocol):
         """`rows` [{epoch, number, start, end}], `bill` (as in the session's record), `arithmetic`."""
         ...
 
-    async def pay(self, account: str, session: str, payment_method: str) -> Docs: ...
+    async def pay(self, account: str, session: str, payment_method: str, *, request: str | None = None) -> Docs: ...
 
     async def refund(self, account: str, session: str, new: NewRefund) -> tuple[Docs, Mapping[str, Any]]:
         """Order a refund and wait for its first word; the session, and the order as it is kept. Again with the same id
@@ -170,7 +170,9 @@ class Bookings(Protocol):
         """Newest first, and whether there are more. Raises NotFound for an unknown cursor."""
         ...
 
-    async def pay(self, account: str, livemode: bool, booking: str, payment_method: str) -> Booked:
+    async def pay(
+        self, account: str, livemode: bool, booking: str, payment_method: str, *, request: str | None = None
+    ) -> Booked:
         """Raises Conflict `payment_state`."""
         ...
 

@@ -68,8 +68,9 @@ async def receipts(call: Call) -> answers.ReceiptList:
 
 
 async def pay(call: Call) -> answers.Session:
+    """The order bears the request's subject, so that a repeated request finds its own and tries no card again."""
     await _owned(call)
-    docs = await call.context.sessions.pay(call.account, call.session, call.body.payment_method)
+    docs = await call.context.sessions.pay(call.account, call.session, call.body.payment_method, request=call.subject)
     return views.session(docs)
 
 

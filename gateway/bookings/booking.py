@@ -136,13 +136,14 @@ def called_off(meeting: SessionRecord) -> bool:
     return meeting.meeting is not None and meeting.meeting.canceled_by is not None
 
 
-def other_card(record: BookingRecord, payment_method: str, now: int) -> BookingRecord:
+def other_card(record: BookingRecord, payment_method: str, now: int, request: str | None = None) -> BookingRecord:
     """Raises Conflict `payment_state`."""
     if record.canceled:
         raise Conflict("The booking was canceled.", code="payment_state")
     funding = replace(
-        record.funding, attempt=record.funding.attempt + 1, payment_method=payment_method, requested_at=now
-    )
+        record.funding, attempt=record.funding.attempt + 1, payment_method=payment_method, requested_at=now,
+        request=request,
+    )  # fmt: skip
     return replace(record, funding=funding)
 
 

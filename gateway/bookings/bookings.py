@@ -128,12 +128,16 @@ class Bookings:
         return {role: self._sessions.doors.entry(record, role) for role in sessions_core.ROLES}
 
     async def pay(
-        self, account: str, livemode: bool, booking: str, payment_method: str, after: int | None = None
-    ) -> Booked:
-        """Another card, charged at once. `after`: only if no card was tried since that attempt.
+        self, account: str, livemode: bool, booking: str, payment_method: str, after: int | None = None, *,
+        request: str | None = None,
+    ) -> Booked:  # fmt: skip
+        """Another card, charged at once. `after`: only if no card was tried since that attempt; a `request` that is
+        repeated after it was cut off tries no card again.
 
         Raises Conflict `payment_state` when it is paid, canceled or over, and as `Eligibility.check` does."""
         found = await self.get(account, livemode, booking)
+        if request is not None and found.booking.funding.request == request:
+            return await self._first_word(booking)
         if not any(docs.record.open for docs in found.meetings):
             raise Conflict("No meeting of this booking is left.", code="payment_state")
         if found.payment["status"] in FUNDED:
@@ -143,7 +147,7 @@ class Bookings:
 
         def tried(record: BookingRecord) -> BookingRecord:
             fresh = after is None or record.funding.attempt == after
-            return core.other_card(record, payment_method, now) if fresh else record
+            return core.other_card(record, payment_method, now, request) if fresh else record
 
         await self._change(booking, tried, pending=True)
         return await self._first_word(booking)

@@ -162,13 +162,18 @@ class Sessions:
             raise Conflict("The session has ended.", code="session_ended")
         return self.doors.entry(record, role)
 
-    async def pay(self, account: str, session: str, payment_method: str, after: int | None = None) -> Docs:
+    async def pay(
+        self, account: str, session: str, payment_method: str, after: int | None = None, *, request: str | None = None
+    ) -> Docs:
         """Another card, after one was declined or abandoned, or for a bill that is due; waits for its first word.
 
-        `after`: only if no card was tried since that attempt, so that a request sent twice tries one card. Raises
-        Conflict `payment_state`, `session_state`, and before the call what `Eligibility.check` raises.
+        `after`: only if no card was tried since that attempt, so that a request sent twice tries one card; so does a
+        `request` that is repeated after it was cut off. Raises Conflict `payment_state`, `session_state`, and before
+        the call what `Eligibility.check` raises.
         """
         docs = await self.get(account, session)
+        if request is not None and docs.record.funding is not None and docs.record.funding.request == request:
+            return await self._first_word(session)
         over = docs.record.status == "finalized"
         check_payable(docs.payment, RECHARGEABLE if over else PAYABLE)
         if not over and docs.payment["status"] != "awaiting_join" and not await self._still_priced(docs.record):
@@ -177,7 +182,7 @@ class Sessions:
 
         def tried(record: SessionRecord) -> Step:
             fresh = after is None or (record.funding is not None and record.funding.attempt == after)
-            return order(record, payment_method, now) if fresh else core.unchanged(record)
+            return order(record, payment_method, now, request) if fresh else core.unchanged(record)
 
         # With `hold: "join"` the next card waits for the client, as the first one did.
         pending = docs.payment["status"] != "awaiting_join"

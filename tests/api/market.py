@@ -140,7 +140,7 @@ class MemorySessions:
         rows = [{"epoch": 1, "number": 1, "start": start, "end": end}]
         return {"rows": rows, "bill": bill, "arithmetic": "1500 s × 300 ÷ 60 = 7500"}
 
-    async def pay(self, account: str, session: str, payment_method: str) -> Records:
+    async def pay(self, account: str, session: str, payment_method: str, *, request: str | None = None) -> Records:
         self.calls.append(("pay", session, payment_method))
         return await self.get(account, session)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import redis.asyncio as aioredis
@@ -22,6 +23,7 @@ from gateway.billing_bridge.archiver import Archiver, ArchiverSettings
 from gateway.billing_bridge.record import Payment
 from gateway.changes import Changes
 from gateway.clock import SystemClock
+from gateway.errors import StoreUnavailable
 from gateway.journal import Journal
 from gateway.keys import Keys
 from gateway.meter.ledger import Ledger
@@ -141,6 +143,29 @@ async def put_payment(journal: Journal, session: str, **changes: Any) -> None:
     doc = (await journal.read(session, "payment"))["payment"]
     assert doc is not None
     await journal.commit(session, {"payment": (doc.version, doc.body | changes)})
+
+
+@pytest.mark.parametrize("meanwhile", ["failed", "held"])
+async def test_law5_a_card_is_tried_once_though_the_request_that_named_it_was_cut_off(
+    market: Api, journal: Journal, redis: aioredis.Redis, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    monkeypatch.setattr("gateway.sessions.sessions.HOLD_WAIT_S", 0.01)
+    made = await created(market)
+    path, body = f"/v1/sessions/{made['id']}/payment", {"payment_method": "pm_card_mastercard"}
+    await put_payment(journal, made["id"], status="failed", decline_code="generic_decline")
+    with monkeypatch.context() as patch:
+        patch.setattr(Idempotency, "keep", AsyncMock(side_effect=StoreUnavailable("away")))
+        cut_off = await market.post(path, json=body, headers={"Idempotency-Key": "p"})
+        assert cut_off.status == 503
+    for key in await redis.keys("idem:*"):
+        await redis.hset(key, "locked_until", "0")  # as time goes by
+    await put_payment(journal, made["id"], status=meanwhile)
+    answer = await market.post(path, json=body, headers={"Idempotency-Key": "p"})
+    repeated = await documented(answer, "/v1/sessions/{id}/payment")
+    doc = (await journal.read(made["id"], "session"))["session"]
+    assert (answer.status, repeated["payment"]["status"]) == (200, meanwhile)
+    assert doc is not None
+    assert doc.body["funding"]["attempt"] == 2
 
 
 async def test_refunds_are_orders_bounded_by_what_is_left(

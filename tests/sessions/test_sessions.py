@@ -478,6 +478,9 @@ async def test_r14_a_booking_over_its_life_and_going_on_after_one_of_its_meeting
     made = await bookings.create(new, account=ACCOUNT, livemode=False, booking_id=ident)
     again = await bookings.create(new, account=ACCOUNT, livemode=False, booking_id=ident)
     assert (made.status, again.booking.meetings) == ("unpaid", made.booking.meetings)
+    for _ in range(2):  # a request that is repeated after it was cut off
+        paid = await bookings.pay(ACCOUNT, False, ident, "pm_card_visa", request="req_1")
+        assert paid.booking.funding.attempt == 2
     with pytest.raises(Conflict) as caught:
         await create(sessions, reference="r3")
     assert caught.value.extra["session"] == ident
