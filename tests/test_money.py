@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.money import hold_amount, price, round_half_up, split
+from gateway.money import hold_amount, price, round_half_up, settled_shares, split
 
 BPS = st.integers(0, 10_000)
 
@@ -37,10 +38,22 @@ def test_law6_the_parts_sum_in_integers(total: int, commission: int, ambassador:
     assert min(shares.expert, shares.platform, shares.ambassador) >= 0
 
 
-def test_law6_exhaustively_for_every_rate_and_a_whole_call() -> None:
-    for unit in range(1, 1501, 7):
-        for seconds in range(0, 5401, 13):
-            split(price(unit, seconds), 1000, 2000)
+def test_law6_exhaustively_for_every_rate_and_every_second() -> None:
+    """Every rate from 1 to 1500 and every second from 0 to 5400: the totals that come of them, each split."""
+    totals = {price(unit, seconds) for unit in range(1, 1501) for seconds in range(5401)}
+    assert (min(totals), max(totals)) == (0, 135_000)
+    for total in totals:
+        shares = split(total, 1000, 2000)
+        assert shares.expert + shares.platform + shares.ambassador == total
+
+
+@pytest.mark.parametrize("rate_milli", [730, 1270, 150_000])
+def test_law6_exhaustively_in_the_settlement_currency(rate_milli: int) -> None:
+    """Of every total that a call can have, at rates of currencies with cents, and at one of a currency without."""
+    for total in range(135_001):
+        balance = total * rate_milli // 1000
+        shares = settled_shares(balance, split(total, 1000, 2000))
+        assert shares.expert + shares.platform + shares.ambassador == balance
 
 
 @given(st.integers(1, 1500), st.integers(0, 5400), st.integers(0, 5400), st.integers(0, 5_400_000))
