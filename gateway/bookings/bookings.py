@@ -13,7 +13,7 @@ from gateway import session as sessions_core
 from gateway.bookings import booking as core
 from gateway.bookings.booking import BookingRecord, NewBooking
 from gateway.bookings.meetings import CanceledBy
-from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
+from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound, StoreUnavailable
 from gateway.journal import NOW, Event
 from gateway.session import Role, SessionRecord
 from gateway.sessions import asked
@@ -156,8 +156,8 @@ class Bookings:
         self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy
     ) -> tuple[Booked, dict[str, int]]:
         """What canceling would give back now, by session, in minor units; nothing is done. Raises Conflict
-        `meeting_state`, NotFound `meeting_not_found`."""
-        found = await self.get(account, livemode, booking)
+        `meeting_state`, NotFound `meeting_not_found`, StoreUnavailable."""
+        found = await self._decided(account, livemode, booking)
         now = self._sessions.clock.wall_ms()
         chosen = _chosen(found, meeting, by, now)
         return found, {
@@ -170,7 +170,7 @@ class Bookings:
     ) -> tuple[Booked, dict[str, int]]:
         """Call off one meeting, or all that have not begun; each goes its own way to its refund. Again, it changes
         nothing. Raises as `preview` does."""
-        found = await self.get(account, livemode, booking)
+        found = await self._decided(account, livemode, booking)
         now = self._sessions.clock.wall_ms()
         chosen = [docs.record.id for docs in _chosen(found, meeting, by, now)]
         off = await asyncio.gather(*(self._call_off(session, by, now) for session in chosen))
@@ -184,6 +184,16 @@ class Bookings:
             for docs in after.meetings
             if docs.record.id in mine
         }
+
+    async def _decided(self, account: str, livemode: bool, booking: str) -> Booked:
+        """The booking once its meetings know of the charge that was made for them: what goes back follows from that.
+        Raises StoreUnavailable when that takes too long."""
+        found = await self.get(account, livemode, booking)
+        if _shares_out(found):
+            found = await self._first_word(booking)
+        if _shares_out(found):
+            raise StoreUnavailable("The booking was charged a moment ago; try again.")
+        return found
 
     async def _call_off(self, session: str, by: CanceledBy, now: int) -> bool:
         """False if it began a moment ago."""
@@ -248,8 +258,7 @@ class Bookings:
 
 
 def _answered(found: Booked) -> bool:
-    charged = bool(found.payment["amount_captured"])
-    return found.payment["status"] != "pending" and (not charged or found.payment["settled"])
+    return found.payment["status"] != "pending" and not _shares_out(found)
 
 
 def _chosen(found: Booked, meeting: int | None, by: CanceledBy, now: int) -> list[Docs]:
@@ -267,6 +276,11 @@ def _can_be_canceled(record: SessionRecord, by: CanceledBy, now: int) -> bool:
     with suppress(Conflict):
         return sessions_core.canceled(record, by, now).changed
     return False
+
+
+def _shares_out(found: Booked) -> bool:
+    """Whether it is charged, and its meetings do not all know yet."""
+    return found.payment["amount_captured"] > 0 and not found.payment["settled"]
 
 
 def _paid(docs: Docs) -> int:

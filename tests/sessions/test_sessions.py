@@ -16,7 +16,7 @@ from gateway.bookings.booking import NewBooking
 from gateway.bookings.bookings import Bookings
 from gateway.changes import Changes
 from gateway.clock import SystemClock
-from gateway.errors import Conflict, NotFound, Unauthorized
+from gateway.errors import Conflict, NotFound, StoreUnavailable, Unauthorized
 from gateway.ids import new_id, uuid7_int
 from gateway.journal import Journal
 from gateway.meter.ledger import Lease, Ledger, Write
@@ -503,6 +503,29 @@ async def test_r14_a_booking_over_its_life_and_going_on_after_one_of_its_meeting
     assert (off.status, off.booking.canceled, len(off.booking.called_off)) == ("canceled", True, 1)
     assert await types(sessions, ident) == ["booking.canceled"]
     assert (await create(sessions, reference="r3")).record.reference == "r3", "nothing of it is unfinished"
+
+
+async def test_r14_nothing_is_called_off_between_a_bookings_charge_and_its_meetings_parts(sessions: Sessions) -> None:
+    """Its meetings look unpaid then, and a late cancellation would give all of it back."""
+    bookings, terms, now = (
+        Bookings(sessions, open_payment=payment.opened, wait_s=0.05),
+        order(),
+        sessions.clock.wall_ms(),
+    )
+    new = NewBooking(
+        client=terms.client, expert=terms.expert, unit_amount=300, currency="usd", minutes=15,
+        starts_at=(now + 3_600_000,), expires_at=now + 7_200_000,
+    )  # fmt: skip
+    ident = new_id("bkg")
+    (meeting,) = (await bookings.create(new, account=ACCOUNT, livemode=False, booking_id=ident)).booking.meetings
+    await say_payment(sessions, ident, status="captured", amount_captured=4500)
+    for use in (bookings.preview, bookings.cancel):
+        with pytest.raises(StoreUnavailable):
+            await use(ACCOUNT, False, ident, 1, "client")
+    await say_payment(sessions, meeting, status="captured", amount_captured=4500)
+    await say_payment(sessions, ident, settled=True)
+    assert (await bookings.preview(ACCOUNT, False, ident, 1, "client"))[1] == {meeting: 2250}
+    assert (await bookings.cancel(ACCOUNT, False, ident, 1, "client"))[1] == {meeting: 2250}
 
 
 async def test_r02_without_a_card_the_free_part_may_be_used_up_and_the_answer_says_so(sessions: Sessions) -> None:
