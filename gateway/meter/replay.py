@@ -15,12 +15,14 @@ from gateway.session import SessionRecord
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The record, its ledger, the bill made from them now, and the frozen one (None before it is final)."""
+    """The record, its ledger, the bill made from them now, and the frozen one (None before it is final). `told`: the
+    chain's head as `session.finalized` has it, None before that."""
 
     record: SessionRecord
     usage: Usage
     bill: Bill
     frozen: dict[str, Any] | None
+    told: str | None = None
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
@@ -32,11 +34,17 @@ class Replay:
 
     @property
     def broken(self) -> list[str]:
-        """What is not as it was sealed when the bill was frozen: terms, rows, bill. Empty before that, and for records
-        from before there were chains."""
-        if self.frozen is None or self.record.chain is None:
+        """What is not as it was sealed when the bill was frozen: terms, rows, bill, and the seal itself. Empty before
+        that, and for records from before there were chains."""
+        chain = self.record.chain
+        if self.frozen is None:
             return []
-        return broken(self.record.chain, self.record, self.usage.sealed, self.frozen, dropped=self.usage.dropped)
+        if chain is None:
+            return ["the seal was taken away"] if self.told else []
+        found = broken(chain, self.record, self.usage.sealed, self.frozen, dropped=self.usage.dropped)
+        if self.told is not None and self.told != chain["head"]:
+            found.append("the seal is not the one that session.finalized told of")
+        return found
 
 
 async def replay(journal: Journal, ledger: Ledger, session: str, *, minimum: int = 0) -> Replay:
@@ -50,4 +58,6 @@ async def replay(journal: Journal, ledger: Ledger, session: str, *, minimum: int
     intervals = usage.intervals
     if usage.dropped and record.bill is not None:
         intervals = tuple((start, end) for start, end in record.bill["intervals"])
-    return Replay(record, usage, bill(replace(record, bill=None), intervals, minimum=minimum), record.bill)
+    ends = [event for event in await journal.events(session) if event["type"] == "session.finalized"]
+    told = ends[0]["data"].get("ledger_head") if ends else None
+    return Replay(record, usage, bill(replace(record, bill=None), intervals, minimum=minimum), record.bill, told)

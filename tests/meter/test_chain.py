@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.journal import Journal
+from gateway import session as core
+from gateway.journal import Event, Journal
 from gateway.meter.chain import SealedRow, broken, sealed
 from gateway.meter.ledger import Ledger
 from gateway.meter.record import bill
@@ -83,3 +84,32 @@ async def test_replay_names_the_row_that_someone_changed_in_redis(journal: Journ
     found = await replay(journal, ledger, "ses_1")
     assert found.broken == [f"row 1:a:1 was changed: it now reads {start} – {start + 60_000}"]
     assert "amount_total" in found.differences
+
+
+@pytest.mark.parametrize(
+    ("forged", "fault"),
+    [(True, "the seal is not the one that session.finalized told of"), (False, "the seal was taken away")],
+)
+async def test_replay_sees_a_seal_that_was_made_anew_or_taken_away_though_all_else_fits(
+    journal: Journal, forged: bool, fault: str
+) -> None:
+    ledger = Ledger(journal.redis, journal.keys)
+    start = (await ledger.acquire("ses_1", "a")).acquired_at
+    usage, field = journal.keys.of("ses_1", "usage"), "1:a:1"
+    await journal.redis.hset(usage, field, f"{start}:{start + 60_000}")  # type: ignore[misc]
+    over = replace(core.ended(session(), "client_left", start + 90_000).record, started_at=start)
+
+    async def made() -> SessionRecord:
+        rows = await ledger.usage("ses_1")
+        final = bill(over, rows.intervals).to_dict()
+        return core.finalized(over, final, sealed(over, rows.sealed, final)).record
+
+    whole = await made()
+    told = Event("session.finalized", {"ledger_head": (whole.chain or {})["head"]})
+    await journal.commit("ses_1", {"session": (0, whole.to_dict())}, events=[told])
+    assert (await replay(journal, ledger, "ses_1")).broken == []
+    await journal.redis.hset(usage, field, f"{start}:{start + 80_000}")  # type: ignore[misc]
+    forgery = await made()
+    await journal.commit("ses_1", {"session": (1, (forgery if forged else replace(forgery, chain=None)).to_dict())})
+    found = await replay(journal, ledger, "ses_1")
+    assert (found.differences, found.broken) == ({}, [fault])
