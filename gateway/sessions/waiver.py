@@ -24,7 +24,9 @@ def charge_sent(payment: Mapping[str, Any]) -> bool:
 
 
 def _charges(step: Mapping[str, Any]) -> bool:
-    at_once = step["step"] == "hold" and step["params"].get("capture_method") == "automatic"
+    """One that takes the money at once does, unless it was let go: its client never came back from the bank."""
+    let_go = (step.get("result") or {}).get("status") in ("canceled", "missing")
+    at_once = step["step"] == "hold" and step["params"].get("capture_method") == "automatic" and not let_go
     return bool(step["step"] == "capture" or at_once)
 
 

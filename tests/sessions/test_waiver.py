@@ -106,6 +106,22 @@ def test_r15_a_bill_that_is_due_may_be_waived_until_another_card_is_charged() ->
     assert (world.run().status, account.captures) == ("released", 0)
 
 
+def test_r15_a_card_that_its_client_left_at_the_bank_was_not_charged_and_its_bill_may_be_waived() -> None:
+    world = Settling(session_doc())
+    world.run()
+    world.account.intents["pi_1"]["status"] = "canceled"
+    finalize(world.session, 5_000)
+    world.run()
+    recharge(world.session, "pm_action")
+    world.run()
+    assert not waive(world), "it may be charged at any moment"
+    world.now += 3_600_001
+    world.look()
+    assert world.run().status == "due"
+    assert waive(world)
+    assert (world.run().status, world.payment.settled, world.account.captures) == ("released", True, 0)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     before=st.integers(0, 6), after=st.integers(0, 6), total=st.sampled_from([0, 40, 5_000, 7_500]),
