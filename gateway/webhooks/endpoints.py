@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +21,7 @@ from yarl import URL
 
 from gateway.clock import Clock
 from gateway.disk import Disk
-from gateway.errors import Conflict, InvalidRequest, NotFound, StoreUnavailable
+from gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound, StoreUnavailable
 from gateway.ids import new_id
 from gateway.webhooks.catalogue import EVENT_TYPES
 from gateway.webhooks.outbound import Blocked, judge
@@ -30,6 +30,14 @@ KEY: Final = "webhooks:endpoints"
 FRESH_MS: Final = 1_000  # how long a sender may go on with what it read: a change is in force after that
 ROTATION_MS: Final = 24 * 3_600_000  # both secrets sign for a day, so that receivers can change over at leisure
 SECRET_BYTES: Final = 32
+ATTEMPTS: Final = 20  # more lost races than this on one endpoint mean a writer in a loop
+
+# KEYS: the endpoints. ARGV: an endpoint's id, as it was read ('' for not stored), as it is to be
+SWAP: Final = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ class Endpoints:
         self._redis, self._clock, self._allow_private, self._disk = redis, clock, allow_private, Disk(redis)
         self._fixed = {endpoint.id: endpoint for endpoint in fixed}
         self._known: dict[str, Endpoint] = {}
+        self._rows: dict[bytes, bytes] = {}
         self._read_at = -FRESH_MS
         self._reading = asyncio.Lock()
 
@@ -148,17 +157,35 @@ class Endpoints:
     async def rotate(self, endpoint_id: str) -> Endpoint:
         """A new secret first; the old ones sign beside it for ROTATION_MS. Raises NotFound, Conflict."""
         self._refuse_configured(endpoint_id)
-        endpoint, now = await self.get(endpoint_id), self._clock.wall_ms()
-        old = [replace(s, until=s.until or now + ROTATION_MS) for s in endpoint.secrets if not s.until or s.until > now]
-        return await self._save(replace(endpoint, secrets=(Secret(new_webhook_secret()), *old)))
+        now, fresh = self._clock.wall_ms(), Secret(new_webhook_secret())
+
+        def rotated(endpoint: Endpoint) -> Endpoint:
+            live = [secret for secret in endpoint.secrets if not secret.until or secret.until > now]
+            old = [replace(secret, until=secret.until or now + ROTATION_MS) for secret in live]
+            return replace(endpoint, secrets=(fresh, *old))
+
+        return await self._change(endpoint_id, rotated)
 
     async def disable(self, endpoint_id: str, reason: str) -> None:
-        await self._save(replace(await self.get(endpoint_id), enabled=False, disabled_reason=reason))
+        await self._change(endpoint_id, lambda endpoint: replace(endpoint, enabled=False, disabled_reason=reason))
 
     async def enable(self, endpoint_id: str) -> Endpoint:
         """On again, for events from now on; resend brings back older ones. Raises NotFound."""
-        endpoint = replace(await self.get(endpoint_id), enabled=True, disabled_reason=None)
-        return await self._save(replace(endpoint, since=self._clock.wall_ms()))
+        now = self._clock.wall_ms()
+        return await self._change(
+            endpoint_id, lambda endpoint: replace(endpoint, enabled=True, disabled_reason=None, since=now)
+        )
+
+    async def _change(self, endpoint_id: str, change: Callable[[Endpoint], Endpoint]) -> Endpoint:
+        """By compare-and-set: a secret that was told is not lost to a 410 that comes beside it. Raises NotFound."""
+        for _ in range(ATTEMPTS):
+            endpoint = change(await self.get(endpoint_id))
+            was = self._rows.get(endpoint_id.encode(), b"")
+            if await self._redis.execute_command("EVAL", SWAP, 1, KEY, endpoint_id, was, endpoint.to_json()):
+                await self._disk.confirmed()
+                await self._refresh()
+                return endpoint
+        raise GatewayError(f"{endpoint_id} changes faster than it can be written.")
 
     def _refuse_configured(self, endpoint_id: str) -> None:
         if endpoint_id in self._fixed:
@@ -175,6 +202,7 @@ class Endpoints:
             rows = cast(dict[bytes, bytes], await self._redis.hgetall(KEY))
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
+        self._rows = rows
         stored = {e.id: e for e in map(Endpoint.from_json, rows.values())}
         fixed = {id: _as_configured(one, stored.get(id)) for id, one in self._fixed.items()}
         self._known = dict(sorted((stored | fixed).items()))

@@ -428,6 +428,25 @@ async def test_after_a_rotation_both_secrets_verify_for_a_day(bench: Bench, othe
     assert made.secrets[0].value not in repr(rotated)
 
 
+async def test_a_secret_that_was_told_is_not_lost_to_a_410_beside_its_rotation(
+    bench: Bench, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await bench.endpoints.add("https://example.com/hook")
+    sender, told = Endpoints(journal.redis, bench.clock), list[Endpoint]()
+    get = sender.get
+
+    async def read_just_before(endpoint: str) -> Endpoint:
+        found = await get(endpoint)
+        if not told:
+            told.append(await bench.endpoints.rotate(endpoint))
+        return found
+
+    monkeypatch.setattr(sender, "get", read_just_before)
+    await sender.disable(made.id, "gone")
+    after = await bench.endpoints.get(made.id)
+    assert (after.secrets, after.enabled) == (told[0].secrets, False)
+
+
 async def test_endpoints_are_listed_removed_and_refused(bench: Bench, receiver: Receiver) -> None:
     made = await bench.endpoints.add("https://example.com/hook", ["session.ended", "session.ended"])
     assert [e.id for e in await bench.endpoints.list()] == sorted([made.id, configured(receiver.url, "").id])
