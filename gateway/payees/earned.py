@@ -84,7 +84,7 @@ def line_of(session: Mapping[str, Any], payment: Mapping[str, Any]) -> Line | No
         session=session["id"],
         reference=session["reference"],
         ended_at=session["ended_at"],
-        week=week_of(session["ended_at"]),
+        week=week_of(_paid_at(session, payment)),
         currency=session["currency"],
         settlement_currency=share["currency"],
         stripe_id=share["stripe_id"],
@@ -93,6 +93,16 @@ def line_of(session: Mapping[str, Any], payment: Mapping[str, Any]) -> Line | No
         **{name: share[name] for name in names},
     )
     return earned.line(session["account"], session["livemode"], session["expert"]["id"])
+
+
+def _paid_at(session: Mapping[str, Any], payment: Mapping[str, Any]) -> int:
+    """A bill that was due is paid out in the week in which it was paid at last, as its receipt says."""
+    late: list[int] = [
+        step["at"]
+        for step in payment.get("steps", ())
+        if step["step"] == "hold" and step["state"] == "done" and step["params"].get("capture_method") == "automatic"
+    ]
+    return max([int(session["ended_at"]), *late])
 
 
 def week_of(wall_ms: int) -> str:

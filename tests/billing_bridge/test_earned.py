@@ -13,7 +13,7 @@ from gateway.payees.earned import Earned, line_of
 from gateway.payees.earnings import Earnings
 from tests.billing_bridge.account import Account
 from tests.billing_bridge.fixtures import Till
-from tests.billing_bridge.settling import NOW, Settling, finalize, live, news, order_refund, session_doc
+from tests.billing_bridge.settling import NOW, Settling, finalize, live, news, order_refund, recharge, session_doc
 from tests.billing_bridge.test_payment import held
 
 FOR_EVER = 2**53 - 1
@@ -39,6 +39,20 @@ def test_r18_a_paid_share_with_the_week_of_its_payout() -> None:
     assert row is not None
     assert (row.session, row.ended_at, row.week) == ("ses_1", NOW + 60_000, "2023-W46")
     assert (row.amount_share, row.amount, row.status, row.parts["paid"]) == (4050, 4050, "paid", 4050)
+
+
+def test_r18_a_bill_that_was_paid_late_counts_in_the_week_in_which_it_was_paid() -> None:
+    settling = held()
+    settling.account.intents["pi_1"]["status"] = "canceled"
+    live(settling.session)
+    finalize(settling.session, 4500)
+    settling.run()
+    settling.now = NOW + 21 * 86_400_000
+    recharge(settling.session, "pm_other")
+    settling.run()
+    row = listed(settling)
+    assert row is not None
+    assert (row.ended_at, row.week) == (NOW + 60_000, "2023-W49")
 
 
 @pytest.mark.parametrize("total", [0, 40])
