@@ -145,8 +145,8 @@ def owed(order: Order, terms: Terms) -> int:
 
 
 def nothing_due(order: Order, payment: Payment, terms: Terms) -> bool:
-    """Whether the hold may go: waived, free by now, or billed at nothing. A capture under way decides. Before the bill is
-    final nobody but the owner can say whether the call was live: Redis may have lost the word of its start."""
+    """Whether the hold may go: waived, free by now, or billed at nothing. A capture under way decides. Before the bill
+    is final only its owner can say whether the call was live: Redis may have lost the word of its start."""
     capture = payment.latest("capture")
     if capture is not None:
         return capture.state == "failed" and (capture.result or {}).get("code") == "amount_too_small"

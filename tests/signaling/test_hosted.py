@@ -399,7 +399,7 @@ async def test_law2_a_hold_that_is_lost_before_the_call_keeps_the_gate_shut_unti
     stage: Stage, meanwhile: str
 ) -> None:
     await stage.start()
-    assert (await stage.sessions.apply_payment(stage.session)).record.funded
+    assert (await stage.records.apply_payment(stage.session)).record.funded
     await stage.pay(meanwhile)
     await stage.sit("client")
     await stage.sit("expert")
