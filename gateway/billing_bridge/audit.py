@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import structlog
@@ -44,7 +44,7 @@ DISPUTED_S: Final = 120 * 86_400
 FIRST_LOOK_BACK_S: Final = 7 * 86_400
 POINT: Final = "gateway:stripe:swept"
 # What a charge was settled as comes with its intent.
-EXPANDED: Final = {"payment_intent": {"expand": ["data.latest_charge.balance_transaction"]}}
+EXPAND: Final[Mapping[str, Sequence[str]]] = {"payment_intent": ("data.latest_charge.balance_transaction",)}
 HELD: Final = frozenset({"requires_capture", "requires_action", "requires_confirmation", "requires_payment_method"})
 # The documents that are written together, and leave together.
 BOTH: Final = ("session", "payment")
@@ -59,9 +59,11 @@ class Asks(Protocol):
     async def send(self, operation: str, params: Mapping[str, Any], key: str | None = None) -> Outcome: ...
 
 
-async def listed(stripe: Asks, kind: str, since_s: int) -> AsyncIterator[dict[str, Any]]:
+async def listed(stripe: Asks, kind: str, since_s: int, expand: Sequence[str] = ()) -> AsyncIterator[dict[str, Any]]:
     """Everything of a kind that Stripe made since then, newest first. Raises StripeUnavailable."""
-    params: dict[str, Any] = {"created": {"gte": since_s}, "limit": 100, **EXPANDED.get(kind, {})}
+    params: dict[str, Any] = {"created": {"gte": since_s}, "limit": 100}
+    if expand:
+        params["expand"] = list(expand)
     while True:
         outcome = await stripe.send(f"{kind}s.list", params)
         if not isinstance(outcome, Done):
@@ -75,7 +77,9 @@ async def listed(stripe: Asks, kind: str, since_s: int) -> AsyncIterator[dict[st
 
 
 async def theirs(stripe: Asks, since_s: int) -> Theirs:
-    return Theirs(*[{thing["id"]: thing async for thing in listed(stripe, kind, since_s)} for kind in KINDS])
+    return Theirs(
+        *[{thing["id"]: thing async for thing in listed(stripe, kind, since_s, EXPAND.get(kind, ()))} for kind in KINDS]
+    )
 
 
 async def ours(journal: Journal, since_s: int = 0) -> tuple[list[Record], list[Difference]]:

@@ -10,7 +10,7 @@ _KEY = "Stripe has no such thing: is the API key that of this account and of thi
 _CHANGED = "No step of the gateway writes this: somebody changed the record. Compare `gateway evidence` with a backup."
 _SWEPT = "The sweep asks Stripe within half an hour; if this stays, resend the event at Stripe: "
 
-# What may differ, and what an operator does then. Names that begin with "unknown" are of what Stripe has and we do not.
+# What may differ, and what an operator does then.
 TODO: Final[Mapping[str, str]] = {
     # Holds and charges
     "missing payment_intent": _KEY,

@@ -51,10 +51,12 @@ class Theirs:
     def all(self) -> Iterator[Document]:
         return chain.from_iterable(self.of(kind).values() for kind in KINDS)
 
-    def cases(self, payment: Payment) -> list[Document]:
-        """The disputes of the charge."""
-        intent = payment.payment_intent
-        return [case for case in self.dispute.values() if intent and case["payment_intent"] == intent]
+    def by_intent(self, kind: Kind) -> Mapping[str, list[Document]]:
+        """What was made of each PaymentIntent."""
+        found: dict[str, list[Document]] = defaultdict(list)
+        for thing in self.of(kind).values():
+            found[thing.get("payment_intent") or ""].append(thing)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,13 @@ def compare(ours: Iterable[tuple[Document, Document]], theirs: Theirs, now: int 
     (wall ms) decides what should have come to rest. A session has the orders of its refunds with it, as `order_of`
     reads them."""
     records = [(session, Payment.from_dict(body)) for session, body in ours]
-    known, found = Known(), list[Difference]()
+    known, cases, found = Known(), theirs.by_intent("dispute"), list[Difference]()
     for session, payment in records:
         _note(known, session, payment)
         found += at_odds(session, payment, now)
-        for one in (_intents, _settlement, _transfers, _refunds, _disputes):
+        for one in (_intents, _settlement, _transfers, _refunds):
             found += one(session["id"], payment, theirs, known.ids)
+        found += _disputes(session["id"], payment, cases.get(payment.payment_intent or "-", ()), known.ids)
     return found + shared_out(records) + _parted(records, theirs) + strays(known, theirs)
 
 
@@ -201,18 +204,15 @@ def _refunds(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, s
 def _parted(records: Sequence[tuple[Document, Payment]], theirs: Theirs) -> list[Difference]:
     """Refunds made at Stripe itself of a booking's charge, which its meetings bear together. Meetings that are in no
     record at hand say nothing."""
-    by_hand: dict[str, list[Document]] = defaultdict(list)
-    for thing in theirs.refund.values():
-        if not named_in(thing) and not _failed(thing):
-            by_hand[thing.get("payment_intent") or ""].append(thing)
-    bookings: dict[str, list[tuple[str, Payment]]] = defaultdict(list)
+    made, bookings = theirs.by_intent("refund"), defaultdict[str, list[tuple[str, Payment]]](list)
     for session, payment in records:
-        if payment.part is not None and payment.payment_intent in by_hand:
+        if payment.part is not None and payment.payment_intent in made:
             bookings[session["meeting"]["booking"]].append((session["id"], payment))
     return [
         each
         for booking, meetings in bookings.items()
-        for thing in by_hand[meetings[0][1].payment_intent or ""]
+        for thing in made[meetings[0][1].payment_intent or ""]
+        if not named_in(thing) and not _failed(thing)
         for each in _borne(booking, meetings, thing)
     ]
 
@@ -235,12 +235,14 @@ def _failed(refund: Document) -> bool:
     return refund["status"] in ("failed", "canceled")
 
 
-def _disputes(session: str, payment: Payment, theirs: Theirs, known: dict[Kind, set[str]]) -> list[Difference]:
+def _disputes(
+    session: str, payment: Payment, against: Iterable[Document], known: dict[Kind, set[str]]
+) -> list[Difference]:
     """A case that we know, as Stripe has it; one that we do not; and what a lost one took. Those of a booking's charge
     are its meetings', each by its part."""
     if payment.latest("share_out") is not None:
         return []
-    cases = {case["id"]: case for case in theirs.cases(payment)}
+    cases = {case["id"]: case for case in against}
     known["dispute"] |= cases.keys()
     taken = {refund.stripe_id: refund.amount for refund in payment.refunds if refund.number == 0}
     ours = {str(ident) for ident in taken} | ({payment.dispute.id} if payment.dispute else set())

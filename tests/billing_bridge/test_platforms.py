@@ -81,6 +81,8 @@ async def test_r17_refunds_and_the_comparison_speak_to_the_account_that_was_paid
     payment = await abroad.till.payment()
     assert (payment.status, payment.transfers[0].status) == ("refunded", "reversed")
     assert await reconciled(abroad.till.journal, {MAIN: abroad.till.stripe, "far": abroad.far}, 0) == (1, [])
+    count, [found] = await reconciled(abroad.till.journal, {MAIN: abroad.till.stripe}, 0)
+    assert (count, found.what, found.ours) == (1, "no platform account", "far")
 
 
 async def test_r17_a_bill_below_that_accounts_smallest_charge_is_waived(abroad: Abroad) -> None:

@@ -46,6 +46,7 @@ async def test_reconcile_compares_a_data_directory_whether_its_gateway_runs_or_n
     code, out = await told("--json")
     found = json.loads(out)["differences"][0]
     assert (code, found["object"], found["ours"], found["theirs"]) == (1, held.payment_intent, "held", "canceled")
+    assert found["todo"].startswith("Resend")
 
 
 async def test_law3_reconcile_names_a_bill_that_its_ledger_does_not_give(journal: Journal) -> None:
