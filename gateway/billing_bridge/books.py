@@ -106,8 +106,9 @@ def _late(session: Document, order: Order, payment: Payment, now: int) -> list[D
         return [Difference(order.session, "session", "not ended", session["status"], "ended")] if by < now else []
     if session["status"] == "ended" and ended_at + HOUR_MS < now:
         return [Difference(order.session, "bill", "not billed", None, session.get("end_reason"))]
-    waits = payment.settled or payment.status in ("due", "disputed") or order.booking
-    if not waits and order.finalized and ended_at + DAY_MS < now:
+    since = session.get("created", 0) if order.booking else ended_at
+    moving = payment.status in PAID if order.booking else payment.status not in ("due", "disputed")
+    if moving and order.finalized and not payment.settled and since + DAY_MS < now:
         return [Difference(order.session, "payment", "not settled", _stands(payment), "settled")]
     return []
 

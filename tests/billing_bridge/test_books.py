@@ -153,6 +153,18 @@ def test_a_session_that_no_node_looks_after_is_named(session: dict[str, Any], wh
     assert [each.what for each in late(settling, by + HOUR_MS + 1)] == [what]
 
 
+def test_a_booking_whose_charge_never_reached_its_meetings_is_named() -> None:
+    world = World(1)
+    booking = world.booking
+    booking.session["created"] = NOW
+    booking.rush([None, None, "crash_before"], looks=1)
+    assert (booking.payment.status, booking.payment.settled) == ("captured", False)
+    [found] = late(booking, NOW + DAY_MS + 1)
+    assert (found.what, found.ours) == ("not settled", "captured, share_out sent")
+    booking.run()
+    assert late(booking, NOW + DAY_MS + 1) == []
+
+
 def test_a_bill_that_is_due_waits_for_its_client() -> None:
     settling = Settling(session_doc(funding={"attempt": 1, "payment_method": "pm_declined", "amount": 7500}))
     settling.run()
