@@ -66,7 +66,7 @@ class Archive:
         return await self._in_thread(self._made)
 
     async def keep(self, snapshots: Sequence[Snapshot]) -> None:
-        """Kept for good, and read back as they are, when it returns. Again with the same ones writes nothing."""
+        """Kept for good, and read back, when it returns. Again with the same ones, or older ones, writes nothing."""
         await self._do(lambda: self._keep(snapshots), anew=True)
 
     async def find(self, session: str) -> Snapshot | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Requests for many names that go out at once.
-AT_ONCE: Final = 8
+AT_ONCE: Final = 16
 CONNECT: Final = timedelta(seconds=3)
 REQUEST: Final = timedelta(seconds=30)
 # Callers of REST wait for what is read: after these they hear that it is away.
