@@ -341,9 +341,8 @@ def funded(record: SessionRecord) -> Step:
 
 
 def unfunded(record: SessionRecord) -> Step:
-    """What was held is lost before the call: no call until another card is held (R4, law 2)."""
-    waits = record.funded and record.open and record.started_at is None
-    if not waits or not record.priced or record.funding is None:
+    """What was held is lost: no call until another card is held (R4, law 2)."""
+    if not (record.funded and record.open and record.priced) or record.funding is None:
         return unchanged(record)
     return Step(replace(record, funded=False))
 

@@ -65,15 +65,18 @@ def test_law2_an_unfunded_session_never_goes_live() -> None:
     assert core.together(record(), NOW).changed is False
 
 
-def test_law2_a_hold_lost_before_the_call_must_be_replaced_and_one_lost_in_it_is_the_calls_matter() -> None:
+def test_law2_a_hold_that_is_lost_must_be_replaced_before_anything_is_forwarded_again() -> None:
     lost = core.unfunded(core.funded(record()).record).record
     assert (lost.status, lost.funded) == ("ready", False)
     assert core.unfunded(lost).changed is False
     assert core.funded(lost).record.funded
-    running = core.together(core.funded(record()).record, NOW).record
+    running = core.unfunded(core.together(core.funded(record()).record, NOW).record).record
+    assert (running.status, running.funded) == ("live", False), (
+        "its owner shuts the gate, and ends it if no card is held"
+    )
     free = opening(kind="free").record
     waived = core.waived(record(), NOW).record
-    for kept in (running, free, waived, core.ended(core.funded(record()).record, "canceled", NOW).record):
+    for kept in (free, waived, core.ended(core.funded(record()).record, "canceled", NOW).record):
         assert not core.unfunded(kept).changed
 
 

@@ -57,8 +57,8 @@ class Records:
         )  # fmt: skip
 
     async def apply_payment(self, session: str) -> Docs:
-        """What the payment record says, done to the session: money held makes it ready, and no call begins once it is
-        lost. The records as they then are; one trip, since mostly nothing is to be done."""
+        """What the payment record says, done to the session: money held makes it ready; lost, it shuts the gate. The
+        records as they then are; one trip, since mostly nothing is to be done."""
         docs = await self.read(session)
         status = docs.payment["status"]
         change = core.funded if status in FUNDED else core.unfunded if status in UNFUNDED else core.unchanged

@@ -355,7 +355,7 @@ class Hosted:
         await self._take(self.docs.record)
         if was.open and not self.record.open:
             return
-        if self.docs.payment["status"] in LOST_FUNDS and self.record.funded and self.record.priced and self.record.open:
+        if self.docs.payment["status"] in LOST_FUNDS and self._in_call and self.record.priced:
             await self._end(End("funds_reached", self._host.now()))
             return
         if self.record.funded != was.funded or self.record.limit_ms != was.limit_ms:
@@ -364,6 +364,10 @@ class Hosted:
             self._tell_status()
         if self.docs.receipts and not before.receipts and not self.record.open:
             await self._tell_end()
+
+    @property
+    def _in_call(self) -> bool:
+        return self.record.open and self.record.started_at is not None
 
     def _tell_status(self) -> None:
         for role in ROLES:

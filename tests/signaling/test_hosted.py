@@ -394,6 +394,19 @@ async def test_5_money_a_hold_that_is_lost_in_the_call_ends_it(stage: Stage, los
     assert (await stage.finalized()).end_reason == "funds_reached"
 
 
+async def test_law2_a_call_whose_hold_was_lost_is_not_forwarded_while_another_card_is_asked(stage: Stage) -> None:
+    await stage.start()
+    await stage.call()
+    await stage.pay("pending")
+    await stage.until(lambda: not stage.relay.configs[-1].funded)
+    assert (await stage.record()).open
+    await stage.pay("held")
+    await stage.until(lambda: stage.relay.configs[-1].funded)
+    await stage.pay("pending")
+    await stage.pay("failed")
+    assert (await stage.finalized()).end_reason == "funds_reached"
+
+
 @pytest.mark.parametrize("meanwhile", ["failed", "pending", "action_required"])
 async def test_law2_a_hold_that_is_lost_before_the_call_keeps_the_gate_shut_until_another_card_is_held(
     stage: Stage, meanwhile: str

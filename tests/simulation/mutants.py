@@ -535,6 +535,11 @@ def forward_before_the_money_is_held(swap: Callable[..., None]) -> None:
 
 
 @mutant
+def begin_although_the_hold_was_lost(swap: Callable[..., None]) -> None:
+    swap(core, "unfunded", core.unchanged)
+
+
+@mutant
 def sweep_sessions_whose_owner_lives(swap: Callable[..., None]) -> None:
     async def nobody(*_: Any) -> bool:
         return False

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from functools import partial
 from random import Random
 
+from gateway.sessions.records import UNFUNDED
 from tests.simulation import faults as plan
 from tests.simulation import script as scripts
 from tests.simulation.gateway import Processes
-from tests.simulation.laws import broken
+from tests.simulation.laws import LOSSY, broken
 from tests.simulation.node import Node
 from tests.simulation.people import Page
-from tests.simulation.quiet import Null, simulated
+from tests.simulation.quiet import REREAD_MS, Null, simulated
 from tests.simulation.tally import Tally
 from tests.simulation.world import START, Livelock, World
 
@@ -107,9 +108,11 @@ class Simulation:
 
     def _together(self) -> None:
         record = self.processes.record
-        held = any(i["status"] in ("requires_capture", "succeeded") for i in self.processes.stripe.intents.values())
-        if not held and (record is None or not record.funded):  # Redis may have lost that it is
-            self.world.bugs.append("law 2: forwarded before the money was held")
+        if not self._held():
+            if record is None or record.status == "created":
+                self.world.bugs.append("law 2: forwarded before the money was held")
+            patience = REREAD_MS + 2 * self.script.tick_ms + 1_000
+            self.world.at(self.world.now + patience, self._still_together, len(self.processes.truth.stretches))
         if self._talked:
             return
         self._talked = True
@@ -121,6 +124,19 @@ class Simulation:
             world.at(world.now + self._length() + world.rng.randrange(-200, 1_500), p.stripe.meddle, "cancel")
         for role, at, ms in s.drops:
             world.at(world.now + at, p.pages[0 if role == "client" else 1].drop, ms)
+
+    def _held(self) -> bool:
+        intents = self.processes.stripe.intents.values()
+        return any(intent["status"] in ("requires_capture", "succeeded") for intent in intents)
+
+    def _still_together(self, before: int) -> None:
+        """A hold may go in the moment in which a call begins; no longer after than its owner needs to hear of it."""
+        p = self.processes
+        calm = LOSSY.isdisjoint(self.faults.happened_total) and len(p.truth.stretches) == before
+        priced = p.record is not None and p.record.priced
+        forwards = priced and any(gate.span_at is not None for node in p.nodes for gate in node.relay.gates.values())
+        if calm and forwards and not self._held() and p.rules.docs["payment"].body["status"] in UNFUNDED:
+            self.world.bugs.append("law 2: forwarded with nothing held")
 
     def _give_up(self, late: bool = False) -> None:
         """Nobody waits for ever for the other one, who may have left after what Redis never heard of."""

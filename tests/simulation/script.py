@@ -207,6 +207,11 @@ def _losses(rng: Random, script: Script) -> None:
                 script.other_card_at = script.lose_hold_at
         else:
             script.hold_ms = rng.randrange(5_000, 70_000)
+    if story == "hold_lost" and rng.random() < 0.3:  # before the call, and another card is not held yet as it begins
+        script.lose_hold_at = script.other_card_at = rng.randrange(1_500, 3_000)
+        script.client_at, script.expert_at = rng.randrange(300, 2_000), rng.randrange(4_000, 8_000)
+        script.other_card_once_lost = True
+        script.cards["pm_2"] = rng.choice(("ok", "3ds_ok", "3ds_abandoned", "declined", "processing"))
     if story == "hold_lost_late":
         script.meddle = "cancel_at_the_end"
     if story == "meddled":
