@@ -69,6 +69,9 @@ from gateway.webhooks.webhooks import Webhooks, WebhookSettings
 log = structlog.get_logger(__name__)
 
 REDIS_WAIT_S: Final = 30.0
+REDIS_RETRY_S: Final = 0.2
+REDIS_TOLD_AFTER_S: Final = 1.0
+REDIS_TOLD_EVERY_S: Final = 10.0
 # A connection that waits for an fsync, once a second with `appendfsync everysec`, does nothing else meanwhile: so many
 # steps of money can be written down in a second.
 CONNECTIONS: Final = 512
@@ -167,17 +170,27 @@ class Gateway:
             await self._connections.aclose()
 
     async def _meet_redis(self) -> None:
+        telling = asyncio.create_task(self._tell_of_waiting())
         try:
             async with asyncio.timeout(REDIS_WAIT_S):
                 while True:
                     with suppress(RedisError):
                         await self.node.beat()
                         break
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(REDIS_RETRY_S)
         except TimeoutError:
             raise StoreUnavailable("Redis does not answer; is redis.url right?") from None
+        finally:
+            telling.cancel()
         self._tasks.start("heartbeat", self.node.run)
         self._connections.push_async_callback(self._say_goodbye)
+
+    async def _tell_of_waiting(self) -> None:
+        """Beside the attempts: one that gets no answer at all lasts many seconds."""
+        await asyncio.sleep(REDIS_TOLD_AFTER_S)
+        while True:
+            log.warning("redis_awaited", url=self._settings.redis.shown, gives_up_after_s=REDIS_WAIT_S)
+            await asyncio.sleep(REDIS_TOLD_EVERY_S)
 
     async def _say_goodbye(self) -> None:
         with suppress(RedisError):

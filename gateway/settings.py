@@ -131,6 +131,11 @@ class Redis(Group):
     partitions: Annotated[int, Field(ge=1, le=16384)] = 64
     waitaof_ms: Positive = 2000
 
+    @property
+    def shown(self) -> str:
+        """The URL without its password."""
+        return URL_PASSWORD.sub(r"\1:**********@", self.url.get_secret_value())
+
 
 class Session(Group):
     limit_default_minutes: Annotated[int, Field(ge=1, le=90)] = 30
@@ -401,7 +406,7 @@ class Settings(BaseSettings):
     def effective(self) -> dict[str, Any]:
         """What is in force, as plain values for printing: secrets are masked, URLs lose their passwords."""
         shown = self.model_dump(mode="json")
-        shown["redis"]["url"] = URL_PASSWORD.sub(r"\1:**********@", self.redis.url.get_secret_value())
+        shown["redis"]["url"] = self.redis.shown
         return shown
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from gateway import app as module
 from gateway.app import Gateway, Tasks, call_timers, session_rules
@@ -108,3 +110,28 @@ def test_r06_the_rules_of_a_session_are_those_of_the_configuration() -> None:
     assert (rules.cap_ms, rules.minimum("usd"), rules.minimum("sek")) == (60_000, 50, 0)
     assert rules.minimum("eur") > 50, "what Stripe takes at least is in the settlement's currency, with a margin"
     assert (timers.grace_ms, timers.lone_ms, tuple(timers.warnings_s)) == (5_000, 7_000, (9,))
+
+
+async def test_a_redis_that_is_awaited_is_told_of_again_and_again_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REDIS_TOLD_AFTER_S", 0)
+    monkeypatch.setattr(module, "REDIS_TOLD_EVERY_S", 0.001)
+    gateway = Gateway(Settings(**SETTINGS, redis={"url": "redis://:hunter2@127.0.0.1:1/0"}))
+    tries = 0
+
+    async def beat() -> None:
+        nonlocal tries
+        tries += 1
+        if len(told) < 2:
+            await asyncio.sleep(0.001)
+            raise RedisError
+
+    monkeypatch.setattr(gateway.node, "beat", beat)
+    monkeypatch.setattr(module, "REDIS_RETRY_S", 0)
+    with capture_logs() as told:
+        await gateway._meet_redis()
+    await gateway.stop()
+    assert [(line["event"], line["log_level"]) for line in told[:2]] == [("redis_awaited", "warning")] * 2
+    assert told[0]["url"] == "redis://:**********@127.0.0.1:1/0"
+    assert tries > 1

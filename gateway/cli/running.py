@@ -7,11 +7,16 @@ import asyncio
 import ipaddress
 import json
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
+
+import structlog
 
 from gateway import supervisor
-from gateway.cli.commands import OK, Commands
+from gateway.cli.commands import FAILED, OK, Commands
 from gateway.cli.process import log_to_stderr, run
+from gateway.errors import GatewayError
 from gateway.plans import node_plan
 from gateway.settings import Log, Settings
 
@@ -59,7 +64,7 @@ def _serve(args: argparse.Namespace) -> int:
     from gateway.app import serve
 
     log_to_stderr(settings.log)
-    return run(serve(settings, with_bridge=args.with_bridge))
+    return _logged(serve(settings, with_bridge=args.with_bridge))
 
 
 def _bridge(args: argparse.Namespace) -> int:
@@ -67,7 +72,16 @@ def _bridge(args: argparse.Namespace) -> int:
 
     settings = Settings.load(args.config)
     log_to_stderr(settings.log)
-    return run(bridge(settings))
+    return _logged(bridge(settings))
+
+
+def _logged(work: Coroutine[Any, Any, None]) -> int:
+    """What ends a server is a line of its log, in the log's format, for whoever collects that."""
+    try:
+        return run(work)
+    except (GatewayError, OSError) as fault:
+        structlog.get_logger(__name__).error("failed", code=getattr(fault, "code", "os_error"), detail=str(fault))
+        return FAILED
 
 
 def _dev(args: argparse.Namespace) -> int:
