@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from email import message_from_bytes, policy
+from email.header import decode_header, make_header
 from email.headerregistry import Address
-from email.message import EmailMessage
+from email.message import EmailMessage, Message
+from email.utils import parseaddr
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.receipts.mime import mail
@@ -52,6 +54,39 @@ def test_headers_are_read_back_as_they_were_however_long_or_odd(subject: str, na
     read = message_from_bytes(raw, policy=policy.default)
     assert (read["Subject"], read["To"].addresses[0].addr_spec) == (subject, "client@example.com")
     assert read["To"].addresses[0].display_name == name
+
+
+def read_back(message: Message, name: str) -> str:
+    """By RFC 2047. The parser of `policy.default` keeps the space between two encoded words of a name."""
+    return str(make_header(decode_header(message[name])))
+
+
+ANY = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=40)
+ANYBODY = st.one_of(
+    ANY, st.lists(st.sampled_from(["Zoé", "Lefèvre-Straße", "von", "=?", "B.", "李", '"'])).map(" ".join)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ANYBODY.map(lambda name: " ".join(name.split())), ANYBODY.map(lambda name: " ".join(name.split())))
+def test_words_of_any_script_are_read_back_with_the_spaces_that_they_had(peer: str, name: str) -> None:
+    subject = f"Su recibo C-1: 2,90 USD,  sesión con {peer}"
+    sender = f"=?utf-8?q?Zo=C3=AB?= <{TO.addr_spec}>"
+    raw = mail({"From": sender, "To": Address(name, "client", "example.com"), "Subject": subject}, "t", "h")
+    head = raw.partition(b"MIME-Version")[0]
+    assert head.isascii()
+    assert max(map(len, head.split(b"\r\n"))) <= 78 + 60
+    read = message_from_bytes(raw)
+    assert read_back(read, "Subject") == subject
+    spelled, address = parseaddr(read["To"])
+    assert (str(make_header(decode_header(spelled))) if spelled else "", address) == (name, "client@example.com")
+    assert parseaddr(read_back(read, "From")) == ("Zoë", TO.addr_spec)
+
+
+def test_neighbours_outside_of_ascii_keep_their_space() -> None:
+    subject = "Su recibo TEST-C-2026-000010: 2,90 USD, sesión con Zoé Lefèvre-Straße"
+    read = message_from_bytes(mail(headers(Subject=subject), "t", "h"), policy=policy.default)
+    assert read["Subject"] == subject
 
 
 @pytest.mark.parametrize(
