@@ -114,6 +114,35 @@ async def test_r16_the_page_says_that_nothing_was_held_for_an_expert_who_may_not
     assert faults == []
 
 
+async def test_the_banks_way_back_shows_its_own_session_or_only_how_it_went(stand: Stand, browser: Browser) -> None:
+    made = [await stand.paid(card="pm_card_authenticationRequired") for _ in range(3)]
+    seen, asked, unseen = (one["payment"] for one in made)
+    page = await opened(browser, seen["pay_url"], faults := list[str]())
+    await page.get_by_test_id("pay-action").click()
+    await page.get_by_test_id("3ds-approve").click()
+    await expect(page.get_by_test_id("pay-status")).to_contain_text("Held on Visa")
+    await page.goto(asked["pay_url"])
+    await page.get_by_test_id("pay-action").click()
+    await page.get_by_test_id("3ds-fail").click()
+    await expect(page.get_by_test_id("pay-problem")).to_contain_text("declined. Nothing was charged")
+    await page.goto(unseen["action_url"])
+    await page.get_by_test_id("3ds-fail").click()
+    refusal = page.get_by_role("heading", name="Your bank did not confirm the payment")
+    await expect(refusal).to_be_visible()
+    assert page.url.endswith("/pay"), "Stripe's client secret does not stay in the address bar"
+    await page.reload()
+    await expect(refusal).to_be_visible()
+    await page.evaluate("(link) => location.assign(link)", seen["pay_url"])
+    await expect(page.get_by_test_id("pay-status")).to_contain_text("Held on Visa")
+    assert faults == []
+
+
+async def test_a_way_back_without_a_secret_speaks_the_readers_language(stand: Stand, browser: Browser) -> None:
+    page = await (await browser.new_context(locale="fr-FR")).new_page()
+    await page.goto(f"{stand.running.settings.pay.url}/pay?session=ses_1&redirect_status=failed")
+    await expect(page.get_by_role("heading", name="Votre banque n’a pas confirmé le paiement")).to_be_visible()
+
+
 async def test_a_link_that_is_none_says_what_to_do(stand: Stand, browser: Browser) -> None:
     page = await opened(browser, f"{stand.running.settings.pay.url}/pay#nonsense", faults := list[str]())
     await expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()

@@ -4,7 +4,8 @@ import { LANGUAGES, choose } from "/pay/words.js";
 
 /** How often it asks while a bank decides. */
 const POLL_MS = 2000;
-const SECRET = "parley-pay";
+/** Each session's secret under a key of its own: one tab may see several. */
+const KEPT = "parley-pay:";
 const FORM_STATES = ["due", "hold", "confirm"];
 const OVER_STATES = ["paid", "held", "nothing"];
 const NEW = "new";
@@ -23,16 +24,19 @@ let card = null;
 /** The id of a kept card, or NEW; null before the client could choose. */
 let chosen = null;
 
-/** Out of the address bar before anybody else's script runs here; a way back from the bank finds it again. */
-function ownSecret() {
-  const given = location.hash.slice(1);
-  if (given) sessionStorage.setItem(SECRET, given);
-  const returned = new URLSearchParams(location.search).has("session");
-  history.replaceState(null, "", "/pay");
-  return { secret: sessionStorage.getItem(SECRET) ?? "", returned };
+/** What the link says, out of the address bar before anybody else's script runs here: a secret, or which session the bank
+ * sends the client back for, and how that went. A reload finds it again. */
+function entrance() {
+  const query = new URLSearchParams(location.search);
+  const session = query.get("session");
+  const token = location.hash.slice(1) || (session && sessionStorage.getItem(KEPT + session)) || "";
+  const said = { token, returned: session !== null, refused: query.get("redirect_status") === "failed" };
+  const way = token || session ? said : history.state ?? said;
+  history.replaceState(way, "", "/pay");
+  return way;
 }
 
-const { secret: token, returned } = ownSecret();
+const { token, returned, refused } = entrance();
 
 const say = (key, values = {}) =>
   LANGUAGES[language][key].replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
@@ -84,6 +88,7 @@ async function ask(path, body) {
 
 function draw(next) {
   shown = next;
+  sessionStorage.setItem(KEPT + shown.id, token);
   language = choose(shown.locale, ...navigator.languages);
   tag = shown.locale.startsWith(language) ? shown.locale : language;
   document.documentElement.lang = language;
@@ -146,8 +151,8 @@ function drawOutcome(figure) {
   };
   put("status", told[state]);
   $("status").classList.toggle("busy", state === "working");
-  const refused = code && (state === "due" || state === "hold");
-  put("problem", refused ? say(TOLD.includes(code) ? code : "declined", { amount: figure }) : "");
+  const declined = code && (state === "due" || state === "hold");
+  put("problem", declined ? say(TOLD.includes(code) ? code : "declined", { amount: figure }) : "");
   $("done").hidden = state !== "paid" && state !== "held";
   $("action").hidden = state !== "confirm" || !shown.action_url;
   $("action").textContent = say("confirm");
@@ -289,6 +294,9 @@ async function look() {
   }
 }
 
+// Another session's link opened in this tab changes the fragment only, and would leave this session's page standing.
+addEventListener("hashchange", () => location.reload());
+
 let following = false;
 
 /** Looks again while something is decided elsewhere. */
@@ -303,7 +311,8 @@ async function follow() {
 }
 
 if (!token) {
-  if (returned) ending(say("done_title"), say("back"));
+  if (refused) ending(say("refused_title"), say("refused_text"));
+  else if (returned) ending(say("done_title"), say("back"));
   else ending(say("link_title"), say("link_text"));
 } else if ((await look()) !== "over") {
   follow();
