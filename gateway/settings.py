@@ -14,8 +14,18 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 from pydantic_settings.sources import TomlConfigSettingsSource
 
@@ -42,6 +52,51 @@ Currency = Annotated[str, Field(pattern="^(usd|gbp|eur|cad|chf)$")]
 SettlementCurrency = Annotated[str, Field(pattern=f"^({'|'.join(MINIMUM_MINOR)})$")]
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 PlatformName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,15}$")]
+
+STRIPE_KEY = re.compile(r"[sr]k_(test|live)_[A-Za-z0-9_]+")
+# Stripe's own are longer by a third; whoever guesses it tells us of payments that never were.
+STRIPE_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{24,}")
+
+
+def _stripe_key(value: SecretStr) -> SecretStr:
+    if not STRIPE_KEY.fullmatch(value.get_secret_value()):
+        raise ValueError(
+            "must be a secret or restricted key of Stripe (sk_test_…, sk_live_…, rk_test_…, rk_live_…): copy it from "
+            "Stripe's Dashboard, Developers, API keys"
+        )
+    return value
+
+
+def _stripe_secret(value: SecretStr) -> SecretStr:
+    if not STRIPE_SECRET.fullmatch(value.get_secret_value()):
+        raise ValueError(
+            "must be the signing secret of a webhook endpoint at Stripe, whsec_ and at least 24 characters: copy it "
+            "from Stripe's Dashboard, Developers, Webhooks"
+        )
+    return value
+
+
+def _https(value: str) -> str:
+    """Also an address in a private network may do without, so that a node can be tried from the next room."""
+    host = urlsplit(value).hostname or ""
+    if value.startswith("https:") or host == "localhost" or host.endswith(".localhost") or _private(host):
+        return value
+    raise ValueError(
+        "must be https outside of localhost and private addresses, as browsers give neither camera nor microphone to a "
+        "page on http: name the https origin of your TLS proxy"
+    )
+
+
+def _private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
+
+
+StripeKey = Annotated[SecretStr, AfterValidator(_stripe_key)]
+StripeSecret = Annotated[SecretStr, AfterValidator(_stripe_secret)]
+Origin = Annotated[str, Field(pattern=r"^https?://[^/?#]+$"), AfterValidator(_https)]
 PublishableKey = Annotated[str, Field(pattern=r"^(pk_(test|live)_[A-Za-z0-9]+)?$")]
 Scope = Literal["sessions", "money", "read"]
 
@@ -65,9 +120,7 @@ class Server(Group):
     port: Port = 8080
     private_host: str = "127.0.0.1"
     private_port: Port = 9090
-    public_url: str = Field(
-        default_factory=lambda known: f"http://localhost:{known.get('port', 8080)}", pattern=r"^https?://[^/?#]+$"
-    )
+    public_url: Origin = Field(default_factory=lambda known: f"http://localhost:{known.get('port', 8080)}")
 
 
 class Media(Group):
@@ -172,9 +225,9 @@ class Meter(Group):
 class PlatformAccount(Group):
     """Another platform account at Stripe, for experts whom the first one does not reach."""
 
-    api_key: SecretStr
-    webhook_secret: SecretStr
-    connect_webhook_secret: SecretStr | None = None
+    api_key: StripeKey
+    webhook_secret: StripeSecret
+    connect_webhook_secret: StripeSecret | None = None
     publishable_key: PublishableKey = ""
     country: CountryCode
     settlement_currency: SettlementCurrency | None = None
@@ -192,10 +245,10 @@ class PlatformAccount(Group):
 
 
 class Stripe(Group):
-    api_key: SecretStr
+    api_key: StripeKey
     api_base: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$")
-    webhook_secret: SecretStr
-    connect_webhook_secret: SecretStr | None = None
+    webhook_secret: StripeSecret
+    connect_webhook_secret: StripeSecret | None = None
     country: CountryCode = "US"
     recipient_countries: tuple[CountryCode, ...] = ()
     payout_weekday: Literal["monday", "tuesday", "wednesday", "thursday", "friday", ""] = "friday"
@@ -239,9 +292,7 @@ def _moves_real_money(key: SecretStr) -> bool:
 class Pay(Group):
     host: str = "127.0.0.1"
     port: Port = 0
-    public_url: str = Field(
-        default_factory=lambda known: f"http://localhost:{known.get('port', 0)}", pattern=r"^https?://[^/?#]+$"
-    )
+    public_url: Origin = Field(default_factory=lambda known: f"http://localhost:{known.get('port', 0)}")
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ from gateway.settings import Settings
 
 SETTINGS = {
     "media": {"host": "127.0.0.1"},
-    "stripe": {"api_key": "sk_test_x", "webhook_secret": "whsec_x"},
+    "stripe": {"api_key": "sk_test_x", "webhook_secret": "whsec_" + "0" * 24},
     "secrets": {"signing_key": "k" * 32},
 }
 

@@ -18,7 +18,7 @@ NEEDED = """
 advertise = ["192.0.2.1"]
 [stripe]
 api_key = "sk_test_file"
-webhook_secret = "whsec_file"
+webhook_secret = "whsec_file00000000000000000000"
 [secrets]
 signing_key = "0123456789abcdef0123456789abcdef"
 """
@@ -121,6 +121,10 @@ def test_every_missing_key_is_named_at_once(load) -> None:
         ("[session]\ncommission_bps = 10001\n", "session.commission_bps"),
         ("[session]\nrate_min_minor = 9\nrate_max_minor = 8\n", "session"),
         ("[server]\npublic_url = 'https://a.example/path'\n", "server.public_url"),
+        ("[server]\npublic_url = 'http://calls.example.com'\n", "server.public_url: must be https"),
+        ("[server]\npublic_url = 'http://8.8.8.8:8080'\n", "server.public_url: must be https"),
+        ("[server]\npublic_url = 'http://localhost.example.com'\n", "server.public_url: must be https"),
+        ("[pay]\npublic_url = 'http://pay.example.com'\n", "pay.public_url: must be https"),
         ("[webhooks]\nendpoints = [{url = 'https://a', secret = 'short'}]\n", "webhooks.endpoints.0.secret"),
         ("[[api_keys]]\nsha256 = 'pg_test_in_the_clear'\naccount = 'acc_1'\n", "api_keys.0.sha256"),
         ("[archive]\nafter_days = 0\n", "archive.after_days"),
@@ -132,7 +136,25 @@ def test_every_missing_key_is_named_at_once(load) -> None:
     ],
 )
 def test_values_out_of_range_are_refused_by_key(load, more: str, key: str) -> None:
-    assert f"gateway.toml: {key}: " in problems(load, more)
+    assert f"gateway.toml: {key}" in problems(load, more)
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "http://192.168.0.9"])
+def test_an_origin_without_tls_is_for_this_machine_and_the_next_room(load, origin: str) -> None:
+    assert load(f"[server]\npublic_url = '{origin}'\n").server.public_url == origin
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("sk_test_file", "hello"), "stripe.api_key: must be a secret or restricted key of Stripe"),
+        (("sk_test_file", "sk_test_…"), "stripe.api_key: must be a secret or restricted key of Stripe"),
+        (("sk_test_file", "pk_test_file"), "stripe.api_key: must be a secret or restricted key of Stripe"),
+        (("whsec_file00000000000000000000", "whsec_x"), "stripe.webhook_secret: must be the signing secret"),
+    ],
+)
+def test_what_is_no_key_of_stripes_is_refused_with_where_to_find_one(load, change: tuple[str, str], named: str) -> None:
+    assert named in problems(load, "", NEEDED.replace(*change))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +173,7 @@ def test_an_archive_is_in_a_directory_or_in_a_bucket(load, location: str, place:
 PLATFORM = """
 [stripe.platforms.au]
 api_key = "sk_test_au"
-webhook_secret = "whsec_au"
+webhook_secret = "whsec_au0000000000000000000000"
 country = "AU"
 """
 
@@ -190,7 +212,7 @@ def test_media_on_one_address_offers_that_address(load) -> None:
 
 
 def test_no_secret_is_shown_in_errors_repr_or_the_effective_settings(load) -> None:
-    secrets = ["sk_test_file", "whsec_file", "0123456789abcdef0123456789abcdef", "hunter2"]
+    secrets = ["sk_test_file", "whsec_file00000000000000000000", "0123456789abcdef0123456789abcdef", "hunter2"]
     settings = load("[redis]\nurl = 'redis://user:hunter2@db:6379/0'\n[mail]\npassword = 'hunter2'\n")
     shown = json.dumps(settings.effective()) + repr(settings) + str(settings)
     assert "redis://user:**********@db:6379/0" in shown

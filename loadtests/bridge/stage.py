@@ -66,7 +66,7 @@ url = "{self.redis_url}"
 [stripe]
 api_key = "sk_test_bench"
 api_base = "{self.stripe_url}"
-webhook_secret = "whsec_bench"
+webhook_secret = "whsec_bench000000000000000000000"
 sole_gateway = true
 requests_per_second = {limits[0]}
 requests_per_endpoint = {limits[1]}

@@ -14,7 +14,7 @@ GOOD = f"""
 advertise = ["192.0.2.1"]
 [stripe]
 api_key = "sk_test_file"
-webhook_secret = "whsec_file"
+webhook_secret = "whsec_file00000000000000000000"
 [secrets]
 signing_key = "{SIGNING_KEY}"
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.dev.sandbox import Sandbox, SandboxConfig
 
-SECRET = "whsec_yard"
+SECRET = "whsec_" + "0" * 24
 
 
 async def main(port: str, folder: str, events_to: str) -> None:

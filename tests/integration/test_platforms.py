@@ -11,7 +11,7 @@ KEY = "sk_test_australia"
 AUSTRALIA = f"""
 [stripe.platforms.au]
 api_key = "{KEY}"
-webhook_secret = "whsec_australia"
+webhook_secret = "whsec_australia0000000000000000"
 country = "AU"
 """
 EXPERT = {
