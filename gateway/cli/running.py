@@ -47,14 +47,16 @@ def _dev_arguments(dev: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port < 65536:
-        raise ValueError(text)
-    return port
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: choose a number from 1 to 65535")
+    return int(text)
 
 
 def _address(text: str) -> str:
-    return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not an address: use one like 127.0.0.1 or ::1") from None
 
 
 def _serve(args: argparse.Namespace) -> int:

@@ -52,13 +52,25 @@ async def _archived(args: argparse.Namespace) -> tuple[list[str], bool]:
             faults = await archive.faults()
             return [*faults, f"{len(await archive.sessions())} sessions, {len(faults)} faults"], not faults
         sessions = args.session or await _settled(journal)
-        lines, moved = [], 0
+        lines, moved, later = [], 0, list[int]()
         for some in _by(sessions, TOGETHER):
             for session, again in (await archiver.archive(some, 0 if args.session else None)).items():
                 here = (await archive.find(session)) is not None and again is None
                 moved += here
+                later += [again] if again is not None else []
                 lines += [f"{session} {'archived' if here else _why(again)}"] if args.session or here else []
-    return [*lines, f"{moved} of {len(sessions)} sessions archived"], moved == len(sessions) or not args.session
+    summary = f"{moved} of {len(sessions)} sessions archived{_left(len(sessions) - moved - len(later), later)}"
+    return [*lines, summary], moved == len(sessions) or not args.session
+
+
+def _left(unsettled: int, later: list[int]) -> str:
+    """Why those that are left stay in Redis; `later`: from when on (wall ms) each may be looked at again."""
+    why = []
+    if later:
+        why.append(f"{len(later)} not at rest for [archive] after_days yet, the first until {_utc(min(later))}")
+    if unsettled:
+        why.append(f"{unsettled} without settled money, or not there")
+    return f" ({'; '.join(why)})" if why else ""
 
 
 async def _restored(args: argparse.Namespace) -> tuple[list[str], bool]:
@@ -71,7 +83,7 @@ async def _restored(args: argparse.Namespace) -> tuple[list[str], bool]:
             for session, word in zip(some, await asyncio.gather(*(_back(archiver, one) for one in some)), strict=True):
                 good &= word not in (None, "conflict")
                 lines.append(f"{session} {WORDS[word]}")
-    return lines, good
+    return lines or ["the archive has no sessions: there is nothing to bring back"], good
 
 
 async def _back(archiver: Archiver, session: str) -> Put | None:
@@ -96,7 +108,11 @@ WORDS = {
 def _why(again: int | None) -> str:
     if again is None:
         return "is not there, or its money is not settled"
-    return f"is not at rest; look again after {datetime.fromtimestamp(again / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"is not at rest; look again after {_utc(again)}"
+
+
+def _utc(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 async def _settled(journal: Journal) -> list[str]:

@@ -13,8 +13,9 @@ import secrets
 import shutil
 import socket
 import tempfile
+import tomllib
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
@@ -134,10 +135,8 @@ async def stack(options: DevOptions, say: Callable[[str], None] = print) -> Asyn
     async with AsyncExitStack() as parts:
         data_dir = parts.enter_context(_data_dir(options.data))
         keys = DevKeys.of(data_dir)
-        say(f"api key {keys.api_key}")
         valkey_url = await _valkey(parts, data_dir)
         sandbox = await parts.enter_async_context(_sandbox(options, keys, data_dir))
-        say(f"stripe {sandbox.url}")
         mailbox = await parts.enter_async_context(
             Mailbox(
                 data_dir / "mail",
@@ -146,8 +145,10 @@ async def stack(options: DevOptions, say: Callable[[str], None] = print) -> Asyn
                 http_port=_free_or_any(options.host, options.port + MAIL_OFFSET),
             )
         )
-        say(f"mail {mailbox.url}")
-        settings = Settings.load(options.config, _overrides(options, keys, valkey_url, sandbox.url, mailbox, data_dir))
+        overrides = _overrides(options, keys, valkey_url, sandbox.url, mailbox, data_dir)
+        settings = Settings.load(options.config, overrides)
+        for key in _set_in_vain(options.config, overrides):
+            log.warning("ignored_setting", key=key, why="gateway dev decides it itself, see docs/operations.md")
         for name, platform in settings.stripe.platforms.items():
             sandbox.add_platform(_further(name, platform))
         marketplace = Marketplace(_market(options, keys, sandbox.url, mailbox, data_dir))
@@ -155,6 +156,8 @@ async def stack(options: DevOptions, say: Callable[[str], None] = print) -> Asyn
         gateway = await Gateway.start(settings, with_bridge=True, extra_routes=marketplace.routes())
         parts.push_async_callback(gateway.stop)
         parts.push_async_callback(marketplace.stop)
+        for line in (f"api key {keys.api_key}", f"stripe {sandbox.url}", f"mail {mailbox.url}"):
+            say(line)
         say(f"ready {options.public_url}")
         yield Running(gateway, settings, keys, sandbox.url, mailbox.url, data_dir)
 
@@ -162,7 +165,10 @@ async def stack(options: DevOptions, say: Callable[[str], None] = print) -> Asyn
 @contextlib.contextmanager
 def _data_dir(chosen: Path | None) -> Iterator[Path]:
     if chosen is not None:
-        chosen.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            chosen.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except (FileExistsError, NotADirectoryError):
+            raise GatewayError(f"{chosen} is not a directory; choose another one with --data") from None
         yield chosen.absolute()
         return
     temporary = Path(tempfile.mkdtemp(prefix="parley-dev-"))
@@ -235,10 +241,40 @@ def _overrides(
             "endpoints": [{"url": f"{options.inside_url}/demo/webhooks", "secret": keys.webhook_secret}],
             "allow_private": True,
         },
-        "api_keys": [{"sha256": sha256(keys.api_key.encode()).hexdigest(), "account": ACCOUNT}],
+        # After those of the file, so that a fault is told by the number that it has there.
+        "api_keys": [
+            *_listed(_of_file(options.config).get("api_keys")),
+            {"sha256": sha256(keys.api_key.encode()).hexdigest(), "account": ACCOUNT},
+        ],
         "secrets": {"signing_key": keys.signing_key},
     }
     return groups | ({"redis": {"url": valkey_url}} if valkey_url else {})
+
+
+def _of_file(file: Path | None) -> dict[str, Any]:
+    """What the file says; nothing where it cannot be read: `Settings.load` tells that."""
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _listed(said: object) -> list[Any]:
+    return said if isinstance(said, list) else []
+
+
+def _set_in_vain(file: Path | None, overrides: Mapping[str, Any]) -> list[str]:
+    """The keys of the file that the stack decides itself."""
+    said = _of_file(file)
+    return [
+        f"{name}.{key}"
+        for name, own in overrides.items()
+        if isinstance(own, Mapping) and isinstance(said.get(name), Mapping)
+        for key in own
+        if key in said[name]
+    ]
 
 
 def _further(name: str, platform: PlatformAccount) -> PlatformConfig:

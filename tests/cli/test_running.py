@@ -23,6 +23,15 @@ def test_check_config_prints_what_is_in_force_with_secrets_masked(config: Path, 
     assert "sk_test_file" not in shown
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--port", "99999", "a number from 1 to 65535"), ("--port", "x", "1 to 65535"), ("--host", "here", "127.0.0.1")],
+)
+def test_a_bad_option_of_dev_is_refused_with_what_would_be_good(capsys, option: str, value: str, said: str) -> None:
+    assert ended(["dev", option, value]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_what_ends_a_server_is_a_line_of_its_log(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def bridge(settings: object) -> None:
         raise StoreUnavailable("Redis does not answer")

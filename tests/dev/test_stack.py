@@ -9,12 +9,16 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.dev.stack import DevKeys, DevOptions, PortTaken, stack
+from gateway.errors import GatewayError
+from gateway.settings import BadConfiguration
 from tests.conftest import free_port
 
 
@@ -120,12 +124,30 @@ async def test_a_port_in_use_is_named_with_the_option_that_changes_it(options, o
 
 async def test_settings_come_from_a_file_but_money_stays_in_the_sandbox(options, tmp_path, monkeypatch) -> None:
     file = tmp_path / "gateway.toml"
-    file.write_text("[session]\ncap_seconds = 77\n")
+    key = f"[[api_keys]]\nsha256 = '{sha256(b'pg_test_mine').hexdigest()}'\naccount = 'acc_mine'\n"
+    file.write_text(f"[session]\ncap_seconds = 77\n[archive]\nlocation = '/elsewhere'\nafter_days = 2\n{key}")
     monkeypatch.setenv("STRIPE_API_KEY", "sk_live_real")
-    async with stack(replace(options, config=file), lambda _: None) as running:
-        assert running.settings.session.cap_seconds == 77
-        assert running.settings.stripe.api_base == running.stripe_url
-        assert running.settings.stripe.api_key.get_secret_value() == running.keys.stripe_api_key
+    with capture_logs() as told:
+        async with stack(replace(options, config=file), lambda _: None) as running:
+            settings, url = running.settings, f"http://localhost:{options.port}/v1/sessions"
+            assert (await get(url, Authorization="Bearer pg_test_mine"))[0] == 200
+    assert (settings.session.cap_seconds, settings.archive.after_days) == (77, 2)
+    assert [line["key"] for line in told if line["event"] == "ignored_setting"] == ["archive.location"]
+    assert settings.stripe.api_base == running.stripe_url
+    assert settings.stripe.api_key.get_secret_value() == running.keys.stripe_api_key
+
+
+async def test_what_hinders_the_start_is_told_before_anything_is_printed(options, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    lines: list[str] = []
+    with pytest.raises(GatewayError, match="not a directory; choose another one with --data"):
+        async with stack(replace(options, data=tmp_path / "file"), lines.append):
+            pass
+    (tmp_path / "gateway.toml").write_text("[log]\nlevel = 'loud'\n")
+    with pytest.raises(BadConfiguration, match=r"log\.level"):
+        async with stack(replace(options, config=tmp_path / "gateway.toml"), lines.append):
+            pass
+    assert lines == []
 
 
 async def test_without_a_data_directory_nothing_is_left(options) -> None:
