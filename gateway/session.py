@@ -509,9 +509,11 @@ def finalized(record: SessionRecord, bill: Mapping[str, Any], chain: Mapping[str
     return Step(record, (("session.finalized", {**summary(record), **bill, "ledger_head": head}),))
 
 
-def canceled(record: SessionRecord, by: CanceledBy, at: int, *, note: str | None = None) -> Step:
-    """A booked meeting is called off. Idempotent. Raises Conflict `meeting_state` once it has begun, and for its client
-    once its time has come: whether the client was absent is then another rule's matter."""
+def canceled(
+    record: SessionRecord, by: CanceledBy, at: int, *, request: str | None = None, note: str | None = None
+) -> Step:
+    """A booked meeting is called off by a `request`. Idempotent. Raises Conflict `meeting_state` once it has begun, and
+    for its client once its time has come: whether the client was absent is then another rule's matter."""
     meeting = record.meeting
     if meeting is None:
         raise Conflict("This session was not booked.", code="meeting_state")
@@ -520,7 +522,7 @@ def canceled(record: SessionRecord, by: CanceledBy, at: int, *, note: str | None
     late = by == "client" and meeting.starts_at is not None and at >= meeting.starts_at
     if not record.open or record.started_at is not None or late:
         raise Conflict("The meeting has begun, or is over.", code="meeting_state", session=record.id)
-    record = replace(record, meeting=replace(meeting, canceled_by=by))
+    record = replace(record, meeting=replace(meeting, canceled_by=by, cancel_request=request))
     return ended(record, "canceled", at, note=note)
 
 

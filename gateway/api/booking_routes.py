@@ -46,13 +46,18 @@ async def pay(call: Call) -> bookings.Booking:
 
 
 async def cancel(call: Call) -> bookings.Cancellation:
-    use = _desk(call).preview if call.query.preview else _desk(call).cancel
-    found, refunds = await use(call.account, call.livemode, _named(call), call.body.meeting, call.body.by)
+    wanted = (call.account, call.livemode, _named(call), call.body.meeting, call.body.by)
+    if call.query.preview:
+        found, refunds = await _desk(call).preview(*wanted)
+    else:
+        found, refunds = await _desk(call).cancel(*wanted, request=call.subject)
     return bookings.cancellation(found, refunds, call.body.by, preview=call.query.preview)
 
 
 async def remove(call: Call) -> bookings.Cancellation:
-    found, refunds = await _desk(call).cancel(call.account, call.livemode, _named(call), None, "platform")
+    found, refunds = await _desk(call).cancel(
+        call.account, call.livemode, _named(call), None, "platform", request=call.subject
+    )
     return bookings.cancellation(found, refunds, "platform", preview=False)
 
 
@@ -150,7 +155,8 @@ BOOKING_ENDPOINTS: Final = (
         "One meeting, or all that have not begun. Called off by the client 24 hours before or earlier, all is given "
         "back; later, half; by the expert or the platform, all. The booking's own `policy` says otherwise where it "
         "does. With `preview=true` nothing is done, and the answer tells what would be given back. The client cannot "
-        "call off a meeting whose time has come: then the rule for absence holds.",
+        "call off a meeting whose time has come: then the rule for absence holds. A meeting that was called off before "
+        "stays as it was, whoever calls it off now: it is not among `refunds`, and `amount_refund` is 0.",
         cancel,
         bookings.Cancellation,
         scope="money",

@@ -201,12 +201,13 @@ class CanceledMeeting(Answer):
 
 
 class Cancellation(Answer):
-    """What is given back of each meeting that was called off, or would be; the money follows by itself."""
+    """What is given back of each meeting that this request called off, or would; the money follows by itself. What was
+    called off before is not among it: `booking.meetings` tells by whom."""
 
     object: Literal["cancellation"] = "cancellation"
     preview: bool
-    by: CanceledBy
-    amount_refund: int
+    by: CanceledBy = Field(description="As it was asked for")
+    amount_refund: int = Field(description="All of `refunds`; 0 if nothing was called off by this request")
     currency: str
     refunds: list[CanceledMeeting]
     booking: Booking

@@ -183,7 +183,7 @@ class Bookings(Protocol):
         ...
 
     async def cancel(
-        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy
+        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy, *, request: str
     ) -> tuple[Booked, Mapping[str, int]]: ...
 
 

@@ -159,30 +159,29 @@ class Bookings:
         `meeting_state`, NotFound `meeting_not_found`, StoreUnavailable."""
         found = await self._decided(account, livemode, booking)
         now = self._sessions.clock.wall_ms()
-        chosen = _chosen(found, meeting, by, now)
+        steps = [(docs, sessions_core.canceled(docs.record, by, now)) for docs in _chosen(found, meeting, by, now)]
         return found, {
-            docs.record.id: core.given_back(sessions_core.canceled(docs.record, by, now).record, _paid(docs))
-            for docs in chosen
+            docs.record.id: core.given_back(step.record, _paid(docs)) for docs, step in steps if step.changed
         }
 
     async def cancel(
-        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy
+        self, account: str, livemode: bool, booking: str, meeting: int | None, by: CanceledBy, *, request: str
     ) -> tuple[Booked, dict[str, int]]:
-        """Call off one meeting, or all that have not begun; each goes its own way to its refund. Again, it changes
-        nothing. Raises as `preview` does."""
+        """Call off one meeting, or all that have not begun; each goes its own way to its refund. What this `request`
+        called off, by session, also when it is repeated; what was called off before is not among it. Raises as
+        `preview` does."""
         found = await self._decided(account, livemode, booking)
         now = self._sessions.clock.wall_ms()
         chosen = [docs.record.id for docs in _chosen(found, meeting, by, now)]
-        off = await asyncio.gather(*(self._call_off(session, by, now) for session in chosen))
+        off = await asyncio.gather(*(self._call_off(session, by, now, request) for session in chosen))
         if meeting is not None and not all(off):
             raise Conflict("The meeting has begun, or is over.", code="meeting_state", session=chosen[0])
         after = await self.read(booking)
         await self._tell(after)
-        mine = {session for session, done in zip(chosen, off, strict=True) if done}
         return after, {
             docs.record.id: core.given_back(docs.record, _paid(docs))
             for docs in after.meetings
-            if docs.record.id in mine
+            if docs.record.meeting is not None and docs.record.meeting.cancel_request == request
         }
 
     async def _decided(self, account: str, livemode: bool, booking: str) -> Booked:
@@ -195,11 +194,13 @@ class Bookings:
             raise StoreUnavailable("The booking was charged a moment ago; try again.")
         return found
 
-    async def _call_off(self, session: str, by: CanceledBy, now: int) -> bool:
+    async def _call_off(self, session: str, by: CanceledBy, now: int, request: str) -> bool:
         """False if it began a moment ago."""
         await self._records.apply_payment(session)  # whether it is paid decides what goes back
         try:
-            await self._records.apply(session, lambda record: sessions_core.canceled(record, by, now), durable=True)
+            await self._records.apply(
+                session, lambda record: sessions_core.canceled(record, by, now, request=request), durable=True
+            )
         except Conflict as error:
             if error.code != "meeting_state":
                 raise

@@ -32,20 +32,25 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Which meeting of which booking; without `starts_at` (wall ms) it may be held at any time until it expires."""
+    """Which meeting of which booking; without `starts_at` (wall ms) it may be held at any time until it expires.
+    `cancel_request`: which request called it off, so that the same one, repeated, is answered the same."""
 
     booking: str
     number: int
     starts_at: int | None = None
     policy: Policy = field(default_factory=Policy)
     canceled_by: CanceledBy | None = None
+    cancel_request: str | None = None
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Meeting:
         return cls(**{**body, "policy": Policy(**body["policy"])})
 
     def to_dict(self) -> dict[str, Any]:
+        """Without a request that there was none of: the seals of older meetings were made without it."""
         fields = {name: getattr(self, name) for name in self.__slots__}
+        if self.cancel_request is None:
+            del fields["cancel_request"]
         return fields | {"policy": {name: getattr(self.policy, name) for name in self.policy.__slots__}}
 
     @property

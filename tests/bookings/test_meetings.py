@@ -141,6 +141,9 @@ def test_the_seal_of_a_meeting_covers_its_terms() -> None:
     forged = replace(record, meeting=replace(record.meeting, policy=Policy(late_bps=0)))
     assert broken(chain, forged, [], final) == ["the terms of the session were changed"]
     assert core.SessionRecord.from_dict(record.to_dict()) == record
+    assert set(record.meeting.to_dict()) == {"booking", "number", "starts_at", "policy", "canceled_by"}, "as of old"
+    asked = core.canceled(meeting(), "client", STARTS - HOUR, request="req_1").record
+    assert core.SessionRecord.from_dict(asked.to_dict()) == asked
 
 
 BPS = st.integers(0, 10_000)

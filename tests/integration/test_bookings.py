@@ -47,6 +47,9 @@ async def test_r14_a_booking_is_charged_once_and_each_meeting_pays_out_when_it_i
     assert (await stand.get(f"/v1/sessions/{late['session']}"))["status"] == "ready"
     done = await stand.post(path, {"by": "client"})
     assert (done["amount_refund"], done["preview"]) == (33_750, False)
+    for asked in ({"by": "expert", "meeting": 2}, {"by": "platform"}):
+        again = await stand.post(path, asked)
+        assert (again["amount_refund"], again["refunds"]) == (0, []), "called off before"
     half, all_ = await asyncio.gather(stand.settled(soon["session"]), stand.settled(late["session"]))
     assert (half["amount_total"], half["amount_refunded"], half["payment"]["status"]) == (
         11_250, 11_250, "partially_refunded",

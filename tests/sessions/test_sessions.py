@@ -495,11 +495,11 @@ async def test_r14_a_booking_over_its_life_and_going_on_after_one_of_its_meeting
     with monkeypatch.context() as patch:  # it begins just when it is called off
         patch.setattr(sessions.records, "apply_payment", lambda _: live_meeting(sessions, begun))
         with pytest.raises(Conflict) as caught:
-            await bookings.cancel(ACCOUNT, False, ident, 2, "platform")
+            await bookings.cancel(ACCOUNT, False, ident, 2, "platform", request="req_2")
     assert caught.value.code == "meeting_state"
     await sessions.end(ACCOUNT, begun, "canceled")
-    await bookings.cancel(ACCOUNT, False, ident, None, "client")
-    off = (await bookings.cancel(ACCOUNT, False, ident, None, "client"))[0]
+    await bookings.cancel(ACCOUNT, False, ident, None, "client", request="req_3")
+    off = (await bookings.cancel(ACCOUNT, False, ident, None, "client", request="req_4"))[0]
     assert (off.status, off.booking.canceled, len(off.booking.called_off)) == ("canceled", True, 1)
     assert await types(sessions, ident) == ["booking.canceled"]
     assert (await create(sessions, reference="r3")).record.reference == "r3", "nothing of it is unfinished"
@@ -519,13 +519,19 @@ async def test_r14_nothing_is_called_off_between_a_bookings_charge_and_its_meeti
     ident = new_id("bkg")
     (meeting,) = (await bookings.create(new, account=ACCOUNT, livemode=False, booking_id=ident)).booking.meetings
     await say_payment(sessions, ident, status="captured", amount_captured=4500)
-    for use in (bookings.preview, bookings.cancel):
-        with pytest.raises(StoreUnavailable):
-            await use(ACCOUNT, False, ident, 1, "client")
+    with pytest.raises(StoreUnavailable):
+        await bookings.preview(ACCOUNT, False, ident, 1, "client")
+    with pytest.raises(StoreUnavailable):
+        await bookings.cancel(ACCOUNT, False, ident, 1, "client", request="req_1")
     await say_payment(sessions, meeting, status="captured", amount_captured=4500)
     await say_payment(sessions, ident, settled=True)
     assert (await bookings.preview(ACCOUNT, False, ident, 1, "client"))[1] == {meeting: 2250}
-    assert (await bookings.cancel(ACCOUNT, False, ident, 1, "client"))[1] == {meeting: 2250}
+    for _ in range(2):  # a request that is repeated after it was cut off
+        assert (await bookings.cancel(ACCOUNT, False, ident, 1, "client", request="req_1"))[1] == {meeting: 2250}
+    for meeting_number, by in ((1, "client"), (1, "expert"), (None, "platform")):  # others, later: it is called off
+        assert (await bookings.preview(ACCOUNT, False, ident, meeting_number, by))[1] == {}
+        off, given = await bookings.cancel(ACCOUNT, False, ident, meeting_number, by, request="req_2")
+        assert (given, off.meetings[0].session["meeting"]["canceled_by"]) == ({}, "client")
 
 
 async def test_r02_without_a_card_the_free_part_may_be_used_up_and_the_answer_says_so(sessions: Sessions) -> None:
