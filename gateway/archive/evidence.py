@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from html import escape
 from typing import Any, Final
 
 from gateway.archive.archive import Retention
+from gateway.archive.consent import agreed
+from gateway.archive.happened import money, said
 from gateway.archive.snapshot import BLANK_PERSON
 
 SECRET: Final = frozenset({"secret", "client_secret", "action_url", "resume", "token"})
-STYLE: Final = (
-    "body{font:14px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}"
-    "h1{font-size:1.4rem}h2{font-size:1.05rem;margin-top:2rem;border-bottom:1px solid #ccc;padding-bottom:.2rem}"
-    "table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0}"
-    "th{font-weight:600;width:14rem}code{font-size:.85em;overflow-wrap:anywhere}tr{break-inside:avoid}"
-    "@media print{body{margin:0;max-width:none}}"
-)
 RETENTION: Final = Retention()
-SEAL: Final = ("head", "checked", "intact", "broken")
 TERMS: Final = ("kind", "unit_amount", "currency", "free_ms", "limit_ms", "cap_ms", "commission_bps", "waived")
 
 
@@ -37,7 +30,7 @@ def evidence(
     people = docs.get("people") or {}
     gone = _rows_gone(session, kept, made_at) if rows_dropped else None
     chain = session.get("chain")
-    consent = session.get("consent")
+    consent, currency = session.get("consent"), session["currency"]
     return {
         "schema": 1,
         "session": session["id"],
@@ -47,12 +40,16 @@ def evidence(
         "terms": {name: session.get(name) for name in TERMS},
         "client": {**_who(people, "client"), **dict(session["client"])},
         "expert": {**_who(people, "expert"), **dict(session["expert"])},
-        "consent": None if consent is None else {**consent, "at": stamp(consent["at"])},
+        "consent": None if consent is None else {
+            **consent, "at": stamp(consent["at"]),
+            "text": agreed(session, money(session["unit_amount"], currency), money(consent["amount_max"], currency)),
+        },
         "course": {
             name: stamp(session.get(name)) for name in ("created", "started_at", "ended_at")
         } | {"joined": {role: stamp(at) for role, at in session["joined"].items()}, "end": session.get("end_reason")},
         "timeline": [
-            {"at": stamp(event["created"]), "sequence": event["sequence"], "what": event["type"], "id": event["id"]}
+            {"at": stamp(event["created"]), "sequence": event["sequence"], "what": event["type"],
+             "said": said(event), "id": event["id"]}
             for event in events
         ],
         "connected": [_span(start, end) for start, end in (session.get("bill") or {}).get("intervals", ())],
@@ -70,34 +67,6 @@ def evidence(
         "payment": _without_secrets(payment),
         "receipts": _without_secrets(docs.get("receipts") or {}),
     }  # fmt: skip
-
-
-def page(found: Mapping[str, Any]) -> str:
-    """The same to print: one HTML page without script, links or pictures."""
-    parts = [
-        _list("No longer kept", found["no_longer_kept"]) if found["no_longer_kept"] else "",
-        _table("Agreed terms", found["terms"]),
-        _table("Client", found["client"]),
-        _table("Expert", found["expert"]),
-        _table("Consent, given before joining", found["consent"] or {"consent": "none was recorded"}),
-        _table("Course", found["course"]),
-        _list("Both were connected, media flowing both ways", found["connected"]),
-        _list("Timeline", found["timeline"]),
-        _table("Metered usage, row by row", dropped)
-        if (dropped := found["ledger"]["rows_dropped"])
-        else _list("Metered usage, row by row", found["ledger"]["rows"]),
-        _table("Seal of the ledger (SHA-256 chain)", {name: found["ledger"][name] for name in SEAL}),
-        _table("Bill (amounts in minor units)", found["bill"] or {"bill": "not final yet"}),
-        _table("Payment, with Stripe's ids", found["payment"]),
-        _table("Receipts sent", found["receipts"]),
-    ]
-    title = f"Evidence for session {escape(found['session'])}"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>"
-        f"<body><h1>{title}</h1><p>Made {escape(found['made_at'])} from the gateway's records. Times are UTC.</p>"
-        f"{''.join(parts)}</body></html>\n"
-    )
 
 
 def stamp(ms: int | None) -> str | None:
@@ -154,24 +123,3 @@ def _without_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_secrets(inner) for inner in value]
     return value
-
-
-def _table(title: str, values: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in values.items())
-    return f"<h2>{escape(title)}</h2><table>{rows}</table>"
-
-
-def _list(title: str, values: Sequence[Mapping[str, Any]]) -> str:
-    if not values:
-        return f"<h2>{escape(title)}</h2><p>None.</p>"
-    head = "".join(f"<td><b>{escape(name)}</b></td>" for name in values[0])
-    rows = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in one.values()) + "</tr>" for one in values)
-    return f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{rows}</table>"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "<br>".join(f"{escape(str(name))}: {_cell(inner)}" for name, inner in value.items()) or "–"
-    if isinstance(value, (list, tuple)):
-        return "<br>".join(_cell(inner) for inner in value) or "–"
-    return "–" if value is None else f"<code>{escape(str(value))}</code>"

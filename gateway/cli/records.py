@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,18 @@ def _replay_arguments(parser: argparse.ArgumentParser) -> None:
 def _evidence_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION")
     where(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help=".html to print, .json for programs (default: JSON)")
+    parser.add_argument(
+        "--out", type=_evidence_file, metavar="FILE", help=".html to print, .json for programs (default: JSON)"
+    )
+
+
+def _evidence_file(text: str) -> Path:
+    file = Path(text)
+    if file.suffix not in (".html", ".json"):
+        raise argparse.ArgumentTypeError(
+            f"{text} must end in .html or .json; for a PDF, print the HTML page into one with a browser"
+        )
+    return file
 
 
 def _deliveries_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +74,15 @@ def _evidence(args: argparse.Namespace) -> int:
     if args.out is None:
         print(text, end="")
     else:
-        args.out.write_text(text, encoding="utf-8")
+        _write_private(args.out, text)
     return OK
+
+
+def _write_private(file: Path, text: str) -> None:
+    """It has names and addresses in it: for the owner only, also where a file was there before."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened_file:
+        os.fchmod(opened_file.fileno(), 0o600)
+        opened_file.write(text)
 
 
 def _deliveries(args: argparse.Namespace) -> int:
@@ -98,6 +117,7 @@ async def evidence(args: argparse.Namespace) -> str:
     from gateway.app import archiver_settings
     from gateway.archive import evidence as core
     from gateway.archive.archive import Retention
+    from gateway.archive.evidence_page import page
     from gateway.meter.ledger import Ledger
     from gateway.meter.replay import replay
 
@@ -113,7 +133,7 @@ async def evidence(args: argparse.Namespace) -> str:
         made_at=int(time.time() * 1000), rows_dropped=found.usage.dropped, kept=kept,
     )  # fmt: skip
     if args.out is not None and args.out.suffix == ".html":
-        return core.page(made)
+        return page(made)
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 

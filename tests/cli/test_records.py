@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,21 @@ def test_the_command_writes_the_file(tmp_path: Path, suffix: str, capsys: pytest
 
     ids = asyncio.run(prepare())
     out = tmp_path / f"evidence.{suffix}"
+    out.touch(0o644)
     assert main(["evidence", "ses_1", "--data", str(tmp_path), "--out", str(out)]) == 0
     text = out.read_text()
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600, "names and addresses are in it"
     assert "ses_1" in text
     assert "row 1:a:1 is missing" in text
     assert main(["deliveries", "--data", str(tmp_path), "--resend", ids[0]]) == 0
     assert json.loads(capsys.readouterr().out) == {"event": ids[0], "deliveries": 1}
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "evidence.pdf"
+    assert ended(["evidence", "ses_1", "--data", str(tmp_path), "--out", str(out)]) == 2
+    assert "print the HTML page" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_the_command_lists_mails_beside_events_and_sends_them_again(
