@@ -457,7 +457,6 @@ class KeptCard(Answer):
 class Asked(Answer):
     """What the pay page shows: before the call a hold is asked for, after it a bill, and a booking's whole fee."""
 
-    id: str = Field(description="The session's or the booking's, as the bank's way back names it")
     state: Literal["due", "hold", "working", "confirm", "paid", "held", "nothing"]
     asks: Literal["hold", "bill", "booking"]
     amount: int

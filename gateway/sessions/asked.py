@@ -23,7 +23,6 @@ def of_session(docs: Docs) -> dict[str, Any]:
     bill, over = record.bill or {}, not record.open
     receipt = (docs.receipts or {}).get("client")
     return {
-        "id": record.id,
         **_of_payment(payment),
         "state": state_of(record.status, payment),
         "asks": "bill" if over else "hold",
@@ -44,7 +43,6 @@ def of_booking(record: BookingRecord, payment: Mapping[str, Any], meetings: Sequ
     """The one charge of all meetings."""
     places = [docs.record.meeting for docs in meetings]
     return {
-        "id": record.id,
         **_of_payment(payment),
         "state": state_of_booking(payment, wanted=any(docs.record.open for docs in meetings)),
         "asks": "booking",

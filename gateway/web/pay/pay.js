@@ -24,12 +24,23 @@ let card = null;
 /** The id of a kept card, or NEW; null before the client could choose. */
 let chosen = null;
 
+/** Whose a secret is: it is a token that names its session, as the bank's way back does. */
+function sessionOf(secret) {
+  try {
+    return JSON.parse(atob(secret.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"))).sid;
+  } catch {
+    return ""; // no secret of ours
+  }
+}
+
 /** What the link says, out of the address bar before anybody else's script runs here: a secret, or which session the bank
  * sends the client back for, and how that went. A reload finds it again. */
 function entrance() {
   const query = new URLSearchParams(location.search);
   const session = query.get("session");
-  const token = location.hash.slice(1) || (session && sessionStorage.getItem(KEPT + session)) || "";
+  const given = location.hash.slice(1);
+  if (given) sessionStorage.setItem(KEPT + sessionOf(given), given);
+  const token = given || (session && sessionStorage.getItem(KEPT + session)) || "";
   const said = { token, returned: session !== null, refused: query.get("redirect_status") === "failed" };
   const way = token || session ? said : history.state ?? said;
   history.replaceState(way, "", "/pay");
@@ -88,7 +99,6 @@ async function ask(path, body) {
 
 function draw(next) {
   shown = next;
-  sessionStorage.setItem(KEPT + shown.id, token);
   language = choose(shown.locale, ...navigator.languages);
   tag = shown.locale.startsWith(language) ? shown.locale : language;
   document.documentElement.lang = language;
