@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gateway.api import answers, experts, middleware, openapi, page, schemas, terms, views
+from gateway.api import answers, experts, middleware, noreceipt, openapi, page, schemas, terms, views
 from gateway.api.booking_routes import BOOKING_ENDPOINTS
 from gateway.api.context import CONTEXT, ApiContext, Docs, WebhookDesk
 from gateway.api.endpoint import Call, Endpoint, register
@@ -167,13 +167,19 @@ async def stripe_events(call: Call) -> answers.Received:
 async def receipt_page(call: Call) -> web.Response:
     if call.context.receipt_page is None:
         raise NotFound("There is no such receipt.")
-    html = await call.context.receipt_page(call.request.match_info["secret"])
+    asked = call.request.headers
+    try:
+        html, status = await call.context.receipt_page(call.request.match_info["secret"]), 200
+    except NotFound:
+        if "json" in asked.get("Accept", ""):
+            raise
+        html, status = noreceipt.page(asked.get("Accept-Language", "")), 404
     headers = {
         "Content-Security-Policy": RECEIPT_POLICY,
         "Cache-Control": "private, no-store",
         "X-Robots-Tag": "noindex",
     }
-    return web.Response(text=html, content_type="text/html", headers=headers)
+    return web.Response(text=html, status=status, content_type="text/html", headers=headers)
 
 
 async def _owned(call: Call, session: str | None = None) -> Docs:
@@ -509,7 +515,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "readReceipt",
         "People",
         "Open a receipt",
-        "The page behind a receipt's link, to read and print. Whoever has the link can read it.",
+        "The page behind a receipt's link, to read and print. Whoever has the link can read it. A link that "
+        "opens nothing is answered with a page too, unless `Accept` asks for JSON.",
         receipt_page,
         "text/html",
         problems=("receipt_not_found",),

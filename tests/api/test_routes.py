@@ -238,7 +238,15 @@ async def test_a_receipts_page_has_no_script_and_is_not_indexed(api: Api) -> Non
     assert (answer.status, answer.content_type) == (200, "text/html")
     assert "script-src" not in answer.headers["Content-Security-Policy"]
     assert (answer.headers["X-Robots-Tag"], answer.headers["Cache-Control"]) == ("noindex", "private, no-store")
-    assert (await documented(await api.get("/r/bad"), "/r/{secret}"))["code"] == "receipt_not_found"
+
+
+async def test_a_receipts_link_that_opens_nothing_says_so_to_people_and_to_programs(api: Api) -> None:
+    answer = await api.get("/r/bad", headers={"Accept": "text/html,*/*;q=0.8", "Accept-Language": "fr-FR,fr;q=0.9"})
+    assert (answer.status, answer.content_type) == (404, "text/html")
+    assert "Ce lien n’ouvre aucun reçu" in await answer.text()
+    assert (answer.headers["X-Robots-Tag"], answer.headers["Cache-Control"]) == ("noindex", "private, no-store")
+    answer = await api.get("/r/bad", headers={"Accept": "application/json"})
+    assert (await documented(answer, "/r/{secret}"))["code"] == "receipt_not_found"
 
 
 async def test_without_bridge_and_mailer_their_paths_are_absent(context: ApiContext) -> None:
