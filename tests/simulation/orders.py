@@ -84,7 +84,7 @@ class Orders:
 
     async def cancel(self, meeting: int | None, by: Any) -> None:
         """Meetings are called off, if they can be."""
-        await self._bookings.cancel(ACCOUNT, False, BOOKING, meeting, by)
+        await self._bookings.cancel(ACCOUNT, False, BOOKING, meeting, by, request=f"{by}_{meeting}")
 
     async def other_card(self) -> None:
         if self._script.booking is not None:
