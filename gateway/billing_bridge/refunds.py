@@ -127,16 +127,30 @@ def with_orders(order: Order, payment: Payment) -> Payment:
 
 
 def _by_policy(order: Order, payment: Payment) -> Payment:
-    """What does not stay of a meeting's fee is given back, as far as it was not before (R14)."""
+    """What does not stay of a meeting's fee is given back, as far as it is not otherwise (R14). Until Stripe takes it,
+    it follows what became of the others: one that was ordered before it may be refused, a dispute may be lost."""
+    mine = next((refund for refund in payment.refunds if refund.number == POLICY), None)
     decided = order.booked and (order.waived or order.finalized)
-    if not decided or any(refund.number == POLICY for refund in payment.refunds):
+    if not decided or (mine is not None and (mine.status != "ordered" or _refunding(payment))):
         return payment
     stays = 0 if order.waived or order.bill is None else order.bill.total
-    given = sum(refund.amount for refund in payment.refunds if refund.counts or refund.status == "ordered")
-    back = payment.amount_captured - stays - given
-    if back <= 0:
-        return payment
-    return payment.with_refund(Refund(POLICY, order.session.replace("ses_", "ref_booking_", 1), back, "booking_policy"))
+    place = len(payment.refunds) if mine is None else payment.refunds.index(mine)
+    before, later = _ordered_of(payment.refunds[:place]), _ordered_of(payment.refunds[place + 1 :])
+    # What was ordered later is given of what stays.
+    back = payment.amount_captured - refunded(payment) - before - max(stays, later)
+    if back > 0:
+        ident = order.session.replace("ses_", "ref_booking_", 1)
+        return payment.with_refund(Refund(POLICY, ident, back, "booking_policy"))
+    return payment if mine is None else payment.with_refund(replace(mine, status="failed", failure="given_otherwise"))
+
+
+def _ordered_of(refunds: Iterable[Refund]) -> int:
+    return sum(refund.amount for refund in refunds if refund.status == "ordered")
+
+
+def _refunding(payment: Payment) -> bool:
+    """Whether a refund is on its way to Stripe, with the amount that it was sent with."""
+    return any(step.step == "refund" and step.open for step in payment.steps)
 
 
 def _ordered(wanted: RefundOrder, payment: Payment) -> Refund:
@@ -257,6 +271,11 @@ def refund_made(payment: Payment, step: Step, made: Mapping[str, Any]) -> Applie
     refund = replace(refund, status=status, stripe_id=made["id"], failure=made.get("failure_reason"))
     payment = standing(payment.with_refund(refund))
     return payment, (told_refund(payment, refund),) if refund.counts else ()
+
+
+def by_policy(payment: Payment, step: Step) -> bool:
+    """Whether a refund is one that the terms of a booking give."""
+    return _of(payment, step).number == POLICY
 
 
 def refund_refused(payment: Payment, step: Step, code: str) -> Payment:

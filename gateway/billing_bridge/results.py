@@ -31,6 +31,7 @@ from gateway.billing_bridge.record import (
 )
 from gateway.billing_bridge.refunds import (
     WANT_OF_BALANCE,
+    by_policy,
     disputes_seen,
     forgiven_by,
     offset_by,
@@ -357,7 +358,8 @@ def _refund(payment: Payment, step: Step, outcome: Done | Declined | Refused, no
         return refund_made(payment.with_step(step.to("done", result={"id": made["id"]})), step, made)
     if step.state == "unknown":
         return _ask(payment, step, outcome.code, now), ()
-    if outcome.code in TRANSFER_LATER:
+    if outcome.code in TRANSFER_LATER or by_policy(payment, step):
+        # What the terms give back nobody orders again: it is owed until Stripe takes it.
         return _refused(payment, step, outcome.code, now), ()
     payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
     return refund_refused(payment, step, outcome.code), ()

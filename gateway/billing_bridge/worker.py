@@ -19,7 +19,7 @@ from gateway.billing_bridge.debts import Debts
 from gateway.billing_bridge.expiring import alarmed
 from gateway.billing_bridge.index import Index, waiting_for
 from gateway.billing_bridge.order import Order, order_of
-from gateway.billing_bridge.outcome import Outcome, name_of
+from gateway.billing_bridge.outcome import Declined, Outcome, Refused, name_of
 from gateway.billing_bridge.pace import Rank
 from gateway.billing_bridge.parts import Parts
 from gateway.billing_bridge.payment import begun, concluded, look_at, next_step, recovered
@@ -248,6 +248,8 @@ class Bridge:
             else:
                 outcome = await platform.send(call, rank_of(payment, step))
         STEPS.labels(step.step, name_of(outcome)).inc()
+        if step.step == "refund" and isinstance(outcome, Declined | Refused):
+            log.error("bridge.refund_refused", session=step.params["metadata"]["session"], code=outcome.code)
         return applied(payment, step, outcome, self._clock.wall_ms())
 
     async def _commit(

@@ -11,10 +11,21 @@ from hypothesis import strategies as st
 from gateway.billing_bridge.calls import Call
 from gateway.billing_bridge.outcome import Done, Outcome, Unknown
 from gateway.billing_bridge.parts import paid
+from gateway.billing_bridge.reconcile import compare
 from gateway.billing_bridge.record import Part, Payment
 from gateway.money import split
 from tests.billing_bridge.account import Account
-from tests.billing_bridge.settling import Settling, differences, finalize, live, news, order_refund, session_doc
+from tests.billing_bridge.settling import (
+    NOW,
+    Settling,
+    at_stripe,
+    differences,
+    finalize,
+    live,
+    news,
+    order_refund,
+    session_doc,
+)
 
 FAULTS = (None, "busy", "lost_before", "lost_after", "in_flight", "error", "crash_before", "crash_after")
 FEE = 4_500
@@ -300,3 +311,51 @@ def test_law5_sharing_out_again_changes_nothing(fault: str) -> None:
     run(world)
     assert [m.payment.amount_captured for m in world.meetings] == [FEE] * 3
     assert world.booking.told.count("booking.paid") == 1
+
+
+def test_r14_what_the_terms_give_back_is_asked_for_until_stripe_takes_it() -> None:
+    world = World(1)
+    run(world)
+    meeting = world.meetings[0]
+    world.refusing["refunds.create"] = "balance_insufficient"
+    order_refund(meeting.session, 1_000)
+    meeting.look()
+    world.end(0, FEE // 2)
+    meeting.look()
+    assert [refund.amount for refund in meeting.payment.refunds] == [1_000, FEE // 2 - 1_000]
+    world.refusing["refunds.create"] = "processing_error"
+    meeting.now += 60_000
+    meeting.look()
+    assert [(refund.amount, refund.status) for refund in meeting.payment.refunds] == [
+        (1_000, "failed"), (FEE // 2, "ordered"),
+    ]  # fmt: skip
+    assert (meeting.payment.settled, world.refunds) == (False, [])
+    late = compare([(meeting.session, meeting.payment.to_dict())], at_stripe(world), NOW + 2 * 86_400_000)
+    assert [(each.what, each.ours) for each in late if each.what == "not settled"] == [
+        ("not settled", "captured, refund failed processing_error")
+    ]
+    world.refusing.clear()
+    run(world)
+    assert [(refund.amount, refund.status) for refund in meeting.payment.refunds] == [
+        (1_000, "failed"), (FEE // 2, "succeeded"),
+    ]  # fmt: skip
+    assert (meeting.payment.settled, meeting.payment.amount_refunded) == (True, FEE // 2)
+
+
+def test_r14_what_the_terms_give_back_waits_for_a_dispute_that_we_have_not_heard_of() -> None:
+    for status, back in (("won", FEE // 2), ("lost", FEE)):
+        world = World(1)
+        run(world)
+        meeting = world.meetings[0]
+        world.end(0, FEE // 2)
+        world.dispute("needs_response")
+        for _ in range(3):
+            meeting.look()
+            meeting.now += 1_000
+        assert (meeting.payment.settled, world.refunds) == (False, [])
+        world.disputes[0]["status"] = status
+        news(meeting.session, "disputes")
+        run(world)
+        assert (meeting.payment.settled, meeting.payment.amount_refunded) == (True, back)
+        assert world.net("acct_expert") == (2_025 if status == "won" else 0)
+        assert differences(world.booking, *world.meetings) == []
