@@ -128,7 +128,7 @@ function about() {
 /** How the amount comes about, before any money moves. */
 function drawPrice() {
   const rate = [say("per_minute"), money(shown.unit_amount)];
-  const free = shown.free_seconds > 0 && [say("free_part", { minutes: Math.round(shown.free_seconds / 60) }), say("free")];
+  const free = shown.free_seconds > 0 && [say("free_part"), minutes(shown.free_seconds)];
   const rows = {
     hold: () => [rate, free, [say("longest"), minutes(shown.limit_seconds)], [say("most"), money(shown.amount), "strong"]],
     bill: () => [
