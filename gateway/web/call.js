@@ -70,7 +70,6 @@ async function lobby() {
   $("preview-dock").append($("dock"));
   view.lobby(entry);
   drawMedia();
-  view.status(view.say("status_lobby"));
   view.show("lobby");
   watchPayment();
   await openMedia({ audio: true, video });
@@ -104,7 +103,7 @@ async function watchPayment() {
     await new Promise((resolve) => setTimeout(resolve, PAYMENT_POLL_MS));
     if (call.state !== "new") return;
     await call.refresh().catch(() => null);
-    if (call.result) return;
+    if (call.result || call.state !== "new") return;
     view.lobby(call.entry);
     view.startButton(call.entry, canStart());
   }
@@ -151,10 +150,11 @@ function stateChanged({ state }) {
   if (state === "connected") playRemote();
 }
 
+const gatewayAway = () => !call.signaling.open && call.signaling.failures >= AWAY_AFTER;
+
 function statusWords() {
-  const { state, peer, signaling } = call;
-  const away = !signaling.open && signaling.failures >= AWAY_AFTER;
-  if (away && live()) return [state === "connected" ? "status_gateway_away_live" : "status_gateway_away", "bad"];
+  const { state, peer } = call;
+  if (gatewayAway() && live()) return [state === "connected" ? "status_gateway_away_live" : "status_gateway_away", "bad"];
   if (state === "reconnecting" && peer.state === "left") return ["status_peer_left", "busy"];
   if (state === "reconnecting" && peer.state !== "connected" && peer.state !== "joined") return ["status_peer_reconnecting", "busy"];
   return [`status_${state}`, state === "connected" ? "good" : "busy"];
@@ -162,6 +162,7 @@ function statusWords() {
 
 function drawStatus() {
   if (!live()) return;
+  view.billing({ stale: gatewayAway() });
   const [key, tone] = statusWords();
   view.status(view.say(key, { name: call.peer.name }), tone);
 }
@@ -170,7 +171,7 @@ function peerChanged({ replaced: moved }) {
   view.peerName(call.peer.name);
   drawStatus();
   drawPeer();
-  if (moved) view.toast(view.say("peer_replaced", { name: call.peer.name }));
+  if (moved) view.toast(view.say("peer_new", { name: call.peer.name }));
 }
 
 function drawPeer() {

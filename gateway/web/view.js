@@ -1,6 +1,6 @@
 /** What the call page shows: pure drawing from values. It knows the page's elements, and nothing of the call's protocol. */
 
-import { hasWords, words } from "/static/strings.js";
+import { hasWords, languageOf, words } from "/static/strings.js";
 
 export const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
@@ -44,10 +44,10 @@ export function clock(seconds) {
   return shown.map((part, at) => (at ? String(part).padStart(2, "0") : part)).join(":");
 }
 
-/** "5 minutes", "30 seconds". */
+/** "5 minutes", "1 second", in the plural of the words around it. */
 export function span(seconds) {
-  if (seconds < 60) return say("seconds", { n: seconds });
-  return seconds < 120 ? say("minute") : say("minutes_n", { n: Math.round(seconds / 60) });
+  const [unit, count] = seconds < 60 ? ["second", seconds] : ["minute", Math.round(seconds / 60)];
+  return new Intl.NumberFormat(languageOf(locale), { style: "unit", unit, unitDisplay: "long" }).format(count);
 }
 
 const day = (ms) => new Intl.DateTimeFormat(locale, { dateStyle: "medium" }).format(ms);
@@ -128,7 +128,7 @@ function clientRows({ pricing, payment }) {
   const { currency } = pricing;
   const rows = [
     [say("per_minute"), money(pricing.unit_amount, currency)],
-    pricing.free_seconds > 0 && [say("free_part", { minutes: Math.round(pricing.free_seconds / 60) }), say("free")],
+    pricing.free_seconds > 0 && [say("free_part"), say("minutes", { minutes: Math.round(pricing.free_seconds / 60) })],
     [say("longest"), say("minutes", { minutes: Math.round(pricing.limit_seconds / 60) })],
     [say("most"), money(pricing.amount_max ?? 0, currency), "strong"],
   ];
@@ -151,7 +151,7 @@ function expertRows({ pricing }) {
   return [
     [say("you_earn"), money(rate - Math.floor((rate * bps + 5000) / 10000), currency), "strong"],
     ["", say("after_commission", { rate: money(rate, currency), percent: percent(bps) }), "small"],
-    pricing.free_seconds > 0 && [say("free_part", { minutes: Math.round(pricing.free_seconds / 60) }), say("free")],
+    pricing.free_seconds > 0 && [say("free_part"), say("minutes", { minutes: Math.round(pricing.free_seconds / 60) })],
     [say("longest"), say("minutes", { minutes: Math.round(pricing.limit_seconds / 60) })],
   ];
 }
@@ -176,6 +176,8 @@ export function lobby(entry) {
   const rows = rowsOf(entry);
   ledger($("price"), rows.filter(Boolean));
   paymentNotice(entry);
+  const [words, tone] = (entry.role === "client" && UNPAID[entry.payment?.status]) || ["status_lobby", ""];
+  status(say(words), tone);
 }
 
 /** What is agreed to by starting, in the reader's language; its version goes with the consent. */
@@ -193,8 +195,9 @@ function terms(entry) {
   return [say(role === "client" ? "terms_paid" : "terms_expert", values), free, say("terms_always")].filter(Boolean).join(" ");
 }
 
-/** Whether the card allows to start. */
-export const paid = ({ payment }) => !["pending", "action_required", "failed"].includes(payment?.status);
+/** What keeps the card from allowing to start, and how the status line says it. */
+const UNPAID = { pending: ["pay_pending", "busy"], action_required: ["pay_action", "busy"], failed: ["pay_failed", "bad"] };
+export const paid = ({ payment }) => !Object.hasOwn(UNPAID, payment?.status);
 
 function paymentNotice(entry) {
   const { payment, pricing } = entry;
@@ -202,7 +205,7 @@ function paymentNotice(entry) {
   if (paid(entry)) return;
   if (entry.role === "expert") return expertPaymentNotice();
   const funds = payment.decline_code === "insufficient_funds";
-  const words = { pending: "pay_pending", action_required: "pay_action", failed: "pay_failed" }[payment.status];
+  const [words] = UNPAID[payment.status];
   const here = entry.pay_url ? "_here" : "";
   const text = payment.status === "failed" ? (funds ? `pay_funds${here}` : `pay_failed${here}`) : words;
   $("payment").dataset.status = payment.status;
@@ -276,10 +279,17 @@ export function nobody(text, hasPicture) {
   $("nobody-text").textContent = text;
 }
 
-export function meter({ elapsed, billing, remaining, cost, earnings, currency }, role) {
+/** Whether the meter runs, in words; `stale`: the gateway cannot say at the moment. */
+export function billing({ stale }) {
+  $("money").classList.toggle("stale", stale);
+  const text = say(stale ? "status_reconnecting" : `billing_${$("money").dataset.billing}`);
+  if ($("billing").textContent !== text) $("billing").textContent = text;
+}
+
+export function meter({ elapsed, billing: kind, remaining, cost, earnings, currency }, role) {
   $("timer").textContent = clock(elapsed);
-  $("billing").textContent = say(`billing_${billing}`);
-  $("money").dataset.billing = billing;
+  $("money").dataset.billing = kind;
+  billing({ stale: false });
   $("amount-label").textContent = say(role === "client" ? "cost" : "earnings");
   $("amount").textContent = money((role === "client" ? cost : earnings) ?? 0, currency);
   $("left").hidden = !(remaining <= 300);

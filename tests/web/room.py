@@ -185,9 +185,10 @@ class Room:
             self.count += 1
         if fresh:
             self._new_legs()
+        moved = {"replaced": True} if fresh and seat.joined else {}
         seat.joined = True
         await socket.send_json(self._welcome(seat))
-        await self.say(other(seat.role), {"type": "peer", **self._peer(seat.role)})
+        await self.say(other(seat.role), {"type": "peer", **self._peer(seat.role), **moved})
 
     def _new_legs(self) -> None:
         for role, leg in self.relay.legs.items():

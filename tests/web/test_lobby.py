@@ -28,7 +28,7 @@ def without(*kinds: str, error: str = "NotFoundError") -> str:
 async def test_price_before_money(visit: Visit, room: Room) -> None:
     client = await visit("client")
     price = client.get_by_test_id("price")
-    for text in ("3.00 USD", "First 5 min", "30 min", "75.00 USD", "Held on Visa ···· 4242", "Mar 17, 2030"):
+    for text in ("3.00 USD", "Free at the start5 min", "30 min", "75.00 USD", "Held on Visa ···· 4242", "Mar 17, 2030"):
         await expect(price).to_contain_text(text)
     await expect(client.get_by_test_id("join")).to_have_text("Start: up to 75.00 USD")
     await expect(client.get_by_test_id("terms")).to_contain_text("75.00 USD at most")
@@ -94,6 +94,20 @@ async def test_every_language_has_every_word(visit: Visit) -> None:
         "import('/sdk/parley.js').then(({ SAS_SYMBOLS }) => new Set(SAS_SYMBOLS.map(({ emoji }) => emoji)).size)"
     )
     assert codes == 32
+
+
+async def test_one_minute_is_singular_in_every_language(visit: Visit) -> None:
+    page = await visit("client")
+    said = await page.evaluate(
+        """async () => {
+             const view = await import("/static/view.js");
+             const spans = (tag) => (view.speak(tag), [1, 60, 300].map((seconds) => view.span(seconds)));
+             return ["en", "de-CH", "fr", "es", "it"].map(spans);
+           }"""
+    )
+    english, german = ["1 second", "1 minute", "5 minutes"], ["1 Sekunde", "1 Minute", "5 Minuten"]
+    french, spanish = ["1 seconde", "1 minute", "5 minutes"], ["1 segundo", "1 minuto", "5 minutos"]
+    assert [[" ".join(text.split()) for text in row] for row in said] == [english, german, french, spanish, english]
 
 
 @pytest.mark.parametrize(
@@ -176,18 +190,23 @@ def payment(status: str, **fields: Any) -> dict[str, Any]:
 async def test_a_declined_card_says_so_and_a_second_card_works(visit: Visit, room: Room) -> None:
     room.entry["client"] = payment("failed", decline_code="insufficient_funds")
     page = await visit("client")
-    await expect(page.get_by_text("Your card was declined")).to_be_visible()
+    await expect(page.locator("#payment-title")).to_have_text("Your card was declined")
     await expect(page.get_by_text("does not cover 75.00 USD")).to_be_visible()
     await expect(page.get_by_test_id("join")).to_be_disabled()
     room.entry["client"] = {}
     await expect(page.get_by_test_id("join")).to_be_enabled()
-    await expect(page.get_by_text("Your card was declined")).to_be_hidden()
+    await expect(page.locator("#payment-title")).to_be_hidden()
+    await expect(page.get_by_test_id("status")).to_have_text("Ready when you are")
 
 
 async def test_a_declined_card_leads_to_the_page_where_another_one_is_taken(visit: Visit, room: Room) -> None:
     room.entry["client"] = payment("failed") | {"pay_url": f"{room.origin}/pay#secret"}
-    page = await visit("client")
+    page = await visit("client", viewport={"width": 390, "height": 700})
     link = page.get_by_role("link", name="Use another card")
+    await expect(page.get_by_test_id("status")).to_have_text("Your card was declined")
+    await expect(link).to_be_in_viewport(ratio=1)
+    await link.click(trial=True)
+    assert await page.evaluate("scrollY") == 0, "nothing lies over it"
     await expect(link).to_have_attribute("href", f"{room.origin}/pay#secret")
     await expect(link).to_have_attribute("target", "_blank")
     room.entry["client"] = {}
@@ -292,8 +311,13 @@ async def test_no_screen_is_wider_than_the_device(visit: Visit, room: Room, widt
     await room.tick(1700)
     await room.tell({"type": "warning", "remaining": 60, "reason": "limit_ending"})
     assert not await client.evaluate(wide)
-    for test_id in ("hangup", "mic", "camera", "timer", "amount"):
+    await room.say("client", {"type": "continue", "state": "possible"})
+    await expect(client.get_by_test_id("continue")).to_be_visible()
+    agreed = "C’est convenu : vous poursuivez après cet appel"
+    await client.get_by_test_id("continue").evaluate("(button, text) => (button.textContent = text)", agreed)
+    for test_id in ("hangup", "mic", "camera", "timer", "amount", "continue"):
         await expect(client.get_by_test_id(test_id)).to_be_in_viewport(ratio=1)
+    await expect(client.locator("#banner-close")).to_be_in_viewport(ratio=1)
     await room.finish("limit_reached")
     await expect(client.get_by_test_id("summary-total")).to_be_visible()
     assert not await client.evaluate(wide)

@@ -73,6 +73,7 @@ async def test_a_reloaded_page_walks_straight_back_in(visit: Visit, room: Room, 
     await pages[role].get_by_test_id("mic").click()
     await pages[role].reload()
     await until(lambda: len(room.seats[role].hellos) == 2)
+    await expect(survivor.locator("#toast")).to_have_text(f"{role.title()} is back. The signs for comparison are new.")
     assert room.seats[role].hellos[1]["generation"] is None
     assert room.seats[role].hellos[1]["resume"]
     assert room.seats[role].hellos[1]["media"] == {"audio": False, "video": True}
@@ -108,12 +109,16 @@ async def test_opened_elsewhere_is_final_until_use_here(visit: Visit, room: Room
 
 async def test_a_gateway_that_is_away_is_said_and_awaited(visit: Visit, room: Room) -> None:
     client, _expert = await call(visit)
+    await room.tick(400)
+    await expect(client.locator("#billing")).to_have_text("Running")
     room.away = True
     await client.evaluate("parley.simulate('socket-drop')")
     await expect(client.get_by_test_id("status")).to_contain_text("The gateway is away, your call goes on")
+    await expect(client.locator("#billing")).to_have_text("Reconnecting…")
     before = await received(client, "audio")
     room.away = False
     await connected(client)
+    await expect(client.locator("#billing")).to_have_text("Running")
     assert await received(client, "audio") > before
 
 
