@@ -7,7 +7,7 @@ session's currency (minor units): its page reads the same for ever, and it says 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -28,9 +28,20 @@ _COUNTED: Final = frozenset({"pending", "succeeded"})  # refunds that are on the
 
 
 @dataclass(frozen=True, slots=True)
+class Refunded:
+    """One refund: why, and when it was asked for (wall ms) where that is known; a bank's and Stripe's own have no time.
+    `shared`: borne by the shares, and so the expert's business too."""
+
+    amount: int
+    why: str = ""
+    at: int | None = None
+    shared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """`charged`: what the client was charged, or has still to pay while `due`; `refunded` of it came back, at last for
-    the reason `why`; `shared` of it is left for the shares. `taken_back` and `kept_back`: the expert's transfer, in the
+    """`charged`: what the client was charged, or has still to pay while `due`; `refunded` of it came back, by these
+    `refunds`; `shared` of it is left for the shares. `taken_back` and `kept_back`: the expert's transfer, in the
     settlement currency."""
 
     due: bool
@@ -39,7 +50,7 @@ class Facts:
     shared: int
     taken_back: int = 0
     kept_back: int = 0
-    why: str = ""
+    refunds: tuple[Refunded, ...] = ()
 
     @property
     def paid(self) -> int:
@@ -50,19 +61,39 @@ class Facts:
         return asdict(self)
 
     @classmethod
-    def of(cls, session: Mapping[str, Any], payment: Mapping[str, Any] | None) -> Facts:
-        """As the records have it now."""
+    def from_dict(cls, kept: Mapping[str, Any]) -> Facts:
+        """As a letter keeps them; the first ones kept of their refunds the sum and the last one's reason, as `why`."""
+        body = dict(kept)
+        summed = [{"amount": body["refunded"], "why": body.pop("why", "")}] if body["refunded"] else []
+        return cls(**body | {"refunds": tuple(Refunded(**one) for one in body.get("refunds", summed))})
+
+    @classmethod
+    def of(
+        cls,
+        session: Mapping[str, Any],
+        payment: Mapping[str, Any] | None,
+        orders: Mapping[str, Any] | None = None,
+    ) -> Facts:
+        """As the records have it now; `orders` is the session's `refunds` document."""
         money = payment or {"status": "none"}
         due = money["status"] in ("due", "failed")
         total = charged(session["bill"], money, session["commission_bps"])["amount_total"]
         taken = total if due else money.get("amount_captured", 0)
-        made = [refund for refund in money.get("refunds", ()) if refund["status"] in _COUNTED]
-        borne = sum(refund["amount"] for refund in made if refund["charge_to"] == "shares")
-        transfer, why = _transfer(money), plain(made[-1]["reason"]) if made else ""
+        made = _refunds(money, orders)
+        borne, transfer = sum(refund.amount for refund in made if refund.shared), _transfer(money)
         back = transfer.get("amount_reversed", 0) - transfer.get("amount_restored", 0)
         return cls(
-            due, taken, money.get("amount_refunded", 0), taken - borne, back, transfer.get("amount_owed", 0), why,
+            due, taken, money.get("amount_refunded", 0), taken - borne, back, transfer.get("amount_owed", 0), made,
         )  # fmt: skip
+
+
+def _refunds(payment: Mapping[str, Any], orders: Mapping[str, Any] | None) -> tuple[Refunded, ...]:
+    times = {order["id"]: order["at"] for order in (orders or {}).get("orders", ())}
+    return tuple(
+        Refunded(one["amount"], plain(one["reason"]), times.get(one["id"]), one["charge_to"] == "shares")
+        for one in payment.get("refunds", ())
+        if one["status"] in _COUNTED and one["amount"]
+    )
 
 
 def differs(role: Role, before: Facts, now: Facts) -> bool:
@@ -110,18 +141,28 @@ def _outcome(now: Facts) -> Outcome:
 
 
 def _client_lines(before: Facts, now: Facts) -> tuple[Line, ...]:
-    refunded = [Line("refunded", -now.refunded, why=now.why)] if now.refunded else []
+    refunded = _refund_lines(now.refunded, now.refunds)
     return (Line("charged", now.charged), *refunded, Line("paid", now.paid), *_difference(before.paid, now.paid))
 
 
 def _expert_lines(before: Facts, now: Facts, bps: int) -> tuple[Line, ...]:
     borne, net = now.charged - now.shared, split(now.shared, bps).expert
-    refunded = [Line("refunded", -borne, why=now.why), Line("remaining", now.shared)] if borne else []
+    refunded = _refund_lines(borne, [refund for refund in now.refunds if refund.shared])
+    refunded += [Line("remaining", now.shared)] if borne else []
     commission = [Line("commission", net - now.shared, bps=bps)] if now.shared else []
     return (
         Line("total", now.charged), *refunded, *commission, Line("net", net),
         *_difference(split(before.shared, bps).expert, net),
     )  # fmt: skip
+
+
+def _refund_lines(total: int, refunds: Sequence[Refunded]) -> list[Line]:
+    """A line for each; where they are not what came back in all, one for all, and no reason that is only some's."""
+    if not total:
+        return []
+    if sum(refund.amount for refund in refunds) == total:
+        return [Line("refunded", -refund.amount, why=refund.why, at=refund.at) for refund in refunds]
+    return [Line("refunded", -total, why=refunds[0].why if len(refunds) == 1 else "")]
 
 
 def _difference(before: int, now: int) -> tuple[Line, ...]:

@@ -56,13 +56,14 @@ def drafts(
     letters: Letters,
     now: int,
     *,
+    orders: Mapping[str, Any] | None = None,
     payable: bool = True,
 ) -> dict[str, Facts]:
     """Letters whose time has come and which are not written yet, with the figures that each is going to state.
-    `payable`: there is a page to pay a due bill on."""
+    `orders` of refunds say when each was asked for; `payable`: there is a page to pay a due bill on."""
     if session is None or readiness(session, payment, now) != "send":
         return {}
-    facts = Facts.of(session, payment)
+    facts = Facts.of(session, payment, orders)
     found: dict[str, Facts] = {}
     for role in ROLES:
         line = series(letters, role)
@@ -74,7 +75,7 @@ def drafts(
 
 
 def _stated(letters: Letters, name: str) -> Facts:
-    return Facts(**letters[name]["facts"])
+    return Facts.from_dict(letters[name]["facts"])
 
 
 def drafted(facts: Facts, secret: str, message_id: str, now: int) -> Letter:

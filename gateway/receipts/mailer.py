@@ -44,7 +44,7 @@ PLACE_S: Final = 10.0
 AT_ONCE: Final = 256  # sessions; most of them wait for the disk, which comes once a second
 WAITAOF_MS: Final = 2_000
 WAIT_MS: Final = 5_000  # a session whose payment is still moving is looked at again, though its owner also calls us
-DOCS: Final = ("session", "payment", "people", "receipts")
+DOCS: Final = ("session", "payment", "people", "receipts", "refunds")
 
 _PAGE_SECRET: Final = re.compile(r"(?P<session>[0-9a-z]{1,26})[A-Za-z0-9_-]{32}")
 _ADDRESS: Final = re.compile(r"([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,64})@([^\s@,;:<>()\[\]\\\"\x00-\x1f]{1,255})")
@@ -131,7 +131,8 @@ class Mailer:
         docs = await self._journal.read(claim.session, *DOCS)
         session, payment, now = _body(docs["session"]), _body(docs["payment"]), self._clock.wall_ms()
         kept = docs["receipts"] or Doc(0, {letters.SCHEMA: 1})
-        fresh = letters.drafts(session, payment, kept.body, now, payable=self._pay_link is not None)
+        orders, payable = _body(docs["refunds"]), self._pay_link is not None
+        fresh = letters.drafts(session, payment, kept.body, now, orders=orders, payable=payable)
         if fresh:
             kept = await self._draft(claim.session, kept, fresh, now)
         if session is not None:

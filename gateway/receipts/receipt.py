@@ -64,7 +64,8 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the arithmetic; `amount` is signed, None where the line is about time alone. `why`: of a refund."""
+    """One line of the arithmetic; `amount` is signed, None where the line is about time alone. `why` and `at`
+    (wall ms, where it is known): of a refund."""
 
     kind: LineKind
     amount: int | None
@@ -72,6 +73,7 @@ class Line:
     unit_amount: int | None = None
     bps: int | None = None
     why: str = ""
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,10 +286,12 @@ class _Reader:
         return Row(label, amount, strong=r.kind != "correction")
 
     def _refund(self, line: Line) -> str:
-        """To which card, and why: the marketplace's own words, or what the bank or the booking's terms decided."""
+        """When, to which card, and why: the marketplace's own words, or what the bank or the booking's terms decided."""
         paid = self.receipt.payment
+        when = format_date(_at(line.at, self.zone), "medium", locale=self.locale) if line.at else ""
+        card = self._card(paid.card) if paid and paid.card else ""
         why = self.word(f"why_{line.why}") if f"why_{line.why}" in self._words else line.why
-        return " · ".join(filter(None, (self._card(paid.card) if paid and paid.card else "", why)))
+        return " · ".join(filter(None, (when, card, why)))
 
     def _card(self, card: Card) -> str:
         return f"{_BRANDS.get(card.brand, card.brand.title())} •••• {card.last4}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from typing import Any
 
@@ -52,6 +53,40 @@ def test_a_correction_says_to_which_card_and_why() -> None:
     assert "Visa •••• 4242 · The connection was poor" in rendering.mail(document("client", stated(), now)).text
     lost = Facts.of(session(), payment(amount_refunded=7_500, refunds=[refunded(7_500) | {"reason": "dispute"}]))
     assert "decided by the card’s bank" in rendering.mail(document("expert", stated(), lost)).text
+
+
+def test_each_refund_has_its_own_line_with_its_day_and_its_reason() -> None:
+    whys = ((100, "Line was bad", "shares"), (1, "one cent", "platform"), (50, "goodwill", "shares"))
+    refunds = [
+        refunded(amount, charge_to=borne_by) | {"id": f"ref_{amount}", "reason": why} for amount, why, borne_by in whys
+    ]
+    orders = {"orders": [{"id": "ref_100", "at": NOW - 86_400_000}, {"id": "ref_50", "at": NOW}]}
+    now = Facts.of(session(), payment(amount_refunded=151, refunds=refunds), orders)
+    assert Facts.from_dict(json.loads(json.dumps(now.to_dict()))) == now
+    client, expert = (document(role, stated(), now) for role in ROLES)
+    assert [(line.amount, line.why) for line in client.lines if line.kind == "refunded"] == [
+        (-100, "Line was bad"), (-1, "one cent"), (-50, "goodwill"),
+    ]  # fmt: skip
+    assert [line.amount for line in expert.lines if line.kind == "refunded"] == [-100, -50], (
+        "the platform's is no business of theirs"
+    )
+    text = rendering.mail(client).text
+    assert "Nov 20, 2026 · Visa •••• 4242 · Line was bad" in text
+    assert "Nov 21, 2026 · Visa •••• 4242 · goodwill" in text
+
+
+def test_refunds_that_are_not_what_came_back_are_one_line_without_a_reason() -> None:
+    refunds = [refunded(100) | {"reason": "a"}, refunded(50) | {"reason": "b"}]
+    now = Facts.of(session(), payment(amount_refunded=160, refunds=refunds))
+    told = [line for line in document("client", stated(), now).lines if line.kind == "refunded"]
+    assert [(line.amount, line.why) for line in told] == [(-160, "")]
+
+
+def test_a_letter_of_the_first_kind_reads_as_it_did() -> None:
+    kept = {"due": False, "charged": 7500, "refunded": 150, "shared": 7350, "taken_back": 0, "kept_back": 0, "why": "a"}
+    for role in ROLES:
+        told = [line for line in document(role, stated(), Facts.from_dict(kept)).lines if line.kind == "refunded"]
+        assert [(line.amount, line.why) for line in told] == [(-150, "a")]
 
 
 def test_the_expert_is_told_the_new_total_commission_and_earnings() -> None:
@@ -175,7 +210,7 @@ def drafted(money: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
 @given(st.lists(st.tuples(st.integers(0, 7_500), st.booleans()), max_size=8))
 def test_each_side_is_told_once_of_each_change_and_of_nothing_else(changes: list[tuple[int, bool]]) -> None:
     kept = drafted(payment(), {"schema": 1})
-    told = {role: Facts(**kept[role]["facts"]) for role in ROLES}
+    told = {role: Facts.from_dict(kept[role]["facts"]) for role in ROLES}
     for back, platform in changes:
         charge_to = "platform" if platform else "shares"
         money = payment(amount_refunded=back, refunds=[refunded(back, charge_to=charge_to)])
