@@ -136,8 +136,7 @@ def sheet_of(receipt: Receipt) -> Sheet:
     issuer, r = receipt.issuer, receipt
     gross = reader.money(r.amount_total)
     expert = r.role == "expert" and (r.amount_total > 0 or r.kind == "correction")
-    net = next((line.amount for line in r.lines if line.kind == "net"), None)
-    head, _, code = (reader.money(net or 0) if expert else gross).rpartition(_NBSP)
+    head, _, code = (reader.money(reader.own()) if expert else gross).rpartition(_NBSP)
     return Sheet(
         lang=reader.locale.language,
         title=reader.title(),
@@ -213,9 +212,14 @@ class _Reader:
         key = f"subject_{r.role}" + ("" if r.amount_total else "_nothing")
         if r.kind != "receipt":
             key = f"subject_{r.kind}"
-        values = {"number": r.number, "corrects": r.corrects, "total": self.money(r.amount_total), "peer": self.peer}
+        values = {"number": r.number, "corrects": r.corrects, "total": self.money(self.own()), "peer": self.peer}
         words = self.word(key, **values)
         return _plain_spaces(words if r.livemode else f"[{self.word('test')}] {words}")
+
+    def own(self) -> int:
+        """The reader's own figure: what the client pays, what the expert earns."""
+        r = self.receipt
+        return r.amount_total if r.role == "client" else self._amount("net")
 
     def status(self) -> str:
         r = self.receipt
@@ -286,7 +290,7 @@ class _Reader:
         return Row(label, amount, strong=r.kind != "correction")
 
     def _refund(self, line: Line) -> str:
-        """When, to which card, and why: the marketplace's own words, or what the bank or the booking's terms decided."""
+        """When, to which card, and why: the marketplace's own words, or what bank or booking terms decided."""
         paid = self.receipt.payment
         when = format_date(_at(line.at, self.zone), "medium", locale=self.locale) if line.at else ""
         card = self._card(paid.card) if paid and paid.card else ""

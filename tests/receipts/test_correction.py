@@ -95,6 +95,7 @@ def test_the_expert_is_told_the_new_total_commission_and_earnings() -> None:
         "total": 7500, "refunded": -2500, "remaining": 5000, "commission": -500, "net": 4500, "stated": 6750,
         "difference": -2250,
     }  # fmt: skip
+    assert "now $45.00 USD" in rendering.mail(one).subject
 
 
 def test_what_the_platform_bears_changes_nothing_for_the_expert() -> None:

@@ -53,7 +53,11 @@ def test_r07_both_sides_see_the_sessions_total() -> None:
         words = rendering.mail(receipt(role, people=people(expert={"locale": "en"})))
         assert "$75.00 USD" in words.text
         assert "$75.00" in words.html
-        assert "$75.00 USD" in words.subject
+
+
+def test_the_subject_states_the_readers_own_figure() -> None:
+    subjects = [rendering.mail(receipt(role, people=people(expert={"locale": "en"}))).subject for role in ROLES]
+    assert ["$75.00" in subjects[0], "$67.50" in subjects[1], "$75.00" in subjects[1]] == [True, True, False]
 
 
 def test_r07_the_arithmetic_of_a_paid_session_with_a_free_part() -> None:
