@@ -1,7 +1,7 @@
 """A receipt in its reader's words: subject, text mail, HTML mail and printable page, in en, de, fr and es.
 
 Pure: the catalogue of words and the templates are read once, on import of their first use. Money, dates and times are
-babel's in the reader's locale; the ISO code always stands beside the symbol, since "$" alone names three currencies.
+babel's in the reader's locale; money has its ISO code and no symbol, since "$" alone names three currencies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import jinja2
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date, format_interval, format_time, get_timezone_gmt, get_timezone_name
-from babel.numbers import NumberPattern, format_decimal, format_percent, parse_pattern
+from babel.numbers import format_decimal, format_percent
 
 from gateway.money import minor_units
 from gateway.receipts.receipt import Card, Line, Receipt, Settlement, Span, Week
@@ -39,8 +39,6 @@ _NBSP: Final = "\u00a0"
 _TEXT_WIDTH: Final = 66
 _BAR_MIN_PERCENT: Final = 1.0  # a shorter span would not be seen
 _TONES: Final[Mapping[str, str]] = {"paid": "good", "due": "warn", "disputed": "warn"}
-# The plain symbols, without babel's "US$" and "CA$": which dollar it is, the ISO code beside it says.
-_SYMBOLS: Final[Mapping[str, str]] = {"USD": "$", "CAD": "$", "EUR": "€", "GBP": "£"}
 _BRANDS: Final[Mapping[str, str]] = {
     "amex": "American Express", "visa": "Visa", "mastercard": "Mastercard", "discover": "Discover",
     "diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay",
@@ -145,8 +143,8 @@ def sheet_of(receipt: Receipt) -> Sheet:
         tone=_TONES.get(r.outcome, "calm"),
         test="" if r.livemode else reader.word("test"),
         head_label=reader.word(reader.head()),
-        head_money=head if code == r.currency.upper() else f"{head}{_NBSP}{code}",
-        head_code=code if code == r.currency.upper() else "",
+        head_money=head,
+        head_code=code,
         head_note=reader.word("head_expert_of", total=gross) if expert else "",
         subject_line=reader.word(f"session_{r.media}", peer=reader.peer),
         held_on=reader.day(r.started_at),
@@ -304,9 +302,7 @@ class _Reader:
         return None if not (line.bps or 0) % 100 else "#,##0.00%"
 
     def _arithmetic(self, line: Line) -> str:
-        rate = format_decimal(Decimal(line.unit_amount or 0) / 100, format="#,##0.00", locale=self.locale)
-        currency = self.receipt.currency.upper()
-        return f"{duration(line.seconds or 0)} × {rate}{_NBSP}{currency}/min"
+        return f"{duration(line.seconds or 0)} × {self.money(line.unit_amount or 0)}/min"
 
     def card_rows(self) -> tuple[Row, ...]:
         paid = self.receipt.payment
@@ -404,21 +400,11 @@ class _Reader:
 
 
 def money(amount: int, currency: str, locale: Locale) -> str:
-    """Minor units as money with its symbol and its ISO code, which is not said twice where it is the symbol."""
-    code = currency.upper()
-    text = _money_pattern(code, locale).apply(abs(Decimal(amount)) / minor_units(currency), locale)
-    signed = f"−{text}" if amount < 0 else text
-    return signed if _SYMBOLS.get(code, code) == code else f"{signed}{_NBSP}{code}"
-
-
-@lru_cache(maxsize=256)
-def _money_pattern(code: str, locale: Locale) -> NumberPattern:
-    # The ISO code disambiguates, so the plain symbol is put where the locale wants one ("¤"); letters need a space.
-    symbol = _SYMBOLS.get(code, code)
-    pattern = str(locale.currency_formats["standard"].pattern).split(";")[0]
-    spaced = f"'{symbol}{_NBSP}'#" if symbol.isalpha() else f"'{symbol}'#"
-    pattern = pattern.replace("¤#", spaced).replace("¤", f"'{symbol}'")
-    return parse_pattern(pattern.replace(".00", "") if minor_units(code) == 1 else pattern)
+    """Minor units as the call page writes them: the figure in the reader's locale, and the ISO code."""
+    parts = minor_units(currency)
+    pattern = "#,##0" if parts == 1 else "#,##0.00"
+    figure = format_decimal(abs(Decimal(amount)) / parts, format=pattern, locale=locale)
+    return f"{'−' if amount < 0 else ''}{figure}{_NBSP}{currency.upper()}"
 
 
 def duration(seconds: int) -> str:

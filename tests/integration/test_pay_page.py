@@ -71,7 +71,7 @@ class Page:
 
 
 async def due_page(stand: Stand) -> Page:
-    text = await mailed(stand, "Payment due: $75.00 USD")
+    text = await mailed(stand, "Payment due: 75.00 USD")
     found = re.search(r"http://\S+/pay#\S+", text)
     assert found is not None
     return Page(stand, found[0])
