@@ -122,6 +122,20 @@ class Week:
 
 
 @dataclass(frozen=True, slots=True)
+class Unheld:
+    """A booked meeting that never began: for when it was appointed, when and why it was over (`reason` is the session's
+    end reason) and who called it off. Of its `fee` the terms of the booking give `back` so much; None where something
+    else decided."""
+
+    appointed: int | None
+    over_at: int
+    reason: str
+    by: str | None
+    fee: int
+    back: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Earnings:
     """The expert's side of the money. `transfer` is the transfer's status, None while there is none. In the settlement
     currency, `taken_back` of it was reversed since and `kept_back` is taken from the next transfers."""
@@ -170,6 +184,7 @@ class Receipt:
     kind: Kind = "receipt"
     corrects: str = ""
     corrected_by: tuple[str, ...] = ()
+    unheld: Unheld | None = None
 
     @property
     def interruptions(self) -> int:
@@ -259,6 +274,7 @@ def compose(
         timeline=timeline(bill["intervals"], ended_at, session["free_ms"], bill["amount_total"] > 0),
         payment=_card_money(money) if role == "client" else None,
         earnings=_earnings(bill, money, _ended(session), outcome) if role == "expert" else None,
+        unheld=_unheld(session, bill),
     )
 
 
@@ -278,6 +294,21 @@ def _bounds(session: Mapping[str, Any], bill: Mapping[str, Any]) -> tuple[int, i
     if appointed is not None and session.get("started_at") is None:
         return appointed, appointed
     return bill["started_at"] or session.get("started_at") or ended_at, ended_at
+
+
+def _unheld(session: Mapping[str, Any], bill: Mapping[str, Any]) -> Unheld | None:
+    meeting, let_off = session.get("meeting"), bill["amount_waived"]
+    if not meeting or session.get("started_at") is not None or bill["started_at"] is not None:
+        return None
+    by_terms = not let_off or bill.get("waived_reason") == "policy"
+    return Unheld(
+        appointed=meeting.get("starts_at"),
+        over_at=session.get("ended_at") or _ended(session),
+        reason=session.get("end_reason") or "",
+        by=meeting.get("canceled_by"),
+        fee=bill["amount_metered"],
+        back=let_off if by_terms else None,
+    )
 
 
 def charged(bill: Mapping[str, Any], payment: Mapping[str, Any], commission_bps: int) -> Mapping[str, Any]:
@@ -314,7 +345,7 @@ def _outcome(session: Mapping[str, Any], bill: Mapping[str, Any], payment: Mappi
 
 def _lines(session: Mapping[str, Any], bill: Mapping[str, Any], role: Role) -> tuple[Line, ...]:
     """The arithmetic from time to money: what a reader can recompute with a pencil."""
-    lines = [Line("together", None, seconds=bill["union_ms"] // 1000)]
+    lines = [] if _unheld(session, bill) else [Line("together", None, seconds=bill["union_ms"] // 1000)]
     if session.get("kind") == "booked":
         lines.append(Line("booked", bill["amount_metered"], session["limit_ms"] // 1000, session["unit_amount"]))
     else:

@@ -22,7 +22,7 @@ from babel.dates import format_date, format_interval, format_time, get_timezone_
 from babel.numbers import format_decimal, format_percent
 
 from gateway.money import minor_units
-from gateway.receipts.receipt import Card, Line, Receipt, Settlement, Span, Week
+from gateway.receipts.receipt import Card, Line, Receipt, Settlement, Span, Unheld, Week
 
 LANGUAGES: Final = ("en", "de", "fr", "es")
 # The page needs inline styles and nothing else. Its link is a secret, so it must not leave in a Referer.
@@ -202,7 +202,7 @@ class _Reader:
         if r.kind == "due":
             return "head_due"
         if r.role == "client":
-            return "head_client" if r.kind == "receipt" else "head_paid"
+            return "head_client" if r.kind == "receipt" and r.unheld is None else "head_paid"
         return "head_expert" if r.amount_total or r.kind != "receipt" else "head_client"
 
     def subject(self) -> str:
@@ -221,11 +221,14 @@ class _Reader:
 
     def status(self) -> str:
         r = self.receipt
+        if r.unheld and r.kind == "receipt":
+            return self.word("status_canceled" if r.unheld.reason == "canceled" else "status_not_held")
         return self.word("status_paid_expert" if (r.outcome, r.role) == ("paid", "expert") else f"status_{r.outcome}")
 
     def notes(self) -> tuple[str, ...]:
         r = self.receipt
         told = [] if r.livemode else [self.word("test_note")]
+        told += self._notes_of_unheld(r.unheld) if r.unheld else []
         if r.kind == "receipt":
             told += self._notes_of_receipt()
         elif r.kind == "due":
@@ -239,6 +242,17 @@ class _Reader:
         if r.corrected_by:
             told.append(self.word("note_corrected_by", number=r.corrected_by[-1]))
         return tuple(told)
+
+    def _notes_of_unheld(self, one: Unheld) -> list[str]:
+        """Why a meeting was not held; on its receipt also what the terms of the booking make of its fee."""
+        by = (one.by or "platform") if one.reason == "canceled" else one.reason.removeprefix("no_show_")
+        key = f"note_{'canceled' if one.reason == 'canceled' else 'no_show'}_{'you' if by == self.receipt.role else by}"
+        told = [self.word(key if key in self._words else "note_not_held", at=self.moment(one.over_at))]
+        if self.receipt.kind == "receipt" and one.fee and one.back is not None:
+            terms = "all_back" if one.back == one.fee else "part_back" if one.back else "none_back"
+            kept, back = self.money(one.fee - one.back), self.money(one.back)
+            told.append(self.word(f"terms_{terms}", fee=self.money(one.fee), kept=kept, back=back))
+        return told
 
     def _notes_of_receipt(self) -> list[str]:
         r, told = self.receipt, []
@@ -366,15 +380,23 @@ class _Reader:
             Row(self.word("issued"), self.day(r.issued_at)),
             Row(self.word("client"), r.client_name or "–"),
             Row(self.word("expert"), r.expert_name or "–"),
-            Row(self.word("started"), self.moment(r.started_at), second=self.moment_utc(r.started_at)),
-            Row(self.word("ended"), self.moment(r.ended_at), second=self.moment_utc(r.ended_at)),
-            Row(self.word("duration"), duration(r.duration_ms // 1000)),
+            *self._times(),
         ]
+        if r.unheld is None:
+            rows.append(Row(self.word("duration"), duration(r.duration_ms // 1000)))
         if r.unit_amount:
             rows.append(Row(self.word("rate"), self.word("rate_value", money=self.money(r.unit_amount))))
         if r.reference:
             rows.append(Row(self.word("reference"), r.reference))
         return (*rows, Row(self.word("session"), r.session, small=True))
+
+    def _times(self) -> list[Row]:
+        """Start and end; of a meeting that was not held its appointment, and when it was called off."""
+        r, off = self.receipt, self.receipt.unheld
+        times: dict[str, int | None] = {"started": r.started_at, "ended": r.ended_at}
+        if off:
+            times = {"appointed": off.appointed, "canceled_at": off.over_at if off.reason == "canceled" else None}
+        return [Row(self.word(key), self.moment(at), second=self.moment_utc(at)) for key, at in times.items() if at]
 
     def day(self, wall_ms: int) -> str:
         return format_date(_at(wall_ms, self.zone), "long", locale=self.locale)

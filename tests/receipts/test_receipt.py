@@ -361,6 +361,14 @@ OUTCOMES = [
     (session(bill(unit_amount=0), unit_amount=0, kind="free", media="voice"), None),
     (session(bill(INTERRUPTED), kind="booked"), payment()),
     (session(bill(currency="chf"), currency="chf"), payment(currency="chf")),
+    *(
+        (
+            session(bill((), started_at=None, amount_metered=100, amount_total=100 - back, waived_reason="policy"))
+            | {"started_at": None, "end_reason": reason, "meeting": {"starts_at": START, "canceled_by": by}},
+            payment(amount_captured=100, amount_refunded=back),
+        )
+        for reason, by, back in (("canceled", "client", 50), ("canceled", None, 100), ("no_show_client", None, 0))
+    ),
 ]
 
 
@@ -473,6 +481,56 @@ def test_r14_a_receipt_of_a_meeting_that_was_called_off_states_the_fee_and_what_
     assert (told["booked"], told["given_back"], stated.lines[-1].amount) == (9_000, -4_500, last)
     assert (stated.started_at, stated.ended_at) == (START + 3_600_000, START + 3_600_000), "its appointment"
     assert "since this receipt" not in rendering.mail(stated).text
+
+
+APPOINTED = "Nov 21, 2026, 4:44:05 PM UTC"
+
+
+@pytest.mark.parametrize(
+    ("by", "role", "said"),
+    [
+        ("client", "client", "You canceled this meeting on Nov 21, 2026, 4:14:05 PM UTC."),
+        ("client", "expert", "The client canceled this meeting on"),
+        ("expert", "client", "The expert canceled this meeting on"),
+        ("platform", "expert", "canceled by the platform on"),
+    ],
+)
+def test_r14_a_receipt_says_that_a_meeting_was_called_off_when_by_whom_and_what_the_terms_keep(
+    by: str, role: Role, said: str
+) -> None:
+    record = meeting()
+    record["meeting"]["canceled_by"] = by
+    money = payment(status="partially_refunded", amount_captured=9_000, amount_refunded=4_500, amount_held=0)
+    utc = {"locale": "en", "timezone": "UTC"}
+    words = rendering.mail(receipt(role, session=record, payment=money, people=people(utc, utc)))
+    for text in (" ".join(words.text.split()), words.html.replace("\u00a0", " ")):
+        assert said in text
+        assert "45.00 USD of the fee of 90.00 USD stays and 45.00 USD is given back" in text
+        assert APPOINTED in text
+        assert "Canceled" in text
+        assert "Time together" not in text
+        assert "Duration" not in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "back", "role", "said", "terms"),
+    [
+        ("no_show_client", 0, "client", "you did not come", "the whole fee of 90.00 USD stays"),
+        ("no_show_client", 0, "expert", "the client did not come", "the whole fee of 90.00 USD stays"),
+        ("no_show_expert", 9_000, "client", "the expert did not come", "the whole fee of 90.00 USD is given back"),
+        ("connection_lost", 9_000, "client", "This meeting was not held.", "the whole fee of 90.00 USD is given back"),
+    ],
+)
+def test_r14_a_receipt_says_who_did_not_come(reason: str, back: int, role: Role, said: str, terms: str) -> None:
+    policy = {"waived_reason": "policy"} if back else {}
+    off = bill((), amount_metered=9_000, amount_waived=back, amount_total=9_000 - back, **policy)
+    record = meeting(bill=off) | {"end_reason": reason}
+    money = payment(status="refunded" if back else "captured", amount_captured=9_000, amount_refunded=back)
+    utc = {"locale": "en", "timezone": "UTC"}
+    text = " ".join(rendering.mail(receipt(role, session=record, payment=money, people=people(utc, utc))).text.split())
+    assert said in text
+    assert terms in text
+    assert ("Not held" in text, "Canceled" in text, APPOINTED in text) == (True, False, True)
 
 
 def test_r14_a_receipt_of_a_meeting_waits_until_its_terms_have_given_back() -> None:
