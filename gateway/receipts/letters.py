@@ -136,8 +136,10 @@ def written(
         return replace(receipt, kind="due", outcome="due")
     line = series(letters, receipt.role)
     place = line.index(name)
-    numbers = tuple(letters[later]["number"] for later in line[place + 1 :] if letters[later]["number"])
-    receipt = replace(receipt, corrected_by=numbers)
+    later = [letters[one] for one in line[place + 1 :] if letters[one]["number"]]
+    if later:
+        latest = f"{receipt.link.rpartition('/')[0]}/{later[-1]['secret']}"
+        receipt = replace(receipt, corrected_by=tuple(one["number"] for one in later), latest=latest)
     if place == 0:
         return receipt
     last = line[place - 1]

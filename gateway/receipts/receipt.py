@@ -152,7 +152,8 @@ class Earnings:
 class Receipt:
     """All that one side's receipt states. It never holds the other side's e-mail, address or account (law 7).
 
-    `corrects` is the number of the document that this one takes the place of, `corrected_by` those that came after."""
+    `corrects` is the number of the document that this one takes the place of, `corrected_by` those that came after;
+    `latest` opens the page of the last of these."""
 
     role: Role
     number: str
@@ -184,6 +185,7 @@ class Receipt:
     kind: Kind = "receipt"
     corrects: str = ""
     corrected_by: tuple[str, ...] = ()
+    latest: str = ""
     unheld: Unheld | None = None
 
     @property

@@ -94,6 +94,8 @@ class Sheet:
     subject_line: str
     held_on: str
     notes: tuple[str, ...]
+    corrected: str
+    latest: str
     urgent: bool
     lines: tuple[Row, ...]
     money_title: str
@@ -149,6 +151,8 @@ def sheet_of(receipt: Receipt) -> Sheet:
         subject_line=reader.word(f"session_{r.media}", peer=reader.peer),
         held_on=reader.day(r.started_at),
         notes=reader.notes(),
+        corrected=reader.word("note_corrected_by", number=r.corrected_by[-1]) if r.corrected_by else "",
+        latest=r.latest,
         urgent=r.kind == "due",
         lines=tuple(reader.line(line) for line in r.lines),
         money_title=reader.word("section_payment" if r.role == "client" else "section_payout"),
@@ -239,8 +243,6 @@ class _Reader:
             told.append(self.word("note_corrects", corrects=r.corrects))
             if r.role == "client" and self._amount("difference") < 0:
                 told.append(self.word("note_refund_time"))
-        if r.corrected_by:
-            told.append(self.word("note_corrected_by", number=r.corrected_by[-1]))
         return tuple(told)
 
     def _notes_of_unheld(self, one: Unheld) -> list[str]:

@@ -235,6 +235,22 @@ def test_a_document_reads_the_same_whatever_came_after_it() -> None:
     assert one.corrected_by == ("N-client.3",)
 
 
+def test_a_corrected_receipts_page_leads_to_what_took_its_place() -> None:
+    kept = drafted(payment(), {"schema": 1})
+    money = payment(amount_refunded=1000, refunds=[refunded(1000)])
+    kept = drafted(money, kept)
+    for number in ("client.2", "expert.2"):
+        kept[number] = kept[number] | {"secret": f"secret-of-{number}"}
+    for role in ROLES:
+        receipt = compose(session(), money, people(), role, f"N-{role}", ISSUER, NOW, "https://calls.example.com/r/own")
+        first = letters.written(receipt, role, kept, session(), money)
+        assert re.search(
+            rf'href="https://calls.example.com/r/secret-of-{role}.2"[^>]*>[^<]*N-{role}.2', rendering.page(first)
+        )
+        assert f"https://calls.example.com/r/secret-of-{role}.2" in rendering.mail(first).text
+        assert "secret-of" not in rendering.page(letters.written(receipt, f"{role}.2", kept, session(), money))
+
+
 @pytest.mark.parametrize("language", rendering.LANGUAGES)
 @pytest.mark.parametrize("role", ROLES)
 def test_corrections_and_late_payments_can_be_said_in_every_language(language: str, role: Role) -> None:
