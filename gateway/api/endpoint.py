@@ -68,8 +68,10 @@ class Endpoint:
         if self.body:
             codes += ["invalid_json", "missing_field", "unknown_field", "invalid_field", "card_number_refused"]
             codes += ["body_too_large", "unsupported_media_type"]
+        if self.scope or self.query:
+            codes += ["unknown_parameter", "invalid_parameter", "card_number_refused"]
         if self.query:
-            codes += ["missing_parameter", "unknown_parameter", "invalid_parameter", "card_number_refused"]
+            codes.append("missing_parameter")
         if "{id}" in self.path:
             codes += ["session_not_found", "archive_unavailable", "archive_damaged"]
         return tuple(dict.fromkeys((*codes, *self.problems, "store_unavailable", "internal_error")))
@@ -169,13 +171,13 @@ def _too_large() -> InvalidRequest:
 
 
 def _query(endpoint: Endpoint, request: web.Request) -> Query | None:
-    if endpoint.query is None:
-        return None
+    if endpoint.scope is None and endpoint.query is None:
+        return None  # a page that people open, or a callback: mail programs and proxies add what they like
     values = dict(request.query)
     if len(values) != len(request.query):
         raise InvalidRequest("Each parameter may be given once.", code="invalid_parameter")
     refuse_cards(values)
-    return parse(endpoint.query, values, query=True)
+    return parse(endpoint.query or Query, values, query=True)
 
 
 async def _once(endpoint: Endpoint, call: Call, key: ApiKey, idempotency_key: str, mark: str) -> web.StreamResponse:

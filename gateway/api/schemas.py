@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
@@ -44,13 +44,26 @@ def _timezone(name: str) -> str:
     return name
 
 
+LOCALE: Final = r"^[a-z]{2,3}([-_][A-Z][a-z]{3})?([-_]([A-Z]{2}|[0-9]{3}))?$"
+COUNTRY: Final = r"^[A-Z]{2}$"
+URL: Final = r"^https?://[^\s]+$"
+EVENT_TYPE: Final = r"^[a-z_]+\.[a-z_]+$"
+TIMEZONE: Final = r"^[A-Za-z0-9_+/-]+$"
+WANTED: Final = {
+    LOCALE: "Send a language tag such as `de`, `de-CH` or `zh-Hans`",
+    COUNTRY: "Send a country as two capital letters of ISO 3166-1, such as `US`",
+    URL: "Send an absolute address that begins with `https://`",
+    EVENT_TYPE: "Send the type of an event, such as `session.settled`",
+    TIMEZONE: "Send a time zone of the IANA database, such as `Europe/Berlin`",
+}
+
 Text = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_plain)]
 Id = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_plain)]
 Email = Annotated[
     str, Field(min_length=3, max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_email)
 ]
-Locale = Annotated[str, Field(pattern=r"^[a-z]{2,3}([-_][A-Z][a-z]{3})?([-_]([A-Z]{2}|[0-9]{3}))?$")]
-Timezone = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_+/-]+$"), AfterValidator(_timezone)]
+Locale = Annotated[str, Field(pattern=LOCALE)]
+Timezone = Annotated[str, Field(max_length=64, pattern=TIMEZONE), AfterValidator(_timezone)]
 Reference = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_plain)]
 BasisPoints = Annotated[int, Field(ge=0, le=10_000)]
 
@@ -92,7 +105,7 @@ class Expert(Request):
     locale: Locale = "en"
     timezone: Timezone | None = Field(default=None, description="IANA name; the receipt's times are shown in it")
     stripe_account: Account | None = Field(default=None, description="Connected account; required for a price")
-    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = Field(
+    country: Annotated[str, Field(pattern=COUNTRY)] | None = Field(
         default=None, description="ISO 3166-1 alpha-2, of the Stripe account; required for a price"
     )
     rating: Annotated[float, Field(ge=0, le=5)] | None = Field(default=None, description="0 to 5; null: none yet")
@@ -189,10 +202,10 @@ class Enter(Request):
 class NewEndpoint(Request):
     """Where events go. Without `types` it gets all."""
 
-    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s]+$")]
-    types: Annotated[
-        list[Annotated[str, Field(max_length=64, pattern=r"^[a-z_]+\.[a-z_]+$")]], Field(max_length=64)
-    ] = Field(default_factory=list, description="Types of events, such as `session.finalized`; empty = all")
+    url: Annotated[str, Field(max_length=2048, pattern=URL)]
+    types: Annotated[list[Annotated[str, Field(max_length=64, pattern=EVENT_TYPE)]], Field(max_length=64)] = Field(
+        default_factory=list, description="Types of events, such as `session.finalized`; empty = all"
+    )
 
 
 class Rotate(Request):
@@ -247,7 +260,7 @@ class EventFilter(EventPage):
 
 
 class PayabilityQuery(Query):
-    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = Field(
+    country: Annotated[str, Field(pattern=COUNTRY)] = Field(
         description="ISO 3166-1 alpha-2, of the expert's Stripe account"
     )
     currency: Annotated[str, Field(max_length=8)] = Field(default="usd", description="Of the session")
@@ -281,6 +294,11 @@ def read_json(body: bytes) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except DuplicateName:
+        raise InvalidRequest(
+            "A name stands twice in one object of the body: two readers might take it differently.",
+            code="invalid_json",
+        ) from None
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not valid JSON.", code="invalid_json") from None
     refuse_cards(value)
@@ -302,11 +320,15 @@ def refuse_cards(value: object) -> None:
         )
 
 
+class DuplicateName(ValueError):
+    """Never leaves this file."""
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """RFC 8259 section 4 leaves the meaning of duplicate names open; two readers would see two rates."""
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("duplicate name")
+        raise DuplicateName
     return members
 
 
@@ -319,21 +341,37 @@ def parse(model: type[M], values: dict[str, Any], *, query: bool = False) -> M:
     try:
         return model.model_validate(values) if query else model.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise _refusal(error.errors(include_url=False, include_context=False, include_input=False), query) from None
+        raise _refusal(error.errors(include_url=False, include_input=False), query) from None
 
 
 def _refusal(errors: list[ErrorDetails], query: bool) -> InvalidRequest:
     first = errors[0]
-    param = ".".join(str(part) for part in first["loc"])
+    param, kind = _place(first), _fault(first)
     noun = "parameter" if query else "field"
-    kind = {"missing": "missing", "extra_forbidden": "unknown"}.get(first["type"], "invalid")
     detail = {
         "missing": f"`{param}` is required.",
         "unknown": f"`{param}` is not a {noun} of this call.",
-        "invalid": f"`{param}`: {first['msg']}.",
+        "invalid": f"`{param}`: {_wanted(first) or first['msg']}.",
     }[kind]
-    more = [".".join(str(part) for part in error["loc"]) for error in errors[1:10]]
+    more = [_place(error) for error in errors[1:] if _fault(error) == kind][:9]
     return InvalidRequest(detail, code=f"{kind}_{noun}", param=param, **({"also": more} if more else {}))
+
+
+def _place(error: ErrorDetails) -> str:
+    return ".".join(str(part) for part in error["loc"])
+
+
+def _fault(error: ErrorDetails) -> str:
+    return {"missing": "missing", "extra_forbidden": "unknown"}.get(error["type"], "invalid")
+
+
+def _wanted(error: ErrorDetails) -> str | None:
+    """What is wanted where a pattern was not met; None for faults whose own words say it."""
+    if error["type"] != "string_pattern_mismatch":
+        return None
+    pattern = error["ctx"]["pattern"]
+    prefix = re.match(r"\^([a-z]+)_\[", pattern)
+    return f"Send an id that begins with `{prefix[1]}_`" if prefix else WANTED.get(pattern)
 
 
 def as_utc_ms(moment: datetime) -> int:

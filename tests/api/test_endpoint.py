@@ -104,6 +104,21 @@ async def test_a_card_number_is_refused_in_body_and_query_and_never_repeated(api
         assert "4242" not in answer
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/sessions/ses_1?foo=1"),
+        ("GET", "/v1/sessions/ses_1/receipts?foo=1"),
+        ("POST", "/v1/sessions/ses_1/waive?foo=1"),
+        ("DELETE", "/v1/people/x?foo=1"),
+    ],
+)
+async def test_a_parameter_of_a_call_that_takes_none_is_refused(api: Api, method: str, path: str) -> None:
+    answer = await api.request(method, path, headers={**BEARER, "Idempotency-Key": "k"})
+    problem = await answer.json()
+    assert (answer.status, problem["code"], problem["param"]) == (400, "unknown_parameter", "foo")
+
+
 async def test_a_parameter_given_twice_is_refused(api: Api) -> None:
     answer = await api.get("/v1/sessions?limit=1&limit=2", headers=BEARER)
     assert (answer.status, (await answer.json())["code"]) == (400, "invalid_parameter")

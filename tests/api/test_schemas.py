@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from gateway.api.schemas import CreateSession, Enter, EventFilter, Request, SessionFilter, parse, read_json
+from gateway.api.schemas import (
+    WANTED,
+    CreateSession,
+    Enter,
+    EventFilter,
+    Query,
+    Request,
+    SessionFilter,
+    parse,
+    read_json,
+)
 from gateway.errors import InvalidRequest
 from tests.api.market import order
 
@@ -82,8 +94,46 @@ def test_a_refusal_never_repeats_the_value() -> None:
 
 
 def test_all_wrong_fields_are_told() -> None:
-    error = refused(order(media="text", kind="gift", priority=1))
-    assert {error.param, *error.extra["also"]} == {"media", "kind", "priority"}  # type: ignore[misc]
+    error = refused(order(media="text", kind="gift", priority=1, colour=2))
+    assert {error.param, *error.extra["also"]} == {"media", "kind"}, "of one fault"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"client__locale": "German"}, "`client.locale`: Send a language tag such as `de`"),
+        ({"expert__country": "usa"}, "`expert.country`: Send a country as two capital letters"),
+        ({"client__stripe_customer": "c1"}, "`client.stripe_customer`: Send an id that begins with `cus_`."),
+        ({"client__timezone": "here, now"}, "`client.timezone`: Send a time zone of the IANA database"),
+    ],
+)
+def test_a_pattern_is_told_in_words(changes: dict[str, str], wanted: str) -> None:
+    assert wanted in refused(order(**changes)).detail
+
+
+def test_every_pattern_of_a_request_has_words() -> None:
+    models = [model for kind in (Request, Query) for model in _below(kind)]
+    patterns = {found for model in models for found in _patterns(model.model_json_schema())}
+    unsaid = {one for one in patterns if one not in WANTED and not re.match(r"\^[a-z]+_\[", one)}
+    assert unsaid == {r"^[A-Za-z0-9._~-]+$"}, "of our own pages' tokens, which nobody writes by hand"
+
+
+def _below(kind: type[BaseModel]) -> list[type[BaseModel]]:
+    return [one for child in kind.__subclasses__() for one in (child, *_below(child))]
+
+
+def _patterns(schema: object) -> set[str]:
+    if isinstance(schema, list):
+        return {found for inner in schema for found in _patterns(inner)}
+    if not isinstance(schema, dict):
+        return set()
+    own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+    return own | {found for inner in schema.values() for found in _patterns(inner)}
+
+
+def test_a_name_that_stands_twice_is_told() -> None:
+    with pytest.raises(InvalidRequest, match="stands twice"):
+        read_json(b'{"rate": 1, "rate": 2}')
 
 
 @pytest.mark.parametrize("locale", ["en", "de", "pt-BR", "pt_BR", "zh-Hant-TW", "es-419"])
