@@ -159,7 +159,8 @@ def _payment(payment: Mapping[str, Any]) -> str:
         told = f"{money(refund['amount'], payment['currency'])}, {refund['status']}, {refund.get('stripe_id') or '–'}"
         rows.append(_row(f"Refund {refund['number']}", f"{told}: {refund['reason']}" if refund.get("reason") else told))
     if dispute := payment.get("dispute"):
-        disputed = f"{money(dispute['amount'], payment['currency'])}, {dispute['status']}, {dispute['reason']}"
+        why = dispute["reason"] or "no reason told"
+        disputed = f"{money(dispute['amount'], payment['currency'])}, {dispute['status']}, {why}"
         rows.append(_row("Dispute", f"{disputed}, {dispute['id']}"))
     return _table(rows)
 
