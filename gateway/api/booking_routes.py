@@ -81,7 +81,9 @@ BOOKING_ENDPOINTS: Final = (
         "createBooking",
         "Bookings",
         "Book meetings",
-        "Any number of meetings of the same length, up to 40, paid at once: meetings × minutes × rate. Each meeting is "
+        "Any number of meetings of the same length, up to 40, paid at once: meetings × minutes × rate. Meetings are "
+        "numbered from 1 by their times, earliest first, in whatever order they were sent: take `number` from the "
+        "answer. Each meeting is "
         "a session of its own, with links that open ten minutes before its time; it runs its full minutes from the "
         "moment both are together, and must begin within 15 minutes. Waits up to ten seconds for the card. A declined "
         "card is no refusal: the answer is 201 with `payment.status` `failed`, and another card can be tried; a "
@@ -152,7 +154,9 @@ BOOKING_ENDPOINTS: Final = (
         "cancelBooking",
         "Bookings",
         "Call off meetings",
-        "One meeting, or all that have not begun. Called off by the client 24 hours before or earlier, all is given "
+        "One meeting, or all that have not begun. `meeting` is the `number` that the booking's answer gives it: by "
+        "time, earliest first, and not by the order in which the meetings were sent; see with `preview=true` which "
+        "session it is. Called off by the client 24 hours before or earlier, all is given "
         "back; later, half; by the expert or the platform, all. The booking's own `policy` says otherwise where it "
         "does. With `preview=true` nothing is done, and the answer tells what would be given back. The client cannot "
         "call off a meeting whose time has come: then the rule for absence holds. A meeting that was called off before "
@@ -162,7 +166,7 @@ BOOKING_ENDPOINTS: Final = (
         scope="money",
         body=bookings.CancelBooking,
         query=bookings.CancelQuery,
-        idempotent="required",
+        idempotent="required unless preview",
         problems=("booking_not_found", "meeting_not_found", "meeting_state"),
     ),
     Endpoint(

@@ -61,7 +61,9 @@ class CreateBooking(Request):
     ambassador: Ambassador | None = None
     rate: Rate
     minutes: int = Field(description="Of each meeting: 15, 30, 45, 60, 75 or 90")
-    meetings: Annotated[list[NewMeeting], Field(min_length=1, max_length=MOST_MEETINGS)] | None = None
+    meetings: Annotated[list[NewMeeting], Field(min_length=1, max_length=MOST_MEETINGS)] | None = Field(
+        default=None, description="In any order; the answer numbers them by time, earliest first"
+    )
     count: int | None = Field(default=None, ge=1, le=MOST_MEETINGS)
     policy: Terms = Field(default_factory=Terms)
     commission_bps: BasisPoints | None = Field(default=None, description="Of the fee; the configured 1000 if unsaid")
@@ -71,7 +73,11 @@ class CreateBooking(Request):
 
 
 class CancelBooking(Request):
-    meeting: int | None = Field(default=None, ge=1, description="Its number; left out, all that have not begun")
+    meeting: int | None = Field(
+        default=None,
+        ge=1,
+        description="Its `number` in the booking's answer: by time, not as sent. Left out, all that have not begun",
+    )
     by: CanceledBy = Field(description="Who calls it off; the terms of the booking ask for it")
 
 
@@ -92,6 +98,10 @@ class BookingFilter(Query):
 
 class CancelQuery(Query):
     preview: bool = Field(default=False, description="Only tell what would be given back")
+
+    @property
+    def previews(self) -> bool:
+        return self.preview
 
 
 def order(request: CreateBooking, limits: terms.Limits, *, now: int) -> NewBooking:
@@ -156,7 +166,7 @@ class TermsView(Answer):
 
 
 class MeetingView(Answer):
-    number: int
+    number: int = Field(description="From 1, by time, earliest first, however they were sent; cancel by this one")
     session: str
     starts_at: Time | None = moment()
     opens_at: Time | None = moment("2026-11-21T19:50:00.000Z")

@@ -1,6 +1,6 @@
 """One endpoint of the API as data, and the one way in which all of them are served.
 
-The order of checks is the same everywhere: key, scope, idempotency key, body, query; only then the use case.
+The order of checks is the same everywhere: key, scope, query, idempotency key, body; only then the use case.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Endpoint:
     body: type[Request] | None = None
     query: type[Query] | None = None
     status: int = 200
-    idempotent: Literal["required", "accepted", "no"] = "no"
+    idempotent: Literal["required", "required unless preview", "accepted", "no"] = "no"
     problems: tuple[str, ...] = ()
 
     def codes(self) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class Endpoint:
         codes: list[str] = []
         if self.scope:
             codes += ["unauthorized", "insufficient_scope"]
-        if self.idempotent == "required":
+        if self.moves_money:
             codes.append("idempotency_key_required")
         if self.idempotent != "no":
             codes += ["idempotency_key_invalid", "idempotency_key_reused", "idempotency_key_in_use"]
@@ -75,6 +75,10 @@ class Endpoint:
         if "{id}" in self.path:
             codes += ["session_not_found", "archive_unavailable", "archive_damaged"]
         return tuple(dict.fromkeys((*codes, *self.problems, "store_unavailable", "internal_error")))
+
+    @property
+    def moves_money(self) -> bool:
+        return self.idempotent.startswith("required")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +120,15 @@ def _served(endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamR
     async def serve(request: web.Request) -> web.StreamResponse:
         context = request.app[CONTEXT]
         key = _authenticate(endpoint, request, context)
-        idempotency_key = _idempotency_key(endpoint, request)
+        query = _query(endpoint, request)
+        idempotency_key = _idempotency_key(endpoint, request, query)
         values = await _read(request) if endpoint.body else {}
         call = Call(
             request,
             context,
             key,
             body=parse(endpoint.body, values) if endpoint.body else None,
-            query=_query(endpoint, request),
+            query=query,
             subject=new_id("ses"),
         )
         if idempotency_key is None or key is None:
@@ -143,11 +148,11 @@ def _authenticate(endpoint: Endpoint, request: web.Request, context: ApiContext)
     return key
 
 
-def _idempotency_key(endpoint: Endpoint, request: web.Request) -> str | None:
+def _idempotency_key(endpoint: Endpoint, request: web.Request, query: Query | None) -> str | None:
     given = request.headers.get("Idempotency-Key")
     if given is not None and endpoint.idempotent != "no":
         return check_key(given)
-    if endpoint.idempotent == "required":
+    if endpoint.moves_money and not (query is not None and query.previews):
         raise InvalidRequest(
             "This call can move money: send an Idempotency-Key, and the same one when you retry.",
             code="idempotency_key_required",

@@ -122,13 +122,16 @@ def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 def _headers(endpoint: Endpoint) -> list[dict[str, Any]]:
     if endpoint.idempotent == "no":
         return []
+    told = "A fresh random value per intended action, the same on each retry of it; kept for 24 hours"
+    if endpoint.idempotent == "required unless preview":
+        told += ". Required unless `preview=true`"
     return [
         {
             "name": "Idempotency-Key",
             "in": "header",
             "required": endpoint.idempotent == "required",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-            "description": "A fresh random value per intended action, the same on each retry of it; kept for 24 hours",
+            "description": told,
         }
     ]
 

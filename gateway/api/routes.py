@@ -349,10 +349,10 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "createRefund",
         "Money",
         "Refund the client",
-        "Gives back a part of what was captured, or all that is left of it; any number of times. The shares become "
-        "those of the remaining total, and what was transferred above them is taken back, unless `charge_to` is "
-        "`platform`. What an expert's balance does not allow is taken from that expert's next transfers. Waits up to "
-        "ten seconds for Stripe's answer.",
+        "Gives back `amount` of what was captured, and without `amount` all that is left of it; any number of times. "
+        "The shares become those of the remaining total, and what was transferred above them is taken back, unless "
+        "`charge_to` is `platform`. What an expert's balance does not allow is taken from that expert's next "
+        "transfers. Waits up to ten seconds for Stripe's answer.",
         refund,
         answers.RefundView,
         scope="money",

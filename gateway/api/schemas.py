@@ -229,6 +229,11 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def previews(self) -> bool:
+        """Whether the request only asks what it would do."""
+        return False
+
 
 Limit = Annotated[int, Field(ge=1, le=100)]
 

@@ -70,6 +70,13 @@ async def test_what_can_move_money_needs_an_idempotency_key(post: Post, path: st
     assert (answer.status, (await answer.json())["code"]) == (400, "idempotency_key_required")
 
 
+@pytest.mark.parametrize(("query", "code"), [("", "idempotency_key_required"), ("?preview=true", "not_found")])
+async def test_r14_a_preview_moves_no_money_and_needs_no_idempotency_key(api: Api, query: str, code: str) -> None:
+    """It gets as far as the bookings, of which there are none here."""
+    answer = await api.post(f"/v1/bookings/bkg_1/cancel{query}", json={"by": "client"}, headers=BEARER)
+    assert (await answer.json())["code"] == code
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status", "code"),
     [
