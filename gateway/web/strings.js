@@ -771,5 +771,11 @@ export function words(locale) {
     (table[key] ?? en[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 
+/** The locale of the figures beside these words: "de-CH" as it is, "en" for one that has no words of its own. */
+export function spoken(locale) {
+  const language = languageOf(locale);
+  return String(locale).toLowerCase().startsWith(language) ? locale : language;
+}
+
 /** Whether there are words for `key` at all. */
 export const hasWords = (key) => Object.hasOwn(en, key);

@@ -1,16 +1,16 @@
 /** What the call page shows: pure drawing from values. It knows the page's elements, and nothing of the call's protocol. */
 
-import { hasWords, languageOf, words } from "/static/strings.js";
+import { hasWords, languageOf, spoken, words } from "/static/strings.js";
 
 export const $ = (id) => document.getElementById(id);
 const root = document.documentElement;
 
 export let say = words(navigator.language);
-let locale = navigator.language;
+let locale = spoken(navigator.language);
 
 /** Sets the page's language for words, numbers and dates. */
 export function speak(language) {
-  locale = language || navigator.language;
+  locale = spoken(language || navigator.language);
   say = words(locale);
   root.lang = locale;
   for (const element of document.querySelectorAll("[data-text]")) element.textContent = say(element.dataset.text);

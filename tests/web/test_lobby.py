@@ -77,6 +77,13 @@ async def test_words_and_numbers_follow_the_callers_language(visit: Visit, room:
     assert await client.evaluate("document.documentElement.lang") == "de"
 
 
+async def test_where_there_are_no_words_of_a_language_its_figures_are_not_used_either(visit: Visit, room: Room) -> None:
+    room.entry["client"] = {"locale": "it"}
+    client = await visit("client")
+    await expect(client.get_by_test_id("join")).to_have_text("Start: up to 75.00 USD")
+    assert await client.evaluate("document.documentElement.lang") == "en"
+
+
 async def test_every_language_has_every_word(visit: Visit) -> None:
     page = await visit("client")
     gaps = await page.evaluate(
