@@ -190,11 +190,12 @@ class Archiver:
         return put
 
     async def _ask_stripe(self, session: str) -> None:
-        """Disputes and refunds that came after the archive's last word are found by asking, as after an event."""
+        """Disputes and refunds that came after the archive's last word are found by asking, as after an event; and what
+        lost steps of ours had taken back by then or given."""
         for _ in range(ATTEMPTS):
             doc = (await self._journal.read(session, "stripe"))["stripe"]
             body: dict[str, Any] = dict(doc.body) if doc else {"schema": 1}
-            body |= {topic: body.get(topic, 0) + 1 for topic in ("count", "disputes", "refunds")}
+            body |= {topic: body.get(topic, 0) + 1 for topic in ("count", "disputes", "refunds", "lost")}
             try:
                 put = {"stripe": (doc.version if doc else 0, body)}
                 await self._journal.commit(session, put, due={"money": NOW})

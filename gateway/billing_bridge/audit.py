@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge.differences import Difference
+from gateway.billing_bridge.found import to_ask_for
 from gateway.billing_bridge.index import Index
 from gateway.billing_bridge.nudges import nudge
 from gateway.billing_bridge.outcome import Done, Outcome
@@ -25,9 +26,9 @@ from gateway.billing_bridge.reconcile import KINDS, Theirs, compare, named_in
 from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.refunds import unseen
 from gateway.clock import Clock
-from gateway.errors import Conflict, StoreUnavailable, StripeUnavailable
+from gateway.errors import StoreUnavailable, StripeUnavailable
 from gateway.ids import OWNERS
-from gateway.journal import NOW, Journal
+from gateway.journal import Journal
 from gateway.payees.routes import MAIN
 
 log = structlog.get_logger(__name__)
@@ -216,8 +217,8 @@ class Sweep:
         return seen
 
     async def _see_to(self, session: str, thing: dict[str, Any]) -> list[str]:
-        docs = await self._journal.read(session, "payment", "stripe")
-        payment = Payment.from_dict(docs["payment"].body) if docs["payment"] else None
+        doc = (await self._journal.read(session, "payment"))["payment"]
+        payment = Payment.from_dict(doc.body) if doc else None
         if payment is not None and _known(payment, thing["id"]):
             return []
         wanted = payment is not None and _asked_for(payment, thing)
@@ -225,12 +226,10 @@ class Sweep:
             return await self._cancel(thing)
         if payment is None:
             return [] if thing.get("status") == "canceled" else self._note("orphan", session, thing)
-        doc = docs["stripe"]
-        body = {**(doc.body if doc else {"schema": 1}), "count": (doc.body["count"] if doc else 0) + 1}
-        try:
-            await self._journal.commit(session, {"stripe": (doc.version if doc else 0, body)}, due={"money": NOW})
-        except Conflict:
-            await self._journal.schedule("money", session, self._clock.wall_ms())
+        topic = to_ask_for(payment, session, thing)
+        if not wanted and topic is None:
+            return self._note("orphan", session, thing)
+        await nudge(self._journal, session, None if wanted else topic, {"type": f"{thing['object']}.listed"})
         return self._note("adopted", session, thing)
 
     async def _adopt_refund(self, thing: dict[str, Any]) -> list[str]:

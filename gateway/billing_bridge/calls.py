@@ -54,6 +54,7 @@ OPERATION: Final[Mapping[StepName, str]] = {
     "settlement": "payment_intents.retrieve",
     "disputes": "disputes.list",
     "refunds": "refunds.list",
+    "lost": "transfers.list",
 }
 
 
@@ -177,11 +178,12 @@ def transfer_step(order: Order, payment: Payment, transfer: Transfer) -> Step:
 def refund_step(order: Order, payment: Payment, refund: Refund) -> Step:
     """One refund of the charge. It leaves the transfers alone: those are reversed by steps of their own."""
     attempt = payment.attempts("refund") + 1
+    metadata = metadata_of(order.session, "refund", attempt) | {"refund": refund.id, "charge_to": refund.charge_to}
     params = {
         "payment_intent": payment.payment_intent,
         "amount": refund.amount,
         "reason": "requested_by_customer",
-        "metadata": {**metadata_of(order.session, "refund", attempt), "refund": refund.id},
+        "metadata": metadata,
     }
     return Step("refund", attempt, key_of(order.session, "refund", attempt), params)
 
@@ -211,8 +213,9 @@ def restore_step(order: Order, payment: Payment, transfer: Transfer, amount: int
 
 def _turn_of(order: Order, payment: Payment, name: StepName, attempt: int) -> dict[str, str]:
     """Metadata of what may happen more than once: `turn` tells it from those before it, also in Stripe's list."""
-    turn = sum(step.step == name and not step.spent for step in payment.steps) + 1
-    return {**metadata_of(order.session, name, attempt), "turn": str(turn)}
+    mine = [step for step in payment.steps if step.step == name and not step.spent]
+    latest = max((int(step.params["metadata"].get("turn", 0)) for step in mine), default=0)
+    return {**metadata_of(order.session, name, attempt), "turn": str(max(latest, len(mine)) + 1)}
 
 
 def owe_step(order: Order, payment: Payment, transfer: Transfer, amount: int) -> Step:
@@ -253,13 +256,14 @@ def share_out_step(order: Order, payment: Payment) -> Step:
 
 
 def read_step(order: Order, payment: Payment, name: StepName) -> Step:
-    """A look at Stripe. `attempt` says which news it answers."""
+    """A look at Stripe. `attempt` says which news it answers, `why` for whom what it finds must be named."""
     if name == "card":
         return Step(name, payment.attempt, "", {"payment_method": order.payment_method})
     assert payment.payment_intent is not None
-    if name in ("disputes", "refunds"):
+    if name in ("disputes", "refunds", "lost"):
         news: int = getattr(order.news, name)
-        return Step(name, news, "", {"payment_intent": payment.payment_intent, "limit": 100})
+        of = {"transfer_group": order.group} if name == "lost" else {"payment_intent": payment.payment_intent}
+        return Step(name, news, "", {**of, "limit": 100}, why=order.session)
     return Step(name, 0, "", retrieve_params(payment.payment_intent))
 
 

@@ -9,7 +9,7 @@ from gateway.errors import Conflict, StoreUnavailable
 from gateway.journal import NOW, Journal
 
 # What an event may be about, besides the payment itself; each kind is counted, so that only what is asked needs to be.
-Topic = Literal["disputes", "refunds", "accounts"]
+Topic = Literal["disputes", "refunds", "accounts", "lost"]
 # Two bridges' nudges can collide on one session's record; each try reads it again.
 ATTEMPTS: Final = 20
 

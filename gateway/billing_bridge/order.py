@@ -35,11 +35,13 @@ class RefundOrder:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How many events of Stripe told of disputes, refunds and the payees' accounts: counts, for they only nudge."""
+    """How many events of Stripe told of disputes, refunds and the payees' accounts: counts, for they only nudge.
+    `lost`: how often the session came back as an older record, so that Stripe may know of steps that we have not."""
 
     disputes: int = 0
     refunds: int = 0
     accounts: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

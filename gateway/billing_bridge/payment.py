@@ -168,19 +168,25 @@ def _planned(order: Order, payment: Payment, now: int, terms: Terms, expert_name
     if payment.status in PAID and order.booking:
         return share_out_step(order, payment) if payment.latest("share_out") is None else None
     if payment.status in PAID:
-        return (
-            _next_read(order, payment, now, nudges)
-            or next_refund(order, payment, now)
-            or next_reversal(order, payment, now)
-            or next_restore(order, payment, now)
-            or _next_transfer(order, payment, now)
-        )
+        return _next_of_paid(order, payment, now, nudges)
     if _to_hold(order, payment) and payment.card is not None:
         return hold_step(order, terms, expert_name)
     due = payment.status in ("held", "capturing") and not payment.rests("capture", now)
     if due and (amount := owed(order, terms)):
         return capture_step(order, payment, min(amount, payment.amount_held))
     return _next_read(order, payment, now, nudges)
+
+
+def _next_of_paid(order: Order, payment: Payment, now: int, nudges: int) -> Step | None:
+    read = _next_read(order, payment, now, nudges)
+    if read is not None or order.news.lost > payment.reads.lost:
+        return read  # what we are about to do may be done, and our record of it lost: ask first
+    return (
+        next_refund(order, payment, now)
+        or next_reversal(order, payment, now)
+        or next_restore(order, payment, now)
+        or _next_transfer(order, payment, now)
+    )
 
 
 def _to_hold(order: Order, payment: Payment) -> bool:
@@ -245,6 +251,8 @@ def _read_of_paid(order: Order, payment: Payment, nudged: bool) -> tuple[StepNam
     # What a lost dispute takes is what the refunds have left: they come first.
     if news.refunds > reads.refunds:
         return "refunds", reads.not_before
+    if news.lost > reads.lost:
+        return "lost", reads.not_before
     return ("disputes", reads.not_before) if news.disputes > reads.disputes else None
 
 

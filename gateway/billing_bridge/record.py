@@ -30,7 +30,7 @@ StepName = Literal[
     "hold", "release", "capture", "refund", "transfer_expert", "transfer_ambassador", "reversal_expert",
     "reversal_ambassador", "restore_expert", "restore_ambassador", "owe_expert", "owe_ambassador", "offset_expert",
     "offset_ambassador", "forgive_expert", "forgive_ambassador",
-    "card", "check", "settlement", "disputes", "refunds", "share_out",
+    "card", "check", "settlement", "disputes", "refunds", "lost", "share_out",
 ]  # fmt: skip
 StepState = Literal["intent", "sent", "done", "failed", "unknown"]
 TransferStatus = Literal["pending", "paid", "withheld", "reversed", "owed"]
@@ -69,7 +69,7 @@ STEP_TRANSITIONS: Final[Mapping[StepState, frozenset[StepState]]] = MappingProxy
         "failed": frozenset(),
     }
 )
-READS: Final[frozenset[StepName]] = frozenset({"card", "check", "settlement", "disputes", "refunds"})
+READS: Final[frozenset[StepName]] = frozenset({"card", "check", "settlement", "disputes", "refunds", "lost"})
 # Steps about the hold and the charge go one after the other; those about one payee keep apart by themselves.
 SERIAL: Final[frozenset[StepName]] = frozenset({"hold", "release", "capture", "refund"})
 OPEN_STEP: Final[frozenset[StepState]] = frozenset({"intent", "sent", "unknown"})
@@ -150,8 +150,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class Refund:
     """One refund of the charge, in the session's currency. `number` is its order's; 0 is a lost dispute, which takes
-    the money back in the same way; -1 is what the terms of a booking give back; -2 was made at Stripe itself. `ordered`
-    is not at Stripe yet, `pending` is Stripe's own word."""
+    the money back in the same way; -1 is what the terms of a booking give back; -2 was made at Stripe itself; -3 is of
+    an order that was lost with Redis. `ordered` is not at Stripe yet, `pending` is Stripe's own word."""
 
     number: int
     id: str
@@ -202,12 +202,13 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Reads:
     """When Stripe was last asked about this payment without need of a step, and which nudge that answered; of those
-    about disputes, refunds and the payees' accounts, how many were answered."""
+    about disputes, refunds, the payees' accounts and lost steps, how many were answered."""
 
     seen: int = 0
     disputes: int = 0
     refunds: int = 0
     accounts: int = 0
+    lost: int = 0
     tries: int = 0
     not_before: int = 0
 
@@ -260,7 +261,8 @@ class Payment:
         return latest is not None and latest.rests(now)
 
     def attempts(self, step: str) -> int:
-        return sum(s.step == step for s in self.steps)
+        """The number of its latest attempt. Those before may be lost: the next one's key must be beyond all."""
+        return max((s.attempt for s in self.steps if s.step == step), default=0)
 
     def hold_of(self, intent: str) -> Step:
         """The hold that made a PaymentIntent."""

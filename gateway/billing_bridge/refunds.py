@@ -36,6 +36,8 @@ Applied = tuple[Payment, tuple[Notice, ...]]
 POLICY: Final = -1
 # And of those that were not ordered here at all, but made at Stripe itself.
 FOREIGN: Final = -2
+# And of those whose order was lost, with all that we knew of them; only Stripe has it.
+LOST: Final = -3
 # Refusals of a reversal which say that the payee has not got the money: it is taken from the next transfers.
 WANT_OF_BALANCE: Final = frozenset({"balance_insufficient", "insufficient_funds"})
 # Reasons to withhold that an account's own change cannot cure.
@@ -376,38 +378,3 @@ def _case(payment: Payment, case: Mapping[str, Any]) -> Applied:
         payment = payment.with_refund(lost)
     payment = standing(payment)
     return payment, (told_dispute(payment, dispute),)
-
-
-def refunds_seen(payment: Payment, step: Step, listing: Mapping[str, Any]) -> Applied:
-    """What became of the refunds at the bank: one may come back days later. One that somebody made at Stripe itself is
-    adopted, and borne like any other by the shares."""
-    payment = replace(payment, reads=replace(payment.reads, refunds=step.attempt, tries=0))
-    theirs = {item["id"]: item for item in listing.get("data", ())}
-    for refund in payment.refunds:
-        item = theirs.get(refund.stripe_id or "")
-        if item is not None:
-            status = REFUND_STATUS.get(str(item["status"]), "pending")
-            payment = payment.with_refund(replace(refund, status=status, failure=item.get("failure_reason")))
-    notices: tuple[Notice, ...] = ()
-    for item in _foreign(payment, theirs.values()):
-        status = REFUND_STATUS.get(str(item["status"]), "pending")
-        amount, why = _borne(payment, item["amount"]), item.get("failure_reason")
-        adopted = Refund(FOREIGN, item["id"], amount, None, "shares", status, item["id"], why)
-        payment = standing(payment.with_refund(adopted))
-        notices += (told_refund(payment, adopted),) if adopted.counts and amount else ()
-    return standing(payment), notices
-
-
-def _foreign(payment: Payment, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that were made at Stripe itself, and that no record has yet."""
-    known = {refund.stripe_id for refund in payment.refunds}
-    return [item for item in items if item["id"] not in known and not (item.get("metadata") or {}).get("session")]
-
-
-def _borne(payment: Payment, amount: int) -> int:
-    """What a payment bears of a refund made at Stripe itself. Of a booking's charge nobody can say which meeting it was
-    for: each bears its part, as of a dispute, and no more than it has left."""
-    if payment.part is None:
-        return amount
-    gone = sum(refund.amount for refund in payment.refunds if refund.counts or refund.status == "ordered")
-    return min(payment.part.of(amount), max(0, payment.amount_captured - gone))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from gateway.billing_bridge.cards import NOT_SUPPORTED, shown, supported
+from gateway.billing_bridge.found import moves_seen, refunds_seen
 from gateway.billing_bridge.intent import (
     Intent,
     action_url_of,
@@ -38,7 +39,6 @@ from gateway.billing_bridge.refunds import (
     owed_by,
     refund_made,
     refund_refused,
-    refunds_seen,
     restored_by,
     reversed_by,
 )
@@ -70,6 +70,8 @@ STATE_MOVED: Final = frozenset(
 NOT_KEPT: Final = frozenset({"authentication", "permission", "rate_limit"})
 # Refusals of a transfer that say nothing about its destination.
 TRANSFER_LATER: Final = NOT_KEPT | {"balance_insufficient"}
+# The key was used for something else: by a step that our records have lost. The next one is beyond it.
+KEY_TAKEN: Final = "idempotency_error"
 
 
 def backoff_ms(tries: int, last_ms: int = BACKOFF_LAST_MS) -> int:
@@ -108,7 +110,7 @@ def applied(payment: Payment, step: Step, outcome: Outcome, now: int) -> Applied
             return _settlement(payment, outcome, now), ()
         case "share_out":
             return _shared_out(payment, step, outcome)
-        case "disputes" | "refunds":
+        case "disputes" | "refunds" | "lost":
             return _listed(payment, step, outcome, now)
 
 
@@ -358,7 +360,7 @@ def _refund(payment: Payment, step: Step, outcome: Done | Declined | Refused, no
         return refund_made(payment.with_step(step.to("done", result={"id": made["id"]})), step, made)
     if step.state == "unknown":
         return _ask(payment, step, outcome.code, now), ()
-    if outcome.code in TRANSFER_LATER or by_policy(payment, step):
+    if outcome.code in TRANSFER_LATER | {KEY_TAKEN} or by_policy(payment, step):
         # What the terms give back nobody orders again: it is owed until Stripe takes it.
         return _refused(payment, step, outcome.code, now), ()
     payment = payment.with_step(step.to("failed", result={"code": outcome.code}))
@@ -412,7 +414,7 @@ def _listed(payment: Payment, step: Step, outcome: Done | Declined | Refused, no
         return _read_again(payment, now, backoff_ms(payment.reads.tries)), ()
     if step.step == "disputes":
         return disputes_seen(payment, step, outcome.object)
-    return refunds_seen(payment, step, outcome.object)
+    return (refunds_seen if step.step == "refunds" else moves_seen)(payment, step, outcome.object)
 
 
 def _check(payment: Payment, step: Step, outcome: Done | Declined | Refused, now: int) -> Applied:

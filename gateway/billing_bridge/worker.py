@@ -309,7 +309,7 @@ class Bridge:
         """The session's record, with what else decides about its money laid beside it: the refunds' orders, Stripe's
         news, and what the payees owe in the currency in which this charge was settled."""
         counts = stripe.body if stripe else {}
-        news = {topic: counts.get(topic, 0) for topic in ("disputes", "refunds", "accounts")}
+        news = {topic: counts.get(topic, 0) for topic in ("disputes", "refunds", "accounts", "lost")}
         order = order_of(record.body | {"news": news, "refunds": refunds.body["orders"] if refunds else []})
         if record.body["status"] != "finalized" or payment.settlement is None:
             return order

@@ -18,7 +18,7 @@ OPEN = ("requires_payment_method", "requires_capture", "requires_action")
 @dataclass
 class Account:
     """What Stripe would have done. `rate_milli` converts to the settlement currency; keys live for 24 h. `refusing`:
-    operations that are refused now, with the code."""
+    operations that are refused now, with the code. `outlived_us`: Redis was lost, and an older record came back."""
 
     settlement: str = "usd"
     rate_milli: int = 1000
@@ -36,6 +36,7 @@ class Account:
     refusing: dict[str, str] = field(default_factory=dict)
     debts: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
+    outlived_us: bool = False
     captures: int = 0
     most_live: int = 0
     now: int = 0
@@ -61,7 +62,9 @@ class Account:
         assert call.key is not None
         known = self.keys.get(call.key)
         if known is not None and self.now - known[2] < 24 * 3_600_000:
-            assert known[0] == repr((call.operation, call.params)), "a key was used again with other parameters"
+            if known[0] != repr((call.operation, call.params)):
+                assert self.outlived_us, "a key was used again with other parameters"
+                return Refused("idempotency_error")
             return Unknown("http_500", spent=True) if isinstance(known[1], Unknown) else deepcopy(known[1])
         outcome: Outcome = Unknown("http_500") if fault == "error_saved" else self._do(call)
         if fault == "error_saved_after":
@@ -195,9 +198,12 @@ class Account:
             made[-1]["status"] = "failed"
 
     def transfers_list(self, p: Mapping[str, Any]) -> Outcome:
-        return Done(
-            {"object": "list", "data": [t for t in self.transfers if t["transfer_group"] == p["transfer_group"]]}
-        )
+        group = [t for t in self.transfers if t["transfer_group"] == p["transfer_group"]]
+        return Done({"object": "list", "data": [t | {"reversals": self._newest(t["id"])} for t in group]})
+
+    def _newest(self, transfer: str) -> dict[str, Any]:
+        mine = [reversal for reversal in self.reversals if reversal["transfer"] == transfer]
+        return {"object": "list", "data": mine[:-11:-1], "has_more": len(mine) > 10}
 
     def refunds_create(self, p: Mapping[str, Any]) -> Outcome:
         intent = self.intents[p["payment_intent"]]

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import stripe
+import structlog
 
 from gateway.billing_bridge.audit import YOUNG_S, Sweep, reconciled
 from gateway.billing_bridge.outcome import Done
 from gateway.billing_bridge.record import Payment
 from gateway.billing_bridge.stripe_events import StripeEvents
+from gateway.journal import NOW
 from gateway.payees.routes import MAIN
 from tests.billing_bridge.fixtures import AskStripe, Till
 from tests.billing_bridge.settling import (
@@ -279,6 +281,43 @@ async def test_a_refund_made_at_stripe_itself_of_a_bookings_charge_reaches_its_m
     assert [(await till.settle(meeting)).amount_refunded for meeting in meetings] == [1_500, 1_501]
     assert await sweep.once() == []
     assert await reconciled(till.journal, {MAIN: till.stripe}, 0) == (3, [])
+
+
+async def test_a_refund_of_ours_that_an_older_record_lacks_is_adopted_by_the_sweep_once(
+    till: Till, ask: AskStripe
+) -> None:
+    await captured(till)
+    old = (await till.journal.read("ses_1", "payment"))["payment"]
+    await till.refund(1500)
+    await till.settle()
+    docs = await till.journal.read("ses_1", "payment", "refunds")
+    assert old is not None
+    assert docs["payment"] is not None
+    assert docs["refunds"] is not None
+    lost = {"payment": (docs["payment"].version, old.body), "refunds": (docs["refunds"].version, {"orders": []})}
+    await till.journal.commit("ses_1", lost, due={"money": NOW})
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    sweep = Sweep(till.journal, till.stripe, till.clock)
+    assert len(await sweep.once()) == 1
+    assert (await till.settle()).amount_refunded == 1500
+    assert await sweep.once() == [], "and known from then on"
+    await till.refund(None)
+    assert (await till.settle()).status == "refunded"
+    state = await ask.state()
+    assert sum(refund["amount"] for refund in state["refunds"]) == 4500
+    assert all(transfer["amount"] == transfer["amount_reversed"] for transfer in state["transfers"])
+    assert await reconciled(till.journal, {MAIN: till.stripe}, 0) == (1, [])
+
+
+async def test_what_the_sweep_cannot_adopt_it_does_not_call_adopted(till: Till) -> None:
+    payment = await captured(till)
+    metadata = {"session": "ses_1", "step": "refund", "attempt": "1"}
+    params = {"payment_intent": payment.payment_intent, "amount": 100, "metadata": metadata}
+    assert isinstance(await till.stripe.send("refunds.create", params, "k"), Done)
+    till.clock.ahead_ms += (YOUNG_S + 60) * 1000
+    with structlog.testing.capture_logs() as logs:
+        assert len(await Sweep(till.journal, till.stripe, till.clock).once()) == 1
+    assert [log["action"] for log in logs if log["event"] == "sweep.stray"] == ["orphan"]
 
 
 async def test_a_case_whose_events_were_lost_is_found_when_opened_and_when_decided(till: Till, ask: AskStripe) -> None:

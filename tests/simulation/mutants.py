@@ -16,7 +16,7 @@ from unittest import mock
 
 from gateway import money
 from gateway import session as core
-from gateway.billing_bridge import calls, payment, record, refunds, results, worker
+from gateway.billing_bridge import calls, found, payment, record, refunds, results, worker
 from gateway.billing_bridge.calls import Call as Request
 from gateway.billing_bridge.outcome import Done, Unknown
 from gateway.meter import record as bills
@@ -511,7 +511,7 @@ def bill_what_nobody_was_shown(swap: Callable[..., None]) -> None:
 
 @mutant
 def a_refund_made_at_stripe_itself_is_nobodys(swap: Callable[..., None]) -> None:
-    swap(refunds, "_foreign", lambda p, theirs: [])
+    swap(found, "_foreign", lambda p, theirs: [])
 
 
 @mutant
