@@ -16,7 +16,7 @@ WORDS: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
                 "By starting you agree to pay {rate} a minute while you are both connected, counted by the "
                 "second, and {amount} at most."
             ),
-            "free_part": "The first {minutes} minutes are free.",
+            "free_part": "The start is free: {minutes} min.",
             "nothing": "By starting you agree to a call that costs neither of you anything.",
             "booked": "This meeting is paid. It may last its full time from the moment you are both connected.",
             "always": "Interruptions are not charged. Nothing is recorded.",
@@ -26,7 +26,7 @@ WORDS: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
                 "Mit dem Start stimmen Sie zu: {rate} pro Minute, solange Sie beide verbunden sind, auf die "
                 "Sekunde, höchstens {amount}."
             ),
-            "free_part": "Die ersten {minutes} Minuten sind kostenlos.",
+            "free_part": "Der Anfang ist kostenlos: {minutes} Min.",
             "nothing": "Mit dem Start stimmen Sie einem Gespräch zu, das keinen von Ihnen etwas kostet.",
             "booked": (
                 "Dieses Treffen ist bezahlt. Es dauert bis zu seiner vollen Zeit, sobald Sie beide verbunden sind."
@@ -38,7 +38,7 @@ WORDS: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
                 "En commençant, vous acceptez de payer {rate} par minute tant que vous êtes tous deux connectés,"
                 " à la seconde près, et {amount} au plus."
             ),
-            "free_part": "Les {minutes} premières minutes sont gratuites.",
+            "free_part": "Le début est gratuit : {minutes} min.",
             "nothing": "En commençant, vous acceptez un appel qui ne coûte rien à personne.",
             "booked": "Ce rendez-vous est payé. Il dure tout son temps dès que vous êtes tous deux connectés.",
             "always": "Les interruptions ne sont pas facturées. Rien n’est enregistré.",
@@ -48,7 +48,7 @@ WORDS: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = {
                 "Al empezar acepta pagar {rate} por minuto mientras ambos estén conectados, contado por "
                 "segundos, y {amount} como máximo."
             ),
-            "free_part": "Los primeros {minutes} minutos son gratis.",
+            "free_part": "El principio es gratis: {minutes} min.",
             "nothing": "Al empezar acepta una llamada que no cuesta nada a nadie.",
             "booked": "Esta reunión está pagada. Dura todo su tiempo desde que ambos estén conectados.",
             "always": "Las interrupciones no se cobran. No se graba nada.",

@@ -110,7 +110,7 @@ def test_the_words_of_a_consent_are_those_of_the_page() -> None:
             {},
             "pay 3.00 USD a minute while you are both connected, counted by the second, and 90.00 USD at most. Interru",
         ),
-        ({"free_ms": 300_000}, "90.00 USD at most. The first 5 minutes are free. Interruptions are not charged."),
+        ({"free_ms": 300_000}, "90.00 USD at most. The start is free: 5 min. Interruptions are not charged."),
         ({"kind": "booked"}, "This meeting is paid."),
         ({"kind": "free"}, "costs neither of you anything."),
         ({"waived": True}, "pay 3.00 USD a minute"),
