@@ -1,8 +1,9 @@
 """The lanes of a session's deliveries: the leases under which senders work, and the record of what has arrived.
 
 A *lane* is a piece of work on one session that one sender holds under a lease: the first attempts for one endpoint
-(in order of `sequence`), or the retry of one event. Lanes are independent, so a retry never delays later events and a
-receiver that hangs delays nobody else. What is known of a session's deliveries is one hash beside its events:
+(in order of `sequence`), or the retry of one event. Lanes are independent, so a retry never delays later events; one
+that outlasts its pass goes on alone under its lease, so a receiver that hangs delays nobody else. What is known of a
+session's deliveries is one hash beside its events:
 
     c:ENDPOINT           cursor: first attempts have been made up to this sequence
     o:ENDPOINT:SEQUENCE  open: attempts made, when the next is due, why the last one failed
@@ -47,19 +48,26 @@ end
 return {taken, redis.call('HGETALL', KEYS[1])}
 """
 
-# KEYS: deliveries, queue; ARGV: owner, lane, session, when to look next ('' = no matter), number of fields to set,
-# field and value of each, then fields to drop. Refused (0) when the lease was lost meanwhile.
+# KEYS: deliveries, queue, its claims, events; ARGV: owner, lane, session, when to look next ('' = no matter), up to
+# which event first attempts were to be made ('' = a retry), number of fields to set, field and value of each, then
+# fields to drop. Refused (0) when the lease was lost meanwhile.
+# Events that came meanwhile have asked for a look, but it may have found this lane held: another one, at once. Whoever
+# looks at the session now may have read the record before this: the look comes right after theirs, as in the journal's
+# CLAIM.
 GIVE = """
 local held = redis.call('HGET', KEYS[1], 'l:' .. ARGV[2])
 if not held or string.match(held, ':(.+)$') ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], 'l:' .. ARGV[2])
-local last = 5 + 2 * tonumber(ARGV[5])
-for i = 6, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local last = 6 + 2 * tonumber(ARGV[6])
+for i = 7, last, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 for i = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end
-if ARGV[4] ~= '' then
-  local at = redis.call('ZSCORE', KEYS[2], ARGV[3])
-  if not at or tonumber(at) > tonumber(ARGV[4]) then redis.call('ZADD', KEYS[2], ARGV[4], ARGV[3]) end
-end
+local look = tonumber(ARGV[4])
+if ARGV[5] ~= '' and redis.call('LLEN', KEYS[4]) > tonumber(ARGV[5]) then look = 0 end
+if not look then return 1 end
+local at = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[3]) or '-1')
+local claimed = tonumber(redis.call('HGET', KEYS[3], ARGV[3]) or '0')
+if claimed > 0 and at >= claimed then redis.call('ZADD', KEYS[2], claimed + 1, ARGV[3])
+elseif at == -1 or at > look then redis.call('ZADD', KEYS[2], look, ARGV[3]) end
 return 1
 """
 
@@ -67,7 +75,7 @@ return 1
 @dataclass(slots=True)
 class Lane:
     """A lane that this pass holds, and what it found out; `sequence` None = first attempts, of events up to `known_to`:
-    later ones may not be on disk yet."""
+    later ones may not be on disk yet. `alone`: its pass is over, so it asks for its next look itself."""
 
     endpoint: Endpoint
     sequence: int | None
@@ -75,6 +83,8 @@ class Lane:
     put: dict[str, str] = field(default_factory=dict)
     drop: list[str] = field(default_factory=list)
     next_at: int | None = None
+    alone: bool = False
+    ended: bool = False
 
     @property
     def name(self) -> str:
@@ -107,9 +117,11 @@ class Lanes:
     async def give(self, session: str, owner: str, lane: Lane) -> None:
         """Write what the lane found out, and let it go; nothing is written if the lease was lost meanwhile."""
         put = [text for pair in lane.put.items() for text in pair]
-        look = "" if lane.next_at is None else lane.next_at
-        args: list[str | int] = [owner, lane.name, session, look, len(lane.put), *put, *lane.drop]
-        keys = [self._key(session), self._journal.keys.beside(session, f"due:{QUEUE}")]
+        look = lane.next_at if lane.alone and lane.next_at is not None else ""
+        until = lane.known_to if lane.sequence is None else ""
+        args: list[str | int] = [owner, lane.name, session, look, until, len(lane.put), *put, *lane.drop]
+        queue = self._journal.keys.beside(session, f"due:{QUEUE}")
+        keys = [self._key(session), queue, f"{queue}:claims", self._journal.keys.of(session, "events")]
         try:
             await self._journal.trips.run(self._give, keys, args)
         except RedisError as error:

@@ -33,7 +33,8 @@ UNDELIVERED: Final = "webhooks:undelivered"
 LANE_BUDGET_MS: Final = 20_000  # after this a lane starts no further attempt
 LEASE_MS: Final = 60_000  # budget, one time-out and room
 SLOT_S: Final = 2.0  # a lane that got no place at its endpoint by then makes room for other sessions
-BUSY_MS: Final = 500  # when to look again at a session whose lane another pass holds
+BUSY_MS: Final = 500  # when to look again for an endpoint that has no place now
+PATIENCE_S: Final = 2.5  # beyond SLOT_S: only a lane in the midst of an attempt goes on alone when its pass ends
 BODY_BYTES: Final = 20_000  # Standard Webhooks: keep payloads small
 
 PAGE: Final = 500  # events read at a time when many are sent again
@@ -81,7 +82,8 @@ class Webhooks:
             await self._outbound.close()
 
     async def handle(self, claim: Claim) -> None:
-        """One pass over a claimed session: every lane that is free and due is worked, each on its own."""
+        """One pass over a claimed session: every lane that is free and due is worked, each on its own. The session is
+        given back without waiting for the slow ones: what comes meanwhile goes to the others at once."""
         session, owner = claim.session, new_secret(size=9)
         known_to = await self._on_disk(claim)
         if known_to is None:
@@ -95,17 +97,25 @@ class Webhooks:
             names, state = await self._lanes.take(session, owner, ready, now, now + LEASE_MS)
         finally:
             self._busy.subtract(one for one in ready if one not in names)
-        again = self._when_busy(active, names)
+        again = self._when_busy([e for e in active if e.id not in ready])
         lanes = [lane_of(name, known, known_to) for name in names]
         live = bool(whose.get("livemode"))
-        works = [self._work(session, owner, lane, state, live) for lane in lanes]
-        for failed in await asyncio.gather(*works, return_exceptions=True):
-            if failed is not None:
-                raise failed
-        buried = await self._stored(self._bury_orphans(session, state, {e.id for e in active}))
-        if buried or any(name[:2] in ("o:", "l:") and name[2:] not in names for name in state):
-            again = await self._stored(self._next_look(session, again))
-        await self._journal.done(claim, _earliest(again, *(lane.next_at for lane in lanes)))
+        works = [asyncio.create_task(self._work(session, owner, lane, state, live)) for lane in lanes]
+        try:
+            await _quick(lanes, works)
+            buried = await self._stored(self._bury_orphans(session, state, {e.id for e in active}))
+            more = any(name[:2] == "o:" or (name[:2] == "l:" and name[2:] not in names) for name in state)
+            if buried or more or any(lane.alone for lane in lanes):
+                again = await self._stored(self._next_look(session, again))
+            await self._journal.done(claim, _earliest(again, *(lane.next_at for lane in lanes)))
+        except asyncio.CancelledError:
+            _ = [work.cancel() for work in works]
+            raise
+        finally:
+            ends = await asyncio.gather(*works, return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
 
     async def _on_disk(self, claim: Claim) -> int | None:
         """Up to which event nothing can be lost any more; later ones have asked for another look. None: not now."""
@@ -131,14 +141,12 @@ class Webhooks:
     def _paused_until(self, endpoint: str) -> int:
         return self._health.get(endpoint, Health()).paused_until
 
-    def _when_busy(self, active: Sequence[Endpoint], taken: Sequence[str]) -> int | None:
-        """When to come back for endpoints whose first attempts this pass could not take."""
-        left = [e for e in active if e.id not in taken]
+    def _when_busy(self, left: Sequence[Endpoint]) -> int | None:
+        """When to come back for endpoints that could be given nothing in this pass."""
         if not left:
             return None
-        now = self._clock.wall_ms()
         pauses = [self._paused_until(e.id) for e in left]
-        return max(now, min(pauses)) + _soon()
+        return max(self._clock.wall_ms(), min(pauses)) + _soon()
 
     async def _work(self, session: str, owner: str, lane: Lane, state: Mapping[str, str], live: bool) -> None:
         endpoint = lane.endpoint.id
@@ -153,8 +161,12 @@ class Webhooks:
                 slot.release()
         except TimeoutError:
             lane.look_again(self._clock.wall_ms() + _soon())
+        except asyncio.CancelledError:
+            lane.look_again(self._clock.wall_ms())
+            raise
         finally:
             self._busy[endpoint] -= 1
+            lane.ended = True
             await self._lanes.give(session, owner, lane)
 
     async def _work_lane(self, session: str, lane: Lane, state: Mapping[str, str], live: bool) -> None:
@@ -241,12 +253,14 @@ class Webhooks:
     async def _next_look(self, session: str, again: int | None) -> int | None:
         """When the session has to be looked at for what other lanes hold or was not due yet."""
         rows, now = await self._lanes.fields(session), self._clock.wall_ms()
-        opens = [opened(value).next_at for name, value in rows.items() if name.startswith("o:")]
-        leases = [int(value.split(":")[0]) for name, value in rows.items() if name.startswith("l:")]
-        if not opens:
+        leases = {name[2:]: int(value.split(":")[0]) for name, value in rows.items() if name.startswith("l:")}
+        opens = {name[2:]: opened(value).next_at for name, value in rows.items() if name.startswith("o:")}
+        if not opens and not leases:
             await self._journal.redis.zrem(UNDELIVERED, session)
-        # One that is due by now could not be taken, since its endpoint is busy or paused: not at once again.
-        return _earliest(again, *(max(at, again or now + BUSY_MS) for at in (*opens, *leases)))
+        # One that is due by now could not be taken, since its endpoint is busy or paused: not at once again. A lane
+        # that somebody holds asks for a look when it ends; its lease is for those who died.
+        looks = [max(at, leases.get(lane, 0)) for lane, at in opens.items()] + list(leases.values())
+        return _earliest(again, *(max(at, again or now + BUSY_MS) for at in looks))
 
     async def deliveries(self, session: str) -> list[dict[str, Any]]:
         """Per endpoint and event of a session: `state` pending, delivered, open or dead, with attempts and why."""
@@ -361,6 +375,17 @@ class Webhooks:
         oldest = min((score for head in heads for _, score in head), default=now)
         OLDEST.set(max(0.0, (now - oldest) / 1000))
         DEAD_LETTERS.set(dead)
+
+
+async def _quick(lanes: Sequence[Lane], works: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for all, PATIENCE_S at most; the others go on alone. Raises what a quick one failed with."""
+    if works:
+        await asyncio.wait(works, timeout=PATIENCE_S)
+    for lane in lanes:
+        lane.alone = not lane.ended
+    for lane, work in zip(lanes, works, strict=True):
+        if lane.ended:
+            await work  # what it found out may still be on its way to the store
 
 
 async def owning(journal: Journal, stream: str) -> Mapping[str, Any] | None:

@@ -22,6 +22,7 @@ from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.journal import Event, Journal
 from gateway.webhooks import webhooks as sender
 from gateway.webhooks.endpoints import Endpoint, Endpoints, configured, new_webhook_secret
+from gateway.webhooks.lanes import Lane
 from gateway.webhooks.outbound import Outbound, PublicResolver, public
 from gateway.webhooks.webhooks import Webhooks, WebhookSettings, body_of
 from tests.billing_bridge.clocks import look
@@ -202,7 +203,7 @@ async def test_a_sender_that_died_in_the_middle_is_followed_by_another(
     async with asyncio.timeout(5):
         while not receiver.headers:
             await asyncio.sleep(0.01)
-    bench.webhooks._lanes.give = _crash  # type: ignore[method-assign]
+    bench.webhooks._lanes.give = _crash  # type: ignore[method-assign, assignment]
     dying.cancel()
     await asyncio.gather(dying, return_exceptions=True)
     receiver.hang.set()
@@ -383,6 +384,69 @@ async def test_a_receiver_that_hangs_delays_nobody_else(journal: Journal, receiv
     with contextlib.suppress(asyncio.CancelledError):
         await running
     assert len(other.events) == 80
+
+
+async def test_a_receiver_that_hangs_delays_no_later_event_of_its_session(
+    journal: Journal, receiver: Receiver, other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "PATIENCE_S", 0.1)
+    bench = Bench(journal, receiver, other, timeout_s=30.0)
+    receiver.hang.clear()
+    running = asyncio.create_task(bench.webhooks.run())
+    async with asyncio.timeout(5):
+        for n in range(1, 4):
+            await bench.happen("session.created")
+            while len(other.events) < n:
+                await asyncio.sleep(0.01)
+        assert receiver.sequences == [1]
+        receiver.hang.set()
+        while len(receiver.events) < 3:
+            await asyncio.sleep(0.01)
+    assert (receiver.sequences, other.sequences) == ([1, 2, 3], [1, 2, 3])
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_law8_an_attempt_that_is_cut_off_when_the_sender_stops_is_made_at_once_by_another(
+    journal: Journal, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "PATIENCE_S", 0.01)
+    receiver.hang.clear()
+    stopped, successor = Bench(journal, receiver, timeout_s=30.0), Bench(journal, receiver)
+    await stopped.happen("session.created")
+    looking = asyncio.create_task(stopped.look())
+    async with asyncio.timeout(5):
+        while not receiver.events or await journal.redis.hlen(journal.keys.beside(SESSION, "due:outbox:claims")):
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    receiver.hang.set()
+    assert await successor.look() == 1
+    assert receiver.sequences == [1, 1]
+    await asyncio.gather(stopped.close(), successor.close())
+
+
+async def test_law8_what_a_slow_lane_found_out_takes_no_wish_from_who_looks_meanwhile(bench: Bench) -> None:
+    await bench.happen("session.created")
+    (endpoint,) = await bench.endpoints.list()
+    lanes, queue = bench.webhooks._lanes, bench.journal.keys.beside(SESSION, "due:outbox")
+    now = bench.clock.wall_ms()
+    await lanes.take(SESSION, "slow", [endpoint.id], now, now + 60_000)
+    (claim,) = await bench.journal.due("outbox", lease_ms=60_000, now=now + 10)
+    await lanes.give(SESSION, "slow", Lane(endpoint, None, 1, next_at=now + 20_000, alone=True))
+    assert await bench.journal.redis.zscore(queue, SESSION) == claim.until + 1
+    await bench.journal.done(claim, now + 500)
+    assert [one.session for one in await bench.journal.due("outbox", lease_ms=60_000, now=now + 20)] == [SESSION]
+
+
+async def test_the_oldest_undelivered_event_is_none_once_its_retry_arrived(bench: Bench, receiver: Receiver) -> None:
+    receiver.answers = [web.Response(status=500)]
+    await bench.happen("session.created")
+    await bench.look()
+    assert await bench.journal.redis.zcard(sender.UNDELIVERED) == 1
+    bench.clock.ahead = 7_000
+    await bench.look()
+    assert (receiver.sequences, await bench.journal.redis.zcard(sender.UNDELIVERED)) == ([1, 1], 0)
 
 
 async def test_each_endpoint_gets_the_types_it_asked_for_from_when_it_was_made(
