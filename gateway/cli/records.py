@@ -57,10 +57,11 @@ def _evidence_file(text: str) -> Path:
 def _deliveries_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("session", metavar="SESSION", nargs="?", help="how its events and its mails stand")
     where(parser)
-    parser.add_argument("--resend", metavar="ID", help="send this event (evt_…) or this mail (receipt.…) again")
-    parser.add_argument("--since", metavar="SECONDS", type=int, help="send all events of the last SECONDS again")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--resend", metavar="ID", help="send this event (evt_…) or this mail (receipt.…) again")
+    action.add_argument("--since", metavar="SECONDS", type=int, help="send all events of the last SECONDS again")
     parser.add_argument("--mails", action="store_true", help="with --since: all mails instead")
-    parser.add_argument("--enable", metavar="ENDPOINT", help="send to this endpoint (whe_…) again, which answered 410")
+    action.add_argument("--enable", metavar="ENDPOINT", help="send to this endpoint (whe_…) again, which answered 410")
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -167,6 +168,8 @@ async def deliveries(args: argparse.Namespace) -> list[dict[str, Any]]:
             if args.mails:
                 return [{"mails": await mails.resend_since(since)}]
             return [{"deliveries": await webhooks.resend_since(since)}]
+        if args.session and await webhooks.owner(args.session) is None:
+            raise NotFound(f"There is no session {args.session}.", code="session_not_found")
         events = await (webhooks.deliveries(args.session) if args.session else webhooks.dead_letters())
         letters = await (mails.of(args.session) if args.session else mails.undeliverable())
         return [{"kind": "webhook", **event} for event in events] + [{"kind": "mail", **one} for one in letters]

@@ -102,6 +102,19 @@ def test_the_command_lists_mails_beside_events_and_sends_them_again(
     assert main(["deliveries", "--data", str(tmp_path), "--resend", "receipt.ses_1.expert"]) == 1
 
 
+async def test_deliveries_of_an_unknown_session_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with EmbeddedValkey(tmp_path / "valkey"):
+        assert await asyncio.to_thread(ended, ["deliveries", "ses_nope", "--data", str(tmp_path)]) == 1
+    assert "There is no session ses_nope" in capsys.readouterr().err
+
+
+def test_only_one_thing_at_a_time_is_asked_of_deliveries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["deliveries", "--data", str(tmp_path), "--since", "60", "--resend", "evt_x"])
+    assert refused.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
 def test_the_command_enables_an_endpoint_that_answered_410(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = "https://marketplace.example/hook"
 
