@@ -9,7 +9,8 @@ parts are is the store's affair.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from gateway.archive.day import Day, Indexes, content_in, faults, rest_name
 from gateway.archive.marks import DAY, Marks, day_of
 from gateway.archive.person import Person
 from gateway.archive.personal import ATTEMPTS, erase
+from gateway.archive.segment import compact
 from gateway.archive.snapshot import Snapshot
 from gateway.archive.store import ArchiveUnavailable, Store
 from gateway.ids import new_id
@@ -29,6 +31,8 @@ T = TypeVar("T")
 KINDS: Final = ("ticks", "people", "money")
 # Holds the archive's name. A place without it is not mounted or another's, which must not look like an empty archive.
 MARKER: Final = "parley-archive-2"
+# How far counts had come that must never be begun anew: by name, and replaced as they rise.
+COUNTS: Final = "counts.json"
 # No version of anything.
 NEVER: Final = '"00000000000000000000000000000000"'
 THREADS: Final = 16
@@ -89,6 +93,14 @@ class Archive:
     async def expire(self, now_ms: int, retention: Retention) -> list[str]:
         """Remove the parts whose time is over; their names."""
         return await self._do(lambda: self._expire(now_ms, retention))
+
+    async def counts(self) -> dict[str, int]:
+        """The counts that were noted, as they stood then."""
+        return await self._do(lambda: self._counts()[0])
+
+    async def note(self, counts: Mapping[str, int]) -> None:
+        """Keep them for good; one that is noted as higher stays so."""
+        await self._do(lambda: self._note(counts))
 
     async def faults(self) -> list[str]:
         """Everything that is not as it was written: the chains of the days, and what their lines vouch for."""
@@ -183,6 +195,21 @@ class Archive:
         for name, text in zip(names, self.store.several(names), strict=True):
             found |= erase(self.store, name, text, person)
         return sorted(found)
+
+    def _counts(self) -> tuple[dict[str, int], str | None]:
+        found = self.store.read(COUNTS)
+        return ({}, None) if found is None else (json.loads(found.data), found.version)
+
+    def _note(self, counts: Mapping[str, int]) -> None:
+        for _ in range(ATTEMPTS):
+            had, version = self._counts()
+            new = had | {name: max(count, had.get(name, 0)) for name, count in counts.items()}
+            text = compact(new).encode()
+            if new == had or (
+                self.store.replace(COUNTS, text, version) if version else self.store.create(COUNTS, text)
+            ):
+                return
+        raise ArchiveUnavailable(f"{COUNTS} changes faster than it can be written on; try again.")
 
     def _expire(self, now_ms: int, retention: Retention) -> list[str]:
         self.store.tidy()

@@ -90,6 +90,7 @@ class Archiver:
     async def all_due(self) -> None:
         """A pass: all sessions whose time has come, and what was kept for its time. After a failure the turn comes
         again within a minute."""
+        await self._register.note(self._archive)
         while moved := await self.round():
             await self._journal.redis.set(TURN, 1, px=TURN_MS)
             await asyncio.sleep(moved / self._settings.per_second)
@@ -176,6 +177,10 @@ class Archiver:
         if gone:
             log.info("archive.expired", files=gone)
         return gone
+
+    async def go_on(self) -> None:
+        """Before sessions are restored: no receipt's number that Redis has lost is given out again."""
+        await self._register.go_on(self._archive)
 
     async def restore(self, session: str) -> Put:
         """Back into Redis, as it was kept; Stripe is asked what it knows that we may not. Raises NotFound."""

@@ -79,6 +79,7 @@ async def _restored(args: argparse.Namespace) -> tuple[list[str], bool]:
         raise GatewayError("name sessions, or --all")
     lines, good = [], True
     async with _archiver(args) as (_, archive, archiver):
+        await archiver.go_on()
         for some in _by(args.session or await archive.sessions(), AT_ONCE):
             for session, word in zip(some, await asyncio.gather(*(_back(archiver, one) for one in some)), strict=True):
                 good &= word not in (None, "conflict")

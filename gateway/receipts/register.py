@@ -1,18 +1,20 @@
 """The registers of receipt numbers, one for each issuer and series: a count without gaps.
 
 While a session's receipts are being issued its row says which number it has, so that a crash burns none; once they are
-kept with the session the row may go. The count itself must outlive everything: after a loss it is raised again to the
-highest number that the archive knows.
+kept with the session the row may go. The count itself must outlive everything: the archive is told how far it has come
+at each pass, and after a loss it goes on well beyond that, and beyond the highest number of the sessions there. A gap
+after a loss is better than a number twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final, cast
 
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
+from gateway.archive.archive import Archive
 from gateway.archive.snapshot import Snapshot
 from gateway.errors import StoreUnavailable
 from gateway.receipts import letters
@@ -24,6 +26,9 @@ if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 'last') or '0') then
 end
 return 1
 """
+
+# Numbers left out after a loss: no more are given out in a series between two passes of the archiver.
+MARGIN: Final = 10_000
 
 
 class Register:
@@ -44,6 +49,26 @@ class Register:
         pipe = self._redis.pipeline(transaction=False)
         for _, series, count in _numbers(snapshot):
             pipe.execute_command("EVAL", RAISE, 1, key_of(self._issuer, series), count)
+        await self._done(pipe)
+
+    async def note(self, archive: Archive) -> None:
+        """Have the archive know how far each series has come. Raises ArchiveUnavailable."""
+        try:
+            found = [key async for key in self._redis.scan_iter(match=key_of(self._issuer, "*"), count=1000)]
+            lasts = [await cast(Any, self._redis.hget(key, "last")) for key in found]
+        except RedisError as error:
+            raise StoreUnavailable("The session store is away; try again.") from error
+        await archive.note({key.decode(): int(last) for key, last in zip(found, lasts, strict=True) if last})
+
+    async def go_on(self, archive: Archive) -> None:
+        """Each count that is behind the archive's goes on beyond all that may have been given out since; the archive
+        is told before. Call it before `remember`. Raises ArchiveUnavailable."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key, count in (await archive.counts()).items():
+            last = cast(bytes | None, await cast(Any, self._redis.hget(key, "last")))
+            if int(last or 0) < count:
+                await archive.note({key: count + MARGIN})
+                pipe.execute_command("EVAL", RAISE, 1, key, count + MARGIN)
         await self._done(pipe)
 
     async def _done(self, pipe: Any) -> None:

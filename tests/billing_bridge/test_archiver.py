@@ -24,9 +24,9 @@ from gateway.meter.ledger import Ledger
 from gateway.meter.replay import replay
 from gateway.payees.earnings import Earnings
 from gateway.receipts.mail_desk import UNDELIVERABLE
-from gateway.receipts.mailer import Mailer, MailSettings
+from gateway.receipts.mailer import ALLOCATE, Mailer, MailSettings
 from gateway.receipts.receipt import Issuer
-from gateway.receipts.register import key_of
+from gateway.receipts.register import MARGIN, key_of
 from gateway.webhooks.endpoints import Endpoints
 from gateway.webhooks.lanes import Lanes
 from gateway.webhooks.webhooks import DEAD, Webhooks, WebhookSettings
@@ -237,6 +237,22 @@ async def test_all_comes_back_after_redis_lost_everything(journal: Journal, arch
     assert await archiver.restore(sessions[0]) == "newer"
     lists = [key async for key in journal.redis.scan_iter("*:earned:acc_test:test:e1")]
     assert sum([await journal.redis.zcard(key) for key in lists]) == 3
+
+
+async def test_r18_no_receipt_number_is_given_twice_after_redis_lost_the_count(
+    journal: Journal, archiver: Archiver
+) -> None:
+    await archiver.archive([await settled(journal)])
+    key, allocate = key_of("default", "C-2026"), journal.redis.register_script(ALLOCATE)
+    given = [int((await allocate(keys=[key], args=[f"{n}|client", 1])).split(b":")[0]) for n in range(3)]
+    await archiver.all_due()
+    given.append(int((await allocate(keys=[key], args=["after|client", 1])).split(b":")[0]))  # since the pass
+    for life in ("first", "second"):
+        await journal.redis.flushall()
+        await archiver.go_on()
+        await archiver.go_on()
+        given.append(int((await allocate(keys=[key], args=[f"{life}|client", 1])).split(b":")[0]))
+    assert given == [1, 2, 3, 4, 3 + MARGIN + 1, 3 + 2 * MARGIN + 1]
 
 
 async def test_restoring_never_overwrites_what_is_newer_in_redis(journal: Journal, archiver: Archiver) -> None:
