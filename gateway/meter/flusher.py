@@ -42,6 +42,7 @@ class Flusher:
     def __init__(self, ledger: Ledger, clock: Clock, *, flush_ms: int = 500, file: UsageFile | None = None) -> None:
         self._ledger, self._clock, self._flush_s, self._file = ledger, clock, flush_ms / 1000, file
         self._tabs: set[Tab] = set()
+        self._writing: asyncio.Future[None] | None = None
         self._filed, self._filed_at = file is not None and file.size > 0, 0
         for line in file.read() if file else ():
             self._tabs.add(self._left_over(line))
@@ -74,6 +75,8 @@ class Flusher:
 
     async def stop(self) -> None:
         """The last words of a node that leaves: what Redis does not take stays in the file for the next start."""
+        if self._writing is not None:
+            await self._writing  # whoever began it was cancelled, and its thread goes on
         if self._file is not None:
             await self.file(at_once=True)
         with suppress(TimeoutError):
@@ -131,12 +134,16 @@ class Flusher:
         """Looks often and writes once a period: usage is on disk within a second of being forwarded, or in Redis."""
         while True:
             await asyncio.sleep(self._flush_s / 5)
-            try:
-                if self._clock.boot_ms() - self._filed_at >= self._flush_s * 1000:
-                    await self.file()
-            except OSError as error:
-                FILE_FAULTS.inc()
-                log.error("usage_file_failed", error=error.strerror)
+            if self._clock.boot_ms() - self._filed_at >= self._flush_s * 1000:
+                self._writing = asyncio.ensure_future(self._file_safely())
+                await asyncio.shield(self._writing)
+
+    async def _file_safely(self) -> None:
+        try:
+            await self.file()
+        except OSError as error:
+            FILE_FAULTS.inc()
+            log.error("usage_file_failed", error=error.strerror)
 
     async def file(self, *, at_once: bool = False) -> None:
         """Put on disk what has waited for a period (`at_once`: all), or empty the file when nothing waits any more.
