@@ -32,7 +32,7 @@ from tests.simulation.run import simulate
 from tests.simulation.store import JournalModel, Rules
 from tests.simulation.tally import Tally
 
-BUDGET = 6_000  # sessions that a mutant may survive
+BUDGET = 12_000  # sessions that a mutant may survive; most fall within ten, the rarest needs some thousands
 
 Mutation = Callable[[Callable[..., None]], None]
 MUTANTS: dict[str, Mutation] = {}
