@@ -100,13 +100,14 @@ async def test_law3_a_machine_without_power_loses_two_seconds_of_a_call_and_bill
     """Node and Valkey on one machine: what is left is what was synced."""
     async with power_fails(running, "node"):
         session, client, expert = await running.talk(seconds=3.5)
-        cut = time.time() * 1000
+        before = time.time() * 1000
+    cut = time.time() * 1000
     for caller in (client, expert):
         await caller.close()
     await running.watched(session["id"])
     final = await checked(running, session["id"], mailed_again=True)
     assert final["end_reason"] == "node_lost"
-    assert cut - 2_000 <= await rows_end(running, session["id"]) <= cut
+    assert before - 2_000 <= await rows_end(running, session["id"]) <= cut
 
 
 async def test_law3_a_node_that_outlives_valkeys_power_loses_nothing(running: Yard) -> None:
