@@ -44,10 +44,11 @@ class Changes:
                 del self._waiting[session]
 
     async def until(
-        self, session: str, look: Callable[[], Awaitable[T]], said: Callable[[T], bool], wait_s: float
+        self, session: str, look: Callable[[], Awaitable[T]], said: Callable[[T], bool], wait_s: float,
+        *, again_s: float = 0.5,
     ) -> T:  # fmt: skip
         """What `look` finds once it is what was waited for, or when `wait_s` seconds have passed. It looks at each
-        change, and each half second, since wake-ups may be lost."""
+        change, and each `again_s`, since wake-ups may be lost."""
         async with self.of(session) as changed:
             until = asyncio.get_running_loop().time() + wait_s
             while True:
@@ -57,5 +58,5 @@ class Changes:
                 if said(found) or left <= 0:
                     return found
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, 0.5)):
+                    async with asyncio.timeout(min(left, again_s)):
                         await changed.wait()

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from gateway.billing_bridge.differences import Difference
 from gateway.billing_bridge.found import to_ask_for
 from gateway.billing_bridge.index import Index
-from gateway.billing_bridge.nudges import nudge
+from gateway.billing_bridge.nudges import meetings_of, nudge
 from gateway.billing_bridge.outcome import Done, Outcome
 from gateway.billing_bridge.reconcile import KINDS, Theirs, compare, named_in
 from gateway.billing_bridge.record import Payment
@@ -141,16 +141,14 @@ async def _of_older(journal: Journal, listings: Iterable[Theirs]) -> set[str]:
             found.add(named_in(thing))
         for thing in (*listing.refund.values(), *listing.dispute.values()):
             found.add(named_in(thing) or await index.session_of(thing) or "")
-    bookings = [session for session in found if session.startswith("bkg_")]
-    for booking in bookings:
-        found.update(await _paid_by(journal, booking))
+    for owner in tuple(found):
+        found.update(await meetings_of(journal, owner))
     return found - {""}
 
 
 async def _paid_by(journal: Journal, owner: str) -> list[str]:
     """The session itself, or all that a booking's charge paid for."""
-    doc = (await journal.read(owner, "session"))["session"] if owner.startswith("bkg_") else None
-    return [owner] if doc is None else list(doc.body["meetings"])
+    return await meetings_of(journal, owner) or [owner]
 
 
 async def archived(journal: Journal, sessions: Iterable[str]) -> list[Record]:

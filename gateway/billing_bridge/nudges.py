@@ -1,4 +1,5 @@
-"""A nudge: one more event of Stripe's about a session, counted beside it, so that the bridge looks at its money."""
+"""A nudge: one more event of Stripe's about a session, counted beside it, so that the bridge looks at its money; and
+whom one about a booking's charge concerns."""
 
 from __future__ import annotations
 
@@ -12,6 +13,12 @@ from gateway.journal import NOW, Journal
 Topic = Literal["disputes", "refunds", "accounts", "lost"]
 # Two bridges' nudges can collide on one session's record; each try reads it again.
 ATTEMPTS: Final = 20
+
+
+async def meetings_of(journal: Journal, owner: str) -> list[str]:
+    """The sessions that a booking's charge paid for; none for what is no booking. Raises StoreUnavailable."""
+    doc = (await journal.read(owner, "session"))["session"] if owner.startswith("bkg_") else None
+    return [] if doc is None else list(doc.body["meetings"])
 
 
 async def nudge(

@@ -15,7 +15,7 @@ from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from gateway.billing_bridge.index import Index
-from gateway.billing_bridge.nudges import Topic, nudge
+from gateway.billing_bridge.nudges import Topic, meetings_of, nudge
 from gateway.clock import Clock
 from gateway.errors import InvalidRequest, StoreUnavailable, Unauthorized
 from gateway.ids import OWNERS
@@ -111,12 +111,8 @@ class StripeEvents:
         session = session_of(thing) or await self._index.session_of(thing)
         if session is None:
             return []
-        return [session, *(await self._meetings(session) if topic_of(event["type"]) in OF_THE_CHARGE else ())]
-
-    async def _meetings(self, booking: str) -> list[str]:
-        """The sessions that a booking's charge paid for."""
-        doc = (await self._journal.read(booking, "session"))["session"] if booking.startswith("bkg_") else None
-        return list(doc.body["meetings"]) if doc else []
+        of_the_charge = topic_of(event["type"]) in OF_THE_CHARGE
+        return [session, *(await meetings_of(self._journal, session) if of_the_charge else ())]
 
     async def _nudge(self, session: str, event: Mapping[str, Any]) -> bool:
         """Count one more event in the session's `stripe` record and have the bridge look; False if there is no need."""

@@ -33,7 +33,7 @@ from gateway.receipts import letters, mime, rendering
 from gateway.receipts.correction import Facts
 from gateway.receipts.mail_desk import QUEUE, MailDesk, mail_id
 from gateway.receipts.receipt import Issuer, Receipt, Role, compose, plain, readiness
-from gateway.receipts.register import key_of
+from gateway.receipts.register import key_of, registers_of
 from gateway.receipts.smtp import Post, Refused, Undelivered
 from gateway.scripts import checked, piped
 
@@ -53,13 +53,14 @@ MAILS = Counter("gateway_mail_deliveries_total", "Attempts to hand a receipt to 
 UNDELIVERED = Gauge("gateway_mail_undeliverable", "Mails that no mail server took, until they are sent again")
 log = structlog.get_logger(__name__)
 
-# KEYS: register of one series; ARGV: who asks (session|role), issue time (wall ms)
+# KEYS: register of one series, all registers; ARGV: who asks (session|role), issue time (wall ms)
 # Asking again gives the same number, so a crash before the session's record is written burns none.
 ALLOCATE = """
 local had = redis.call('HGET', KEYS[1], ARGV[1])
 if had then return had end
 local row = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'last', 1)) .. ':' .. ARGV[2]
 redis.call('HSET', KEYS[1], ARGV[1], row)
+redis.call('SADD', KEYS[2], KEYS[1])
 return row
 """
 
@@ -177,8 +178,9 @@ class Mailer:
         mode, now = "" if session.get("livemode") else "TEST-", self._clock.wall_ms()
         series = [f"{mode}{self._settings.series[letters.role_of(name)]}-{year}" for name in names]
         # All series of an issuer share a slot: one trip, and one wait for the disk.
-        keys = [key_of(self._settings.issuer.id, each) for each in series]
-        calls = [([key], [f"{session['id']}|{name}", now]) for key, name in zip(keys, names, strict=True)]
+        issuer = self._settings.issuer.id
+        keys = [[key_of(issuer, each), registers_of(issuer)] for each in series]
+        calls = [(each, [f"{session['id']}|{name}", now]) for each, name in zip(keys, names, strict=True)]
         try:
             redis = self._journal.redis
             answers = checked(await piped(redis, self._allocate, calls, ("WAITAOF", 1, 0, WAITAOF_MS)))

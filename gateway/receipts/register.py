@@ -19,10 +19,11 @@ from gateway.archive.snapshot import Snapshot
 from gateway.errors import StoreUnavailable
 from gateway.receipts import letters
 
-# KEYS: a register. ARGV: a number that was given out
+# KEYS: a register, all registers. ARGV: a number that was given out
 RAISE = """
 if tonumber(ARGV[1]) > tonumber(redis.call('HGET', KEYS[1], 'last') or '0') then
   redis.call('HSET', KEYS[1], 'last', ARGV[1])
+  redis.call('SADD', KEYS[2], KEYS[1])
 end
 return 1
 """
@@ -48,13 +49,13 @@ class Register:
         """Never give out the session's numbers again."""
         pipe = self._redis.pipeline(transaction=False)
         for _, series, count in _numbers(snapshot):
-            pipe.execute_command("EVAL", RAISE, 1, key_of(self._issuer, series), count)
+            self._raise(pipe, key_of(self._issuer, series), count)
         await self._done(pipe)
 
     async def note(self, archive: Archive) -> None:
         """Have the archive know how far each series has come. Raises ArchiveUnavailable."""
         try:
-            found = [key async for key in self._redis.scan_iter(match=key_of(self._issuer, "*"), count=1000)]
+            found = sorted(await cast(Any, self._redis.smembers(registers_of(self._issuer))))
             lasts = [await cast(Any, self._redis.hget(key, "last")) for key in found]
         except RedisError as error:
             raise StoreUnavailable("The session store is away; try again.") from error
@@ -68,8 +69,11 @@ class Register:
             last = cast(bytes | None, await cast(Any, self._redis.hget(key, "last")))
             if int(last or 0) < count:
                 await archive.note({key: count + MARGIN})
-                pipe.execute_command("EVAL", RAISE, 1, key, count + MARGIN)
+                self._raise(pipe, key, count + MARGIN)
         await self._done(pipe)
+
+    def _raise(self, pipe: Any, key: str, count: int) -> None:
+        pipe.execute_command("EVAL", RAISE, 2, key, registers_of(self._issuer), count)
 
     async def _done(self, pipe: Any) -> None:
         try:
@@ -80,6 +84,11 @@ class Register:
 
 def key_of(issuer: str, series: str) -> str:
     return f"{{receipts:{issuer}}}:{series}"
+
+
+def registers_of(issuer: str) -> str:
+    """The set of an issuer's registers."""
+    return f"{{receipts:{issuer}}}"
 
 
 def _numbers(snapshot: Snapshot) -> Iterator[tuple[str, str, int]]:

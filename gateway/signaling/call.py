@@ -145,6 +145,13 @@ class Call:
                 told[span.number] = replace(span, ended_by="lost")
         self._spans = self._spans | told  # a new one, since what was reckoned from the former is kept with it
 
+    @property
+    def began_before(self) -> int | None:
+        """Since when a former owner's usage says that both were together, if the record knows only a later start: that
+        owner died, or was replaced, before its word of it was kept (law 4)."""
+        first, started = min((start for start, _ in self.earlier), default=None), self.record.started_at
+        return first if first is not None and started is not None and first < started else None
+
     def heard(self, report: Report, now: int) -> list[Outcome]:
         """Take a report of the relay; what follows from it, in order."""
         self.learn(report)

@@ -27,6 +27,8 @@ from gateway.signaling.messages import ServerMessage, SignalError
 log = structlog.get_logger(__name__)
 
 UNDECIDED: Final = frozenset({"pending", "action_required"})
+# Wake-ups may be lost; nobody waits for the word of a card longer than this. It may be an hour until a bank's page.
+LOOK_AGAIN_S: Final = 5.0
 
 
 class GoingOn:
@@ -102,8 +104,9 @@ class GoingOn:
         def moved(docs: Docs) -> bool:
             return bool(docs.payment["status"] != before.payment["status"])
 
-        session = before.record.id
-        return await self._sessions.changes.until(session, partial(self._sessions.records.read, session), moved, inf)
+        session, sessions = before.record.id, self._sessions
+        look = partial(sessions.records.read, session)
+        return await sessions.changes.until(session, look, moved, inf, again_s=LOOK_AGAIN_S)
 
 
 def told(docs: Docs, role: Role, token: str, url: str) -> wire.ContinueState:

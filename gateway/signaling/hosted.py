@@ -133,9 +133,7 @@ class Hosted:
         self.call.earlier = tuple((row.start, row.end) for row in usage.rows if row.epoch != lease.epoch)
 
     async def _heed_others(self) -> None:
-        """A former owner may have died, or been replaced, before its word of the start was kept."""
-        first, started = min((start for start, _ in self.call.earlier), default=None), self.record.started_at
-        if first is not None and started is not None and first < started:
+        if (first := self.call.began_before) is not None:
             await self._change(lambda record: core.began(record, first))
             await self._configure()
 

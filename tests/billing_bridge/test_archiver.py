@@ -26,7 +26,7 @@ from gateway.payees.earnings import Earnings
 from gateway.receipts.mail_desk import UNDELIVERABLE
 from gateway.receipts.mailer import ALLOCATE, Mailer, MailSettings
 from gateway.receipts.receipt import Issuer
-from gateway.receipts.register import MARGIN, key_of
+from gateway.receipts.register import MARGIN, key_of, registers_of
 from gateway.webhooks.endpoints import Endpoints
 from gateway.webhooks.lanes import Lanes
 from gateway.webhooks.webhooks import DEAD, Webhooks, WebhookSettings
@@ -243,15 +243,15 @@ async def test_r18_no_receipt_number_is_given_twice_after_redis_lost_the_count(
     journal: Journal, archiver: Archiver
 ) -> None:
     await archiver.archive([await settled(journal)])
-    key, allocate = key_of("default", "C-2026"), journal.redis.register_script(ALLOCATE)
-    given = [int((await allocate(keys=[key], args=[f"{n}|client", 1])).split(b":")[0]) for n in range(3)]
+    keys, allocate = [key_of("default", "C-2026"), registers_of("default")], journal.redis.register_script(ALLOCATE)
+    given = [int((await allocate(keys=keys, args=[f"{n}|client", 1])).split(b":")[0]) for n in range(3)]
     await archiver.all_due()
-    given.append(int((await allocate(keys=[key], args=["after|client", 1])).split(b":")[0]))  # since the pass
+    given.append(int((await allocate(keys=keys, args=["after|client", 1])).split(b":")[0]))  # since the pass
     for life in ("first", "second"):
         await journal.redis.flushall()
         await archiver.go_on()
         await archiver.go_on()
-        given.append(int((await allocate(keys=[key], args=[f"{life}|client", 1])).split(b":")[0]))
+        given.append(int((await allocate(keys=keys, args=[f"{life}|client", 1])).split(b":")[0]))
     assert given == [1, 2, 3, 4, 3 + MARGIN + 1, 3 + 2 * MARGIN + 1]
 
 

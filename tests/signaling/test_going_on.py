@@ -43,7 +43,7 @@ class Store:
         return Docs(replace(record(), id="ses_2").to_dict(), dict(self.payment), {}, None)
 
     async def until(
-        self, _session: str, look: Callable[[], Awaitable[Docs]], said: Callable[[Docs], bool], _: float
+        self, _session: str, look: Callable[[], Awaitable[Docs]], said: Callable[[Docs], bool], _: float, **__: float
     ) -> Docs:
         while not said(docs := await look()):
             await self.changed.wait()

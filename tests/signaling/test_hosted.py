@@ -161,6 +161,17 @@ class Stage:
         socket, hello = Socket(), Hello(type="hello", token=fresh if again else self.tokens[role], media=ON)
         return await self.host.enter(hello, socket), socket
 
+    async def begin_while_the_store_is_away(self) -> Guest:
+        """The client of a call whose start nobody but its node knows."""
+        await self.start()
+        (client, _), _ = await self.sit("client"), await self.sit("expert")
+        await self.until(lambda: bool(self.relay.configs) and self.relay.configs[-1].funded)
+        self.records.away = True
+        self.since = self.node.clock.boot_ms() - 5_000
+        self.hear()
+        await self.until(lambda: client.hosted.record.started_at is not None)
+        return client
+
     async def call(self) -> tuple[tuple[Guest, Socket], tuple[Guest, Socket]]:
         """Both seated, media flowing since now."""
         client, expert = await self.sit("client"), await self.sit("expert")
@@ -307,13 +318,7 @@ async def test_law3_a_hang_up_that_the_store_does_not_take_is_written_when_it_is
 
 
 async def test_law2_a_call_that_began_and_ended_while_the_store_was_away_is_billed(stage: Stage) -> None:
-    await stage.start()
-    (client, _), _ = await stage.sit("client"), await stage.sit("expert")
-    await stage.until(lambda: bool(stage.relay.configs) and stage.relay.configs[-1].funded)
-    stage.records.away = True
-    stage.since = stage.node.clock.boot_ms() - 5_000
-    stage.hear()
-    await stage.until(lambda: client.hosted.record.started_at is not None)
+    client = await stage.begin_while_the_store_is_away()
     with pytest.raises(SignalError):
         await client.receive(Leave(type="leave"))
     stage.records.away = False
@@ -324,13 +329,7 @@ async def test_law2_a_call_that_began_and_ended_while_the_store_was_away_is_bill
 
 
 async def test_law2_a_call_whose_start_the_store_did_not_take_is_billed_when_someone_else_ends_it(stage: Stage) -> None:
-    await stage.start()
-    (client, _), _ = await stage.sit("client"), await stage.sit("expert")
-    await stage.until(lambda: bool(stage.relay.configs) and stage.relay.configs[-1].funded)
-    stage.records.away = True
-    stage.since = stage.node.clock.boot_ms() - 5_000
-    stage.hear()
-    await stage.until(lambda: client.hosted.record.started_at is not None)
+    await stage.begin_while_the_store_is_away()
     now = stage.node.clock.wall_ms()
     await Records.apply(stage.records, stage.session, lambda record: core.ended(record, "canceled", now))
     stage.records.away = False

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from gateway.session import SessionRecord
-from gateway.signaling.hosted import UNTIL_MS
 from tests.simulation import booked
 from tests.simulation.gateway import MINIMUMS, Processes
 from tests.simulation.quiet import REREAD_MS
-from tests.simulation.relay import PRESENCE_MS
+from tests.simulation.relay import PRESENCE_MS, UNTIL_MS
 from tests.simulation.world import START
 
 GIVEN_TAILS_MS = 10_000
